@@ -1,0 +1,66 @@
+# `make demo` and `make test` need a Python >= 3.11 with pip, and nothing else: they make their own environment.
+#   VENV=folder     where the environment lives (.venv)
+#   PYTHON=program  the Python it is made with (the first suitable one found)
+#   WORKERS=n       processes that share the tests (2)
+#   TESTS="..."     what pytest is given beyond the defaults, e.g. TESTS="tests/test_solve.py -k gap"
+
+VENV ?= .venv
+PYTHON ?=
+WORKERS ?= 2
+TESTS ?=
+
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+RUN := $(VENV)/bin/python -m
+# One thread per worker: workers times BLAS threads would be more than there are cores.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint typecheck suite bench-quick docs format clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.installed-demo ## install, then train a network on a real data set and show what is certified
+	$(VENV)/bin/cvxrelu demo
+
+test: lint typecheck suite ## lint, type check, then the whole test suite
+
+lint: $(VENV)/.installed-test ## ruff: rules and format
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+format: $(VENV)/.installed-test ## let ruff repair what it can
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+typecheck: $(VENV)/.installed-test ## mypy on the packages
+	$(RUN) mypy
+
+suite: $(VENV)/.installed-test ## the tests alone
+	$(ONE_THREAD) $(RUN) pytest -n $(WORKERS) --dist worksteal --timeout 900 --durations 10 $(TESTS)
+
+docs: $(VENV)/.installed-test ## run the examples of README and docs, check their links and that no public name is missing
+	$(RUN) pytest tests/test_docs.py
+
+bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
+	$(RUN) bench.rates --quick
+	$(RUN) bench.speed --quick
+
+clean: ## remove the environment and everything generated
+	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made once, renewed when the dependencies change.
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
+	@echo "installing cvxrelu with what '$*' needs into $(VENV): a minute or two"
+	@$(RUN) pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+$(VENV)/bin/python:
+	@for python in $(or $(PYTHON),$(CANDIDATES)); do \
+	    if "$$python" -c "$(SUITABLE)" >/dev/null 2>&1; then exec "$$python" -m venv $(VENV); fi; \
+	done; \
+	echo "cvxrelu needs Python >= 3.11 with venv and pip; tried in vain: $(or $(PYTHON),$(CANDIDATES)). Name one: make PYTHON=..." >&2; \
+	exit 1

@@ -1,0 +1,42 @@
+"""cvxrelu: two-layer ReLU networks trained to certified optimality by convex optimisation."""
+
+from typing import Any
+
+from cvxrelu.backends import BackendError
+from cvxrelu.beta_max import beta_max
+from cvxrelu.network import ReLUNetwork
+from cvxrelu.patterns import Patterns, enumerate_patterns, sample_patterns
+from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status
+from cvxrelu.solve import solve
+
+__all__ = [
+    "BackendError",
+    "Certificate",
+    "ConvexReLUClassifier",
+    "ConvexReLURegressor",
+    "History",
+    "Patterns",
+    "ReLUNetwork",
+    "SampledSolution",
+    "Solution",
+    "Status",
+    "beta_max",
+    "enumerate_patterns",
+    "sample_patterns",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The estimators and the version load on first use: scikit-learn is an extra, and importing must stay fast."""
+    if name in ("ConvexReLUClassifier", "ConvexReLURegressor"):
+        try:
+            from cvxrelu import estimators
+        except ImportError as error:
+            raise ImportError(f"{name} needs scikit-learn: pip install 'cvxrelu[sklearn]' ({error})") from error
+        return getattr(estimators, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cvxrelu")
+    raise AttributeError(f"module 'cvxrelu' has no attribute {name!r}")

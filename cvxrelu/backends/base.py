@@ -1,0 +1,113 @@
+"""What an array library must offer for the solver to run on it.
+
+Every algorithm of this package is a set of pure functions over arrays and NamedTuples, written once against the array
+API standard. A `Backend` adds what the standard lacks: moving data, compiling, loops, conjugate gradients and the
+factorisation. The base class is the plain eager driver; NumPy and CuPy need little more, JAX overrides the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Backend", "BackendError"]
+
+
+class BackendError(RuntimeError):
+    """A backend that cannot be used: not installed, no device, or wrong numbers. The message says which."""
+
+
+class Backend:
+    """The eager driver. Instances are hashable singletons, so that compiled functions can take them as static."""
+
+    name: str
+    xp: Any
+
+    # -- data ---------------------------------------------------------------------------------------------------
+    def put(self, tree: Any, dtype: Any = None) -> Any:
+        """Host to device; floating arrays are cast to `dtype` if given, booleans and integers keep theirs."""
+        return _map(lambda a: self._put_array(_cast(a, dtype)), tree)
+
+    def get(self, tree: Any) -> Any:
+        """Device to host as NumPy, in one blocking transfer."""
+        return _map(self._get_array, tree)
+
+    def _put_array(self, array: np.ndarray) -> Any:
+        return self.xp.asarray(array)
+
+    def _get_array(self, array: Any) -> np.ndarray:
+        return np.asarray(array)
+
+    # -- control ------------------------------------------------------------------------------------------------
+    def compile(self, fn: Callable[..., Any], static: Sequence[str] = ()) -> Callable[..., Any]:
+        """A function of module level whose first argument is the backend, made fast. Eager backends return it as is.
+
+        `static` names arguments that are plain hashable values, not arrays.
+        """
+        return fn
+
+    def repeat(self, n: Any, body: Callable[[Any], Any], state: Any) -> Any:
+        """Apply `body` n times."""
+        for _ in range(int(n)):
+            state = body(state)
+        return state
+
+    def cg(
+        self,
+        operator: Callable[[Any], Any],
+        b: Any,
+        x0: Any,
+        preconditioner: Callable[[Any], Any],
+        atol: Any,
+        max_iter: int,
+    ) -> tuple[Any, Any]:
+        """Preconditioned conjugate gradients until `|operator(x) - b| <= atol`; returns (x, steps taken).
+
+        `operator` and `preconditioner` are symmetric positive definite maps between arrays of b's shape.
+        """
+        raise NotImplementedError
+
+    def spd_inverse(self, matrix: Any) -> Any:
+        """Inverse of a symmetric positive definite matrix by its Cholesky factor."""
+        raise NotImplementedError
+
+    # -- surroundings -------------------------------------------------------------------------------------------
+    def block(self, tree: Any) -> Any:
+        """Wait until the arrays are computed, then return them: for timing."""
+        return tree
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """The setting in which all work of this backend runs: 64-bit types allowed, full-precision products."""
+        return contextlib.nullcontext()
+
+    @property
+    def device(self) -> str:
+        """Where the arrays live, in words."""
+        return "cpu"
+
+    @property
+    def is_accelerator(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"<cvxrelu backend {self.name} on {self.device}>"
+
+
+def _map(fn: Callable[[Any], Any], tree: Any) -> Any:
+    """Apply `fn` to the arrays of nested (named) tuples; None passes through."""
+    if tree is None:
+        return None
+    if isinstance(tree, tuple):
+        items = [_map(fn, item) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
+    return fn(tree)
+
+
+def _cast(array: Any, dtype: Any) -> np.ndarray:
+    array = np.asarray(array)
+    if dtype is not None and array.dtype.kind == "f":
+        array = array.astype(dtype, copy=False)
+    return array

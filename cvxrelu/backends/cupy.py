@@ -1,0 +1,70 @@
+"""CuPy: the eager driver on one CUDA device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cvxrelu.backends.base import Backend, BackendError
+from cvxrelu.backends.numpy import _scipy_cg
+
+__all__ = ["CupyBackend"]
+
+
+class CupyBackend(Backend):
+    name = "cupy"
+
+    def __init__(self) -> None:
+        try:
+            import array_api_compat.cupy as xp
+            import cupy
+        except ImportError as error:
+            raise BackendError(
+                f"backend 'cupy' needs CuPy: pip install 'cvxrelu[cupy]' (CUDA 12) or 'cvxrelu[cupy13]' ({error})"
+            ) from None
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise BackendError(f"backend 'cupy' needs a CUDA device, and there is none ({error})") from None
+        if count == 0:
+            raise BackendError("backend 'cupy' needs a CUDA device, and there is none")
+        self.xp = xp
+        self._cupy = cupy
+
+    def _get_array(self, array: Any) -> np.ndarray:
+        return self._cupy.asnumpy(array)
+
+    def cg(
+        self,
+        operator: Callable[[Any], Any],
+        b: Any,
+        x0: Any,
+        preconditioner: Callable[[Any], Any],
+        atol: Any,
+        max_iter: int,
+    ) -> tuple[Any, Any]:
+        import cupyx.scipy.sparse.linalg as linalg
+
+        return _scipy_cg(linalg, operator, b, x0, preconditioner, float(atol), max_iter)
+
+    def spd_inverse(self, matrix: Any) -> Any:
+        from cupyx.scipy.linalg import solve_triangular
+
+        factor = self._cupy.linalg.cholesky(matrix)
+        half = solve_triangular(factor, self._cupy.eye(matrix.shape[0], dtype=matrix.dtype), lower=True)
+        return half.T @ half
+
+    def block(self, tree: Any) -> Any:
+        self._cupy.cuda.get_current_stream().synchronize()
+        return tree
+
+    @property
+    def device(self) -> str:
+        properties = self._cupy.cuda.runtime.getDeviceProperties(self._cupy.cuda.Device().id)
+        return properties["name"].decode()
+
+    @property
+    def is_accelerator(self) -> bool:
+        return True

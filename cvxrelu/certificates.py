@@ -1,0 +1,225 @@
+"""Bounds that hold: the dual of the sampled program, and the closed-form relaxed bound of the network program.
+
+Dual variable. For the scaled dual variable `t (n, c)` = minus the derivative of the loss at some prediction, let D(t) be the dual
+value (`losses`). If t satisfies the dual constraint, D(t) is at most the optimum. If the constraint only holds as
+`bound(t) <= beta / kappa`, then kappa t satisfies it, and the best kappa below that limit is taken.
+
+    (S):  for every pattern i and output some mu, nu >= 0 with
+          |X^T (M_i * t) + X^T (E_i * mu)| <= beta   and   |-X^T (M_i * t) + X^T (E_i * nu)| <= beta
+    (N):  max over |u| <= 1 of |t^T (X u)_+|_2 <= beta                     (2-norm over outputs)
+
+For (S) any mu >= 0 is admissible. ADMM's multipliers, -rho_cone min(t_state, 0), are nearly the best near the optimum; blocks
+that still exceed beta get the best one, by projection onto their cone (`cones`). For (N), with p a column of t and
+(z)_+ = (z + |z|) / 2,
+
+    p^T (X u)_+ <= 1/2 |X^T p| + 1/2 sqrt(sum(p_+) lambda_max(X^T diag(p_+) X)),
+
+because p^T (X u)_+ = 1/2 p^T X u + 1/2 p^T |X u| and Cauchy-Schwarz bounds sum p_+ |X u|; the same for -p, and the root of the sum
+of squares over outputs. Rigorous in any dimension, and loose.
+
+Everything here is float64 with full-precision products, whatever precision the iterations used, and every computed bound is moved
+to the safe side by a rounding allowance: inner products of length m are wrong by at most m eps times the sum of magnitudes
+(Higham, "Accuracy and stability of numerical algorithms", 2002, section 3.1).
+Source of the sampled dual: Pilanci & Ergen 2020, appendix; Mishkin, Sahiner & Pilanci, "Fast convex optimization for two-layer
+ReLU networks", ICML 2022.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace
+from jaxtyping import Bool, Float
+
+from cvxrelu.backends.base import Backend
+from cvxrelu.cones import project_onto_cones
+from cvxrelu.losses import Squared
+from cvxrelu.operators import F_adjoint, G_adjoint, masked, signed
+from cvxrelu.proximal import block_norms
+
+__all__ = [
+    "Check",
+    "Exact",
+    "check",
+    "network_prediction",
+    "relaxed_bound",
+    "repair",
+    "sampled_bound",
+    "tighten",
+]
+
+Array = Any
+EPS = float(np.finfo(np.float64).eps)
+
+
+class Exact(NamedTuple):
+    """The problem in original coordinates and float64, on the device: what bounds and objectives are evaluated with."""
+
+    X: Float[Array, "n d"]
+    patterns: Bool[Array, "n P"]
+    loss: Squared
+    beta: Float[Array, ""]
+
+
+class Check(NamedTuple):
+    """What one check computes on the device. `values` is the handful of scalars that is transferred every time."""
+
+    # network objective, its scale, objective of (S) at W, first-order cost of repair, bound of (S), nonzero blocks
+    values: Float[Array, " 6"]
+    W: Float[Array, "d 2 c P"]
+    network_prediction: Float[Array, "n c"]  # of the scaled network
+    dual: Float[Array, "n c"]
+    norms: Float[Array, "2 c P"]  # |(+-) X^T (M t) + X^T (E mu)| with rounding allowance
+    slack: Float[Array, "2 c P"]  # smallest entry of E * X w, per block
+
+
+def network_prediction(X: Float[Array, "n d"], W: Float[Array, "d 2 c P"]) -> Float[Array, "n c"]:
+    """`sum_i (X v_i)_+ - (X z_i)_+` for every output: the network whose neurons are the blocks."""
+    xp = array_namespace(X)
+    zero = xp.zeros((), dtype=X.dtype)
+    hidden = xp.maximum(xp.tensordot(X, W, axes=1), zero)
+    return xp.sum(hidden[:, 0, ...] - hidden[:, 1, ...], axis=-1)
+
+
+def check(
+    backend: Backend,
+    exact: Exact,
+    basis: Float[Array, "d r"],
+    W_rotated: Float[Array, "r 2 c P"],
+    prediction_U: Float[Array, "n c"],
+    t_state: Float[Array, "n 2 c P"],
+    rho_cone: Float[Array, ""],
+) -> Check:
+    """Objectives at the copy W, and the bound of (S) from the prediction at U with ADMM's own multipliers."""
+    xp = array_namespace(exact.X)
+    X, M, loss, beta = exact
+    zero = xp.zeros((), dtype=X.dtype)
+    W = xp.tensordot(basis, xp.astype(W_rotated, X.dtype), axes=1)
+    lengths = block_norms(W)
+    penalty = beta * xp.sum(lengths)
+
+    XW = xp.tensordot(X, W, axes=1)
+    GW = signed(M, XW)
+    inside = masked(M, XW)
+    sampled_objective = loss.value(xp.sum(inside[:, 0, ...] - inside[:, 1, ...], axis=-1)) + penalty
+    hidden = xp.maximum(XW, zero)
+    prediction = xp.sum(hidden[:, 0, ...] - hidden[:, 1, ...], axis=-1)
+    scale = loss.best_scale(prediction, penalty)
+    objective = loss.value(scale * prediction) + scale * penalty
+
+    mu = -xp.astype(rho_cone, X.dtype) * xp.minimum(xp.astype(t_state, X.dtype), zero)
+    dual = loss.dual(xp.astype(prediction_U, X.dtype))
+    norms = block_norms(F_adjoint(X, M, dual) + G_adjoint(X, M, mu))
+    length = block_norms(X.T)
+    mass = xp.sum(length[:, None] * xp.abs(dual), axis=0)[:, None] + xp.tensordot(length, mu, axes=1)
+    norms = norms + _gamma(X) * mass
+    bound, _ = sampled_bound(loss, dual, xp.max(norms, axis=(0, 2)), beta)
+    repair_cost = xp.sum(mu * xp.maximum(-GW, zero))
+    n_nonzero = xp.sum(xp.astype(lengths > 0, X.dtype))
+    values = xp.stack([objective, scale, sampled_objective, repair_cost, bound, n_nonzero])
+    return Check(values, W, scale * prediction, dual, norms, xp.min(GW, axis=0))
+
+
+def sampled_bound(
+    loss: Squared, dual: Float[Array, "n c"], largest: Float[Array, " c"], beta: Any
+) -> tuple[Float[Array, ""], Float[Array, "n c"]]:
+    """Lower bound on the optimum of (S), and the feasible dual behind it; `largest` bounds the block norms per output."""
+    return _scaled_bound(loss, dual, largest, beta)
+
+
+def relaxed_bound(
+    loss: Squared, X: Float[Array, "n d"], dual: Float[Array, "n c"], beta: Any
+) -> tuple[Float[Array, ""], Float[Array, "n c"]]:
+    """Closed-form rigorous lower bound on the optimum of (N) from any t, and the feasible multiple of t."""
+    xp = array_namespace(X)
+    zero = xp.zeros((), dtype=X.dtype)
+    gamma = _gamma(X)
+    length = block_norms(X.T)
+    total = xp.zeros((), dtype=X.dtype)
+    for k in range(dual.shape[1]):
+        p = dual[:, k]
+        linear = block_norms(X.T @ p[:, None])[0] + gamma * xp.sum(length * xp.abs(p))
+        sides = []
+        for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
+            scatter = X.T @ (side[:, None] * X)
+            # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most gamma times the trace.
+            top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]
+            trace = xp.sum(side * length * length)
+            sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * gamma * trace)))
+        total = total + xp.maximum(*sides) ** 2
+    return _scaled_bound(loss, dual, (1.0 + gamma) * xp.sqrt(total), beta)
+
+
+def _scaled_bound(loss: Squared, dual: Any, largest: Any, beta: Any) -> tuple[Any, Any]:
+    """D(kappa t) for the best kappa with kappa * largest <= beta, less the rounding of evaluating it."""
+    xp = array_namespace(dual)
+    positive = largest > 0
+    one = xp.ones((), dtype=dual.dtype)
+    kappa_max = xp.where(positive, (1.0 - 4 * EPS) * beta / xp.where(positive, largest, one), xp.inf * one)
+    feasible = loss.best_dual_scale(dual, kappa_max) * dual
+    value, magnitude = loss.dual_value(feasible)
+    # Non-negative losses: the optimum is never below zero, whatever t says.
+    return xp.maximum(value - _gamma(dual) * magnitude, 0.0 * value), feasible
+
+
+def tighten(
+    X: Float[np.ndarray, "n d"],
+    patterns: Bool[np.ndarray, "n P"],
+    dual: Float[np.ndarray, "n c"],
+    norms: Float[np.ndarray, "2 c P"],
+    beta: float,
+    slack: float = 0.0,
+) -> Float[np.ndarray, "2 c P"]:
+    """Replace the norms above (1 + slack) beta by their smallest value over multipliers, |Proj_K(q)| (host, float64).
+
+    Norms within the slack cost the bound at most the relative amount `slack`, and a projection less each.
+    """
+    side, output, pattern = np.nonzero(norms > beta * (1.0 + slack))
+    if side.size == 0:
+        return norms
+    sign = np.where(side == 0, 1.0, -1.0)
+    chosen = patterns[:, pattern]
+    q = X.T @ np.where(chosen, dual[:, output] * sign, 0.0)
+    projection = project_onto_cones(X, chosen, q)
+    length = np.linalg.norm(X, axis=1)
+    mass = length @ np.abs(dual[:, output]) + projection.multiplier_mass
+    tightened = norms.copy()
+    best = np.linalg.norm(projection.points, axis=0) + _gamma(X) * mass
+    tightened[side, output, pattern] = np.minimum(best, norms[side, output, pattern])
+    return tightened
+
+
+def repair(
+    X: Float[np.ndarray, "n d"],
+    patterns: Bool[np.ndarray, "n P"],
+    loss: Squared,
+    beta: float,
+    W: Float[np.ndarray, "d 2 c P"],
+    slack: Float[np.ndarray, "2 c P"],
+    negligible: float = 0.0,
+) -> tuple[float, Float[np.ndarray, "d 2 c P"]]:
+    """A cone-feasible point near W and its objective: infeasible blocks projected, then all scaled by the best factor.
+
+    The smallest blocks are dropped while they hold no more than the fraction `negligible` of the total norm, and so is a
+    block whose projection does not converge: zero is in every cone. (host, float64)
+    """
+    lengths = np.linalg.norm(W, axis=0)
+    order = np.sort(lengths, axis=None)
+    small = np.cumsum(order) <= negligible * order.sum()
+    lengths = np.where(lengths <= order[small].max(initial=0.0), 0.0, lengths)
+    W = np.where(lengths > 0, W, 0.0)
+    side, output, pattern = np.nonzero((lengths > 0) & (slack < 0))
+    if side.size:
+        projection = project_onto_cones(X, patterns[:, pattern], W[:, side, output, pattern])
+        W[:, side, output, pattern] = np.where(projection.converged, projection.points, 0.0)
+    inside = masked(patterns, np.tensordot(X, W, axes=1))
+    prediction = np.sum(inside[:, 0] - inside[:, 1], axis=-1)
+    penalty = beta * float(np.linalg.norm(W, axis=0).sum())
+    scale = float(loss.best_scale(prediction, penalty))
+    return float(loss.value(scale * prediction)) + scale * penalty, scale * W
+
+
+def _gamma(X: Any) -> float:
+    """Relative error bound of an inner product over either axis of X."""
+    return EPS * (2.0 * sum(X.shape) + 10.0)

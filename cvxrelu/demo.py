@@ -1,0 +1,289 @@
+"""Two small data sets beside scikit-learn's own models: what `cvxrelu demo` runs.
+
+Every model gets the same rows and the same effort: four values of its regularisation, compared on a quarter of the
+training rows, then one fit on all of them. The test rows are looked at once, for the scores.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvxrelu.report import Section, write_report
+from cvxrelu.solution import Solution
+
+__all__ = ["load_extras", "run_demo"]
+
+_INTRO = (
+    "Two data sets that come with scikit-learn, each split once: three quarters of the rows to train on, one quarter "
+    "to test on. The plots show how each problem was solved, and how good its bound is."
+)
+_NOTE = (
+    "Each model was given four values of its regularisation, compared on a quarter of the training rows, and was then "
+    "fitted to all training rows; the test rows played no part. Features are standardised on the rows of the fit. The "
+    "last column is the time of the last fit alone, on this machine."
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the comparison: `make(value)` is an unfitted estimator, `grid` the values to choose from."""
+
+    name: str
+    option: str
+    grid: Sequence[float]
+    make: Callable[[float], Any]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model with its regularisation chosen, fitted to the training rows."""
+
+    model: Model
+    value: float
+    estimator: Any
+    validation: float
+    seconds: float
+
+
+def run_demo(
+    out: str | os.PathLike[str] = "demo-output",
+    *,
+    quick: bool = False,
+    verbose: bool = True,
+    seed: int = 0,
+    command: str | None = None,
+) -> list[Solution]:
+    """Train on diabetes and digits, print the scores, and write `report.html` and `<name>.safetensors` into `out`.
+
+    Parameters
+    ----------
+    out : folder, made if need be; files of an earlier demo are replaced.
+    quick : fewer patterns, and 400 of the 1797 digits.
+    verbose : print progress and scores.
+    seed : of the splits and of all models.
+    command : what was typed, for the foot of the report.
+
+    Returns
+    -------
+    The solutions, diabetes first.
+
+    Raises
+    ------
+    ImportError : scikit-learn or matplotlib is missing; the message names the extra.
+    """
+    load_extras()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    say = print if verbose else _silent
+    sections, solutions = [], []
+    for problem in (_diabetes(quick, seed), _digits(quick, seed)):
+        section, estimator = _run(problem, seed, say)
+        path = folder / f"{problem.name}.safetensors"
+        estimator.network_.save(path)
+        say(f"written: {path}\n")
+        sections.append(section)
+        solutions.append(estimator.solution_)
+    report = write_report(
+        folder / "report.html", sections, title="cvxrelu: a demonstration", intro=_INTRO, command=command, seed=seed
+    )
+    say(f"written: {report}  (open it in a browser)")
+    return solutions
+
+
+def load_extras() -> None:
+    """Import what the demo needs beyond the base package, or raise an ImportError that names the extra to install."""
+    try:
+        importlib.import_module("sklearn")
+        importlib.import_module("matplotlib")
+    except ImportError as error:
+        raise ImportError(
+            f"the demo needs scikit-learn and matplotlib ({error}); install them with: pip install 'cvxrelu[demo]'"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set with the models to compare on it, cvxrelu's first."""
+
+    name: str
+    description: str
+    X: np.ndarray
+    y: np.ndarray
+    classes: list[int] | None
+    models: Sequence[Model]
+
+    @property
+    def score_name(self) -> str:
+        return "R2" if self.classes is None else "accuracy"
+
+
+def _diabetes(quick: bool, seed: int) -> Problem:
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.datasets import load_diabetes
+    from sklearn.linear_model import Ridge
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.preprocessing import StandardScaler
+
+    from cvxrelu.estimators import ConvexReLURegressor
+
+    X, y = load_diabetes(return_X_y=True)
+    patterns = 32 if quick else 128
+
+    def mlp(alpha: float) -> Any:  # its steps suit targets of unit size only
+        network = MLPRegressor((100,), alpha=alpha, max_iter=400, random_state=seed)
+        return TransformedTargetRegressor(_scaled(network), transformer=StandardScaler())
+
+    return Problem(
+        "diabetes",
+        "442 patients, ten measurements each; the target is the progression of the disease a year later.",
+        X,
+        y,
+        None,
+        (
+            Model(
+                "cvxrelu",
+                "beta/beta_max",
+                (0.5, 0.25, 0.1, 0.05),
+                lambda beta: ConvexReLURegressor(beta=beta, patterns=patterns, random_state=seed),
+            ),
+            Model("ridge", "alpha", (1.0, 10.0, 100.0, 1000.0), lambda alpha: _scaled(Ridge(alpha=alpha))),
+            Model("MLP, 100 neurons", "alpha", (0.01, 0.1, 1.0, 10.0), mlp),
+        ),
+    )
+
+
+def _digits(quick: bool, seed: int) -> Problem:
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+
+    from cvxrelu.estimators import ConvexReLUClassifier
+
+    X, y = load_digits(return_X_y=True)
+    if quick:
+        chosen = np.random.default_rng(seed).permutation(len(y))[:400]
+        X, y = X[chosen], y[chosen]
+    patterns = 16 if quick else 64
+    return Problem(
+        "digits",
+        f"{len(y)} handwritten digits of 8 by 8 pixels; ten one-hot outputs, squared loss.",
+        X,
+        y,
+        list(range(10)),
+        (
+            Model(
+                "cvxrelu",
+                "beta/beta_max",
+                (0.1, 0.03, 0.01, 0.003),
+                lambda beta: ConvexReLUClassifier(beta=beta, patterns=patterns, random_state=seed),
+            ),
+            Model(
+                "logistic regression",
+                "C",
+                (0.01, 0.1, 1.0, 10.0),
+                lambda C: _scaled(LogisticRegression(C=C, max_iter=1000)),
+            ),
+            Model(
+                "MLP, 100 neurons",
+                "alpha",
+                (0.001, 0.01, 0.1, 1.0),
+                lambda alpha: _scaled(MLPClassifier((100,), alpha=alpha, max_iter=400, random_state=seed)),
+            ),
+        ),
+    )
+
+
+def _scaled(estimator: Any) -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), estimator)
+
+
+def _run(problem: Problem, seed: int, say: Callable[..., None]) -> tuple[Section, Any]:
+    """Choose, fit and score every model of a problem; returns the report's section and the fitted cvxrelu estimator."""
+    from sklearn.model_selection import train_test_split
+
+    def split(X: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+        stratify = None if problem.classes is None else y
+        return train_test_split(X, y, test_size=0.25, random_state=seed, stratify=stratify)
+
+    X_train, X_test, y_train, y_test = split(problem.X, problem.y)
+    search = split(X_train, y_train)
+    say(f"== {problem.name}: {problem.description}\n{len(y_train)} training rows, {len(y_test)} test rows\n")
+    rows, ours = [], None
+    for model in problem.models:
+        fitted = _fit(model, search, X_train, y_train, say)
+        estimator = fitted.estimator
+        name = model.name
+        if ours is None:
+            ours = estimator
+            name += f", {estimator.network_.n_neurons} neurons"
+        rows.append(
+            {
+                "Model": name,
+                "Chosen": f"{model.option} = {fitted.value:g}",
+                f"Validation {problem.score_name}": round(fitted.validation, 4),
+                f"Test {problem.score_name}": round(estimator.score(X_test, y_test), 4),
+                "Seconds": float(f"{fitted.seconds:.2g}"),
+            }
+        )
+    assert ours is not None
+    say("\n" + ours.solution_.summary() + "\n\n" + _text_table(rows) + "\n")
+    section = Section(
+        name=problem.name,
+        solution=ours.solution_,
+        description=f"{problem.description} {len(y_train)} training rows, {len(y_test)} test rows.",
+        scores=rows,
+        score_note=_NOTE,
+        truth=y_test,
+        predictions=ours.predict(X_test),
+        classes=problem.classes,
+    )
+    return section, ours
+
+
+def _fit(model: Model, search: Sequence[np.ndarray], X: np.ndarray, y: np.ndarray, say: Callable[..., None]) -> Fitted:
+    """Choose the regularisation inside the training rows, then fit all of them."""
+    X_fit, X_valid, y_fit, y_valid = search
+    scores = []
+    with warnings.catch_warnings():
+        # A model that stops at its iteration limit is judged by its scores like any other.
+        warnings.simplefilter("ignore")
+        for value in model.grid:
+            scores.append(float(model.make(value).fit(X_fit, y_fit).score(X_valid, y_valid)))
+        best = int(np.argmax(scores))
+        tried = ", ".join(f"{value:g}: {score:.4f}" for value, score in zip(model.grid, scores, strict=True))
+        say(f"{model.name}: validation scores by {model.option}: {tried}")
+        final = model.make(model.grid[best])
+        if "verbose" in final.get_params() and model.name == "cvxrelu":
+            final.set_params(verbose=say is print)
+        start = time.perf_counter()
+        final.fit(X, y)
+        seconds = time.perf_counter() - start
+    return Fitted(model, model.grid[best], final, scores[best], seconds)
+
+
+def _text_table(rows: Sequence[dict[str, object]]) -> str:
+    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if place < 2 else text.rjust(width)
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    )
+
+
+def _silent(*_words: object) -> None:
+    pass

@@ -1,0 +1,198 @@
+"""scikit-learn estimators: a regressor and a classifier whose fit is one certified solve.
+
+Both standardise the features inside (weighted mean and standard deviation of the training rows) and fold that into
+`network_`, which therefore takes raw features; `solution_` speaks of the standardised problem.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from cvxrelu.beta_max import beta_max
+from cvxrelu.network import ReLUNetwork
+from cvxrelu.patterns import sample_patterns
+from cvxrelu.solve import solve
+
+__all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
+
+
+class _ConvexReLU(BaseEstimator):
+    """Parameters and the fit that the two estimators share."""
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        *,
+        relative: bool = True,
+        intercept: bool = True,
+        patterns: int = 128,
+        tol: float = 1e-3,
+        max_iter: int | None = None,
+        time_limit: float | None = None,
+        backend: str = "auto",
+        dtype: Any = None,
+        linear_solver: str = "auto",
+        random_state: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.beta = beta
+        self.relative = relative
+        self.intercept = intercept
+        self.patterns = patterns
+        self.tol = tol
+        self.max_iter = max_iter
+        self.time_limit = time_limit
+        self.backend = backend
+        self.dtype = dtype
+        self.linear_solver = linear_solver
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _fit(self, X: np.ndarray, targets: np.ndarray, sample_weight: Any) -> ReLUNetwork:
+        """Solve on standardised data; returns the network for raw features and targets."""
+        weight = None
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            keep = weight > 0  # a row of weight zero would still constrain the cones
+            X, targets, weight = X[keep], targets[keep], weight[keep]
+        seed = 0 if self.random_state is None else self.random_state
+        center, scale = _moments(X, weight)
+        if not self.intercept:
+            center = np.zeros_like(center)
+        target_center, target_scale = _moments(targets, weight)
+        features = (X - center) / scale
+        data = np.concatenate([features, np.ones((len(X), 1))], axis=1) if self.intercept else features
+        chosen = sample_patterns(data, self.patterns, seed)
+        standardised = (targets - target_center) / target_scale
+        problem: dict[str, Any] = {
+            "sample_weight": weight, "intercept": self.intercept, "patterns": chosen, "seed": seed,
+        }  # fmt: skip
+        beta = self.beta
+        if self.relative:
+            # beta_max is zero when the targets are constant; any beta then gives the zero network.
+            beta = self.beta * (beta_max(features, standardised, **problem) or 1.0)
+        self.beta_ = float(beta)
+        self.solution_ = solve(
+            features, standardised, beta=beta, tol=self.tol, max_iter=self.max_iter, time_limit=self.time_limit,
+            backend=self.backend, dtype=self.dtype, linear_solver=self.linear_solver, verbose=self.verbose, **problem,
+        )  # fmt: skip
+        self.n_iter_ = max(1, self.solution_.n_iter)
+        self.network_ = self.solution_.network.unstandardise(center, scale, target_center, target_scale)
+        return self.network_
+
+    def _predict(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return np.asarray(self.network_.predict(validate_data(self, X, reset=False, dtype=[np.float64, np.float32])))
+
+
+class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
+    """Two-layer ReLU regression by convex optimisation, certified.
+
+        minimise  sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|      on standardised features and targets
+
+    Parameters
+    ----------
+    beta : regularisation; with `relative=True` a fraction of `beta_max` of the sampled patterns, else absolute.
+    relative : see beta.
+    intercept : append a constant column for the neurons, penalised with them. Without it features are scaled, not centred.
+    patterns : number of activation patterns to sample.
+    tol, max_iter, time_limit, backend, dtype, linear_solver, verbose : as in `cvxrelu.solve`.
+    random_state : nonnegative integer seed of the patterns (None means 0).
+
+    Attributes
+    ----------
+    solution_ : the `Solution` in standardised units, with its certificate.
+    network_ : `ReLUNetwork` for raw features and targets.
+    beta_ : the beta that was solved for, in standardised units.
+    n_features_in_, feature_names_in_, n_iter_ : as scikit-learn has them.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from cvxrelu import ConvexReLURegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> ConvexReLURegressor(beta=0.1, patterns=32).fit(X, y).score(X, y) > 0.5
+    True
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ConvexReLURegressor:
+        """Fit to X (n, d) and y (n,) or (n, c)."""
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
+        self._fit(X, np.asarray(y, dtype=np.float64), sample_weight)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """f(X): (n,), or (n, c) for vector targets."""
+        return self._predict(X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
+    """Two-layer ReLU classification by convex least squares on class indicators, certified.
+
+    Targets are 0/1 indicators (one column for two classes, c for c > 2, sharing patterns), so a prediction estimates the
+    class probability; `predict_proba` clips and normalises it. Parameters and attributes as in `ConvexReLURegressor`, and
+    `classes_`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from cvxrelu import ConvexReLUClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> ConvexReLUClassifier(patterns=32).fit(X, y).score(X, y) > 0.95
+    True
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ConvexReLUClassifier:
+        """Fit to X (n, d) and class labels y (n,)."""
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if self.classes_.size < 2:
+            raise ValueError(f"ConvexReLUClassifier needs samples of at least 2 classes, got 1 class: {self.classes_[0]!r}")
+        indicators = codes[:, None] == np.arange(self.classes_.size)
+        targets = indicators[:, 1] if self.classes_.size == 2 else indicators
+        self._fit(X, targets.astype(np.float64), sample_weight)
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Two classes: estimated probability of the second minus 1/2, (n,). More: the estimated probabilities, (n, c)."""
+        scores = self._predict(X)
+        return scores - 0.5 if self.classes_.size == 2 else scores
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """(n, c) least-squares estimates of the class probabilities, clipped to [0, 1] and normalised."""
+        scores = self._predict(X)
+        if self.classes_.size == 2:
+            second = np.clip(scores, 0.0, 1.0)
+            return np.stack([1.0 - second, second], axis=1)
+        clipped = np.clip(scores, 0.0, 1.0)
+        total = clipped.sum(axis=1, keepdims=True)
+        # All scores at or below zero say nothing about the class but their order: fall back to the largest.
+        none = total[:, 0] <= 0
+        clipped[none, np.argmax(scores[none], axis=1)] = 1.0
+        return clipped / clipped.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The class with the largest estimate, (n,)."""
+        scores = self._predict(X)
+        return self.classes_[(scores > 0.5).astype(int) if self.classes_.size == 2 else np.argmax(scores, axis=1)]
+
+
+def _moments(values: np.ndarray, weight: np.ndarray | None) -> tuple[Any, Any]:
+    """Weighted mean and standard deviation of every column, 1 where a column is constant."""
+    values = values.astype(np.float64)
+    mean = np.average(values, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
+    # A column is constant when its deviation is what rounding makes of its mean.
+    flat = deviation <= 1e-12 * np.abs(mean) + np.finfo(np.float64).tiny
+    return mean, np.where(flat, 1.0, deviation)

@@ -1,0 +1,77 @@
+"""The block operators F and G and their adjoints, applied without forming them.
+
+Shapes. `X (n, d)`, activation patterns `M (n, P)` bool, `E = 2 M - 1`. Blocks are stored features first,
+`U (d, 2, c, P)`: axis 1 holds the pair (v, z), axis 2 the outputs, so that every product with X is one GEMM whatever the
+number of outputs. (`Solution.sampled.blocks` has the public order `(2, d, P[, c])`.)
+
+    F(U)_k   = sum_i M_i * X (v_ki - z_ki)          (n, c)          F1(A)_k = sum_i M_i * X a_ki, the half F is made of
+    F^T(r)   = (+, -) X^T (M * r)                   (d, 2, c, P)
+    G(U)     = E * (X U)                            (n, 2, c, P)
+    G^T(s)   = X^T (E * s)                          (d, 2, c, P)
+
+Functions take arrays of any library of the array API standard and cost 2 n d P c (F), 4 n d P c (G) flops.
+Source: Pilanci & Ergen, "Neural networks are convex regularizers", ICML 2020, equation (8); Bai, Gautam & Sojoudi,
+"Efficient global optimization of two-layer ReLU networks", SIMODS 2023, for the operator form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import array_namespace
+from jaxtyping import Bool, Float
+
+__all__ = ["F", "F1", "F1_adjoint", "F_adjoint", "G", "G_adjoint", "masked", "signed"]
+
+Array = Any
+
+
+def masked(M: Bool[Array, "n P"], values: Float[Array, "n ... P"]) -> Float[Array, "n ... P"]:
+    """`M * values`, broadcast over the axes between rows and patterns."""
+    xp = array_namespace(values)
+    return xp.where(_between(M, values), values, xp.zeros((), dtype=values.dtype))
+
+
+def signed(M: Bool[Array, "n P"], values: Float[Array, "n ... P"]) -> Float[Array, "n ... P"]:
+    """`E * values` with `E = 2 M - 1`, broadcast over the axes between rows and patterns."""
+    xp = array_namespace(values)
+    return xp.where(_between(M, values), values, -values)
+
+
+def F1(X: Float[Array, "n d"], M: Bool[Array, "n P"], A: Float[Array, "d c P"]) -> Float[Array, "n c"]:
+    """`sum_i M_i * X a_i`: the positive half of F."""
+    xp = array_namespace(X)
+    return xp.sum(masked(M, xp.tensordot(X, A, axes=1)), axis=-1)
+
+
+def F1_adjoint(X: Float[Array, "n d"], M: Bool[Array, "n P"], r: Float[Array, "n c"]) -> Float[Array, "d c P"]:
+    """`X^T (M_i * r)` for every pattern: the adjoint of `F1`."""
+    xp = array_namespace(X)
+    rows = xp.where(M[:, None, :], r[:, :, None], xp.zeros((), dtype=r.dtype))
+    return xp.tensordot(X.T, rows, axes=1)
+
+
+def F(X: Float[Array, "n d"], M: Bool[Array, "n P"], U: Float[Array, "d 2 c P"]) -> Float[Array, "n c"]:
+    """`sum_i M_i * X (v_i - z_i)`: the prediction of the sampled program."""
+    return F1(X, M, U[:, 0, ...] - U[:, 1, ...])
+
+
+def F_adjoint(X: Float[Array, "n d"], M: Bool[Array, "n P"], r: Float[Array, "n c"]) -> Float[Array, "d 2 c P"]:
+    """`(+, -) X^T (M_i * r)`."""
+    half = F1_adjoint(X, M, r)
+    return array_namespace(X).stack([half, -half], axis=1)
+
+
+def G(X: Float[Array, "n d"], M: Bool[Array, "n P"], U: Float[Array, "d 2 c P"]) -> Float[Array, "n 2 c P"]:
+    """`E_i * X u` for every block: nonnegative exactly on the cones."""
+    return signed(M, array_namespace(X).tensordot(X, U, axes=1))
+
+
+def G_adjoint(X: Float[Array, "n d"], M: Bool[Array, "n P"], s: Float[Array, "n 2 c P"]) -> Float[Array, "d 2 c P"]:
+    """`X^T (E_i * s)` for every block."""
+    return array_namespace(X).tensordot(X.T, signed(M, s), axes=1)
+
+
+def _between(M: Any, values: Any) -> Any:
+    """M with as many axes of length one between rows and patterns as `values` has there."""
+    return M[(slice(None),) + (None,) * (values.ndim - 2) + (slice(None),)]

@@ -1,0 +1,65 @@
+"""What a solve prepares before it iterates: the rotated basis, the start penalties, the way to solve the u-step."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+__all__ = ["choose_method", "initial_penalties", "right_singular_basis"]
+
+DIRECT_LIMIT = 12_000  # largest system whose inverse is formed when linear_solver="auto"
+
+# Start value of rho_cone in units of the loss' curvature, and of rho_copy in units of curvature times the mean eigenvalue
+# of X^T X: in these units the iterates do not depend on the scale of X, y or the weights. Chosen on planted problems.
+RHO_CONE, RHO_COPY = 16.0, 0.5
+
+
+def right_singular_basis(X: Any, xp: Any) -> tuple[Any, Any]:
+    """Orthonormal basis (d, r) of X's row space and the eigenvalues (r,) of X^T X in it, decreasing; r >= 1."""
+    n, d = X.shape
+    if d <= n:
+        values, basis = xp.linalg.eigh(X.T @ X)
+        values, basis = xp.flip(values), xp.flip(basis, axis=1)
+    else:
+        _, singular, transposed = xp.linalg.svd(X, full_matrices=False)
+        values, basis = singular**2, transposed.T
+    floor = float(values[0]) * max(n, d) * float(np.finfo(np.float64).eps)
+    rank = max(1, int(xp.sum(xp.astype(values > floor, xp.int64))))
+    return basis[:, :rank], xp.maximum(values[:rank], xp.zeros((), dtype=values.dtype))
+
+
+def initial_penalties(rho: float | None, eigenvalues: np.ndarray, curvature: float) -> tuple[float, float]:
+    """(rho_copy, rho_cone): both rho if given, else scaled with the data as the u-step is."""
+    if rho is not None:
+        return rho, rho
+    mean = float(eigenvalues.mean())
+    return RHO_COPY * curvature * (mean if mean > 0 else 1.0), RHO_CONE * curvature
+
+
+def choose_method(wanted: str, shape: tuple[int, int], P: int, dtype: np.dtype) -> str:
+    """ "gram" or "primal", whichever system is smaller, if its inverse fits; else "cg".
+
+    `shape` is (n, rank). Raises ValueError when "direct" is asked for and does not fit, before anything is allocated.
+    """
+    n, rank = shape
+    size = min(n, rank * P)
+    direct = "gram" if n <= rank * P else "primal"
+    needed, available = 3.0 * size * size * dtype.itemsize, _available_memory()
+    if wanted == "direct" and needed > available:
+        raise ValueError(
+            f"linear_solver='direct' needs about {needed / 2**30:.1f} GiB for a {size} x {size} system, "
+            f"and {available / 2**30:.1f} GiB are free; use 'cg' or 'auto'"
+        )
+    if wanted == "cg" or (wanted == "auto" and (size > DIRECT_LIMIT or needed > 0.5 * available)):
+        return "cg"
+    return direct
+
+
+def _available_memory() -> float:
+    """Bytes of free memory, or infinity where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return np.inf

@@ -1,0 +1,170 @@
+"""The problem as the solver sees it: validated once, on the host, in float64."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from cvxrelu.losses import Squared
+from cvxrelu.patterns import Patterns, as_patterns
+
+__all__ = ["Problem", "as_finite_array", "as_fraction", "as_positive", "build_problem", "to_host"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Validated input. `X (n, D)` float64 with the constant column appended if asked for; y as `(n, c)` inside `loss`."""
+
+    X: np.ndarray
+    loss: Squared
+    beta: float
+    patterns: Patterns
+    n_requested: int
+    intercept: bool
+    scalar_output: bool
+    dtype: np.dtype
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(n, D, P, c)."""
+        return (*self.X.shape, self.patterns.patterns.shape[1], self.loss.y.shape[1])
+
+    @property
+    def flops(self) -> float:
+        """Useful flops of one ADMM iteration, 12 n D P c."""
+        return 12.0 * math.prod(self.shape)
+
+
+def build_problem(
+    X: Any,
+    y: Any,
+    *,
+    beta: Any,
+    sample_weight: Any,
+    intercept: bool,
+    patterns: Any,
+    check_patterns: bool,
+    dtype: Any,
+    seed: Any,
+) -> Problem:
+    """Check every argument and put the problem together, or raise one error that names the argument."""
+    host_X = as_finite_array("X", X, ndim=(2,))
+    if host_X.shape[0] == 0 or host_X.shape[1] == 0:
+        raise ValueError(f"X must have at least one row and one column, got shape {host_X.shape}")
+    if y is None:
+        raise ValueError("y is required (only pairs= goes without it), got None")
+    host_y = as_finite_array("y", y, ndim=(1, 2))
+    n = host_X.shape[0]
+    if host_y.shape[0] != n or 0 in host_y.shape:
+        raise ValueError(f"y must have shape ({n},) or ({n}, c) with c >= 1 to match X {host_X.shape}, got {host_y.shape}")
+    weight = np.ones((n, 1))
+    if sample_weight is not None:
+        given = as_finite_array("sample_weight", sample_weight, ndim=(1,))
+        if given.shape != (n,):
+            raise ValueError(f"sample_weight must have shape ({n},), got {given.shape}")
+        if given.min() < 0 or given.max() == 0:
+            raise ValueError(
+                f"sample_weight must be nonnegative with a positive entry, got values in [{given.min()}, {given.max()}]"
+            )
+        weight = given[:, None].astype(np.float64)
+    working = _working_dtype(dtype, host_X.dtype)
+    seed = _as_seed(seed)
+    _as_bool("intercept", intercept)
+    _as_bool("check_patterns", check_patterns)
+    beta = as_positive("beta", beta)
+
+    data = host_X.astype(np.float64)
+    if intercept:
+        data = np.concatenate([data, np.ones((n, 1))], axis=1)
+    chosen, n_requested = as_patterns(patterns, data, seed, check_patterns)
+    if chosen.patterns.shape[1] == 0:  # every sampled pattern was empty, as one row allows: keep one, whose blocks do nothing
+        chosen = Patterns(np.zeros((n, 1), dtype=bool), None)
+    targets = host_y.astype(np.float64).reshape(n, -1)
+    # Values this far out overflow when squared; a sentence now beats NaN later.
+    for name, array in (("X", data), ("y", targets)):
+        largest = float(np.abs(array).max())
+        if largest > 1e100 or (working == np.float32 and largest > 1e15):
+            raise ValueError(f"{name} has entries as large as {largest:.1e}: rescale it (standardised columns work best)")
+    return Problem(data, Squared(targets, weight), beta, chosen, n_requested, intercept, host_y.ndim == 1, working)
+
+
+def to_host(array: Any) -> np.ndarray:
+    """NumPy array from any array library, pandas, or nested lists."""
+    if array_api_compat.is_cupy_array(array):
+        return array.get()
+    if array_api_compat.is_torch_array(array):
+        return array.detach().cpu().numpy()
+    return np.asarray(array)
+
+
+def as_finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
+    """A real, finite host array of the wanted number of axes; booleans and integers pass."""
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray())")
+    try:
+        array = to_host(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read as a rectangular array: {error}") from None
+    if array.dtype.kind not in "fiub":
+        if array.dtype.name == "bfloat16":
+            array = array.astype(np.float32)
+        else:
+            raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim not in ndim:
+        wanted = " or ".join(str(k) for k in ndim)
+        raise ValueError(f"{name} must have {wanted} dimension(s), got shape {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(f"{name} must be finite, got {array[where]} at index {where} ({len(bad)} such entries)")
+    return array
+
+
+def as_positive(name: str, value: Any) -> float:
+    """A positive finite float."""
+    return _as_real(name, value, "a positive finite number", lambda v: v > 0)
+
+
+def as_fraction(name: str, value: Any) -> float:
+    """A float strictly between 0 and 1."""
+    return _as_real(name, value, "a number strictly between 0 and 1", lambda v: 0 < v < 1)
+
+
+def _as_real(name: str, value: Any, wanted: str, accept: Any) -> float:
+    try:
+        if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+    if not math.isfinite(number) or not accept(number):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return number
+
+
+def _as_bool(name: str, value: Any) -> None:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def _as_seed(seed: Any) -> int:
+    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be a nonnegative integer, got {seed!r}")
+    return int(seed)
+
+
+def _working_dtype(dtype: Any, of_X: np.dtype) -> np.dtype:
+    """float32 or float64: what was asked for, else X's own (integers and float64 give float64, shorter floats float32)."""
+    if dtype is None:
+        return np.dtype(np.float32) if of_X.kind == "f" and of_X.itemsize < 8 else np.dtype(np.float64)
+    try:
+        wanted = np.dtype(getattr(dtype, "__name__", dtype))
+    except TypeError:
+        wanted = None
+    if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be None, 'float32' or 'float64', got {dtype!r}")
+    return wanted

@@ -1,0 +1,135 @@
+"""Which backend runs: by name, or chosen from the input and the machine; each one checked before it is trusted."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from dataclasses import dataclass, field
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from cvxrelu import operators
+from cvxrelu.backends import BACKENDS, Backend, BackendError
+
+__all__ = ["BackendReport", "check_backend", "get_backend", "select_backend"]
+
+# Flops of one ADMM iteration (12 n d P c) below which eager NumPy beats JAX on CPU once JAX's compilation is paid for:
+# measured by `python -m bench.speed --only backends`, see docs/backends.md.
+JAX_CPU_FLOPS = 2e7
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    """What `cvxrelu doctor` prints for one backend."""
+
+    name: str
+    available: bool
+    detail: str
+    versions: dict[str, str] = field(default_factory=dict)
+    devices: list[str] = field(default_factory=list)
+    known_answer: str = "not run"
+
+
+def select_backend(name: str, inputs: tuple[Any, ...], flops: float) -> Backend:
+    """The backend for a solve.
+
+    `"auto"` follows the array library of the inputs (JAX or CuPy arrays); for others it takes JAX if JAX has an accelerator,
+    else NumPy for iterations below `JAX_CPU_FLOPS` flops and JAX above.
+    """
+    if not isinstance(name, str) or name not in ("auto", *BACKENDS):
+        raise ValueError(f"backend must be 'auto', 'numpy', 'jax' or 'cupy', got {name!r}")
+    if name != "auto":
+        return get_backend(name)
+    if any(array_api_compat.is_cupy_array(a) for a in inputs):
+        return get_backend("cupy")
+    if any(array_api_compat.is_jax_array(a) for a in inputs):
+        return get_backend("jax")
+    try:
+        jax = get_backend("jax")
+    except BackendError:
+        return get_backend("numpy")
+    return jax if jax.is_accelerator or flops >= JAX_CPU_FLOPS else get_backend("numpy")
+
+
+@functools.cache
+def get_backend(name: str) -> Backend:
+    """The one instance of a backend, after it has passed its known-answer check.
+
+    Raises
+    ------
+    BackendError
+        If it is not installed, has no device, or computes wrong numbers.
+    """
+    backend = _create(name)
+    error = _known_answer(backend)
+    if error is not None:
+        raise BackendError(f"backend {name!r} computes wrong numbers and is refused: {error}")
+    return backend
+
+
+def check_backend(name: str) -> BackendReport:
+    """Try a backend and report, never raise."""
+    packages = {"numpy": ["numpy", "scipy"], "jax": ["jax", "jaxlib", "lineax"], "cupy": ["cupy-cuda12x", "cupy-cuda13x"]}
+    versions = {}
+    for package in packages.get(name, []):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    try:
+        backend = _create(name)
+    except BackendError as error:
+        return BackendReport(name, False, str(error), versions)
+    answer = _known_answer(backend)
+    return BackendReport(name, answer is None, repr(backend), versions, [backend.device], answer or "ok")
+
+
+def _create(name: str) -> Backend:
+    if name == "numpy":
+        from cvxrelu.backends.numpy import NumpyBackend
+
+        return NumpyBackend()
+    if name == "jax":
+        from cvxrelu.backends.jax import JaxBackend
+
+        return JaxBackend()
+    from cvxrelu.backends.cupy import CupyBackend
+
+    return CupyBackend()
+
+
+def _probe(backend: Backend, X: Any, M: Any, U: Any, r: Any, s: Any) -> tuple[Any, ...]:
+    """The four operators on one problem: what the known-answer check compiles."""
+    return (
+        operators.F(X, M, U),
+        operators.F_adjoint(X, M, r),
+        operators.G(X, M, U),
+        operators.G_adjoint(X, M, s),
+    )
+
+
+def _known_answer(backend: Backend) -> str | None:
+    """Compiled operators in both precisions against dense NumPy products; None when they agree, else what differs."""
+    rng = np.random.default_rng(0)
+    n, d, c, P = 37, 5, 2, 11
+    X, U = rng.standard_normal((n, d)), rng.standard_normal((d, 2, c, P))
+    r, s, M = rng.standard_normal((n, c)), rng.standard_normal((n, 2, c, P)), rng.random((n, P)) < 0.5
+    E = np.where(M, 1.0, -1.0)
+    half = np.einsum("nd,np,nc->dcp", X, M, r)
+    expected = {
+        "F": np.einsum("np,nd,dcp->nc", M, X, U[:, 0] - U[:, 1]),
+        "F^T": np.stack([half, -half], axis=1),
+        "G": np.einsum("np,nd,dscp->nscp", E, X, U),
+        "G^T": np.einsum("nd,np,nscp->dscp", X, E, s),
+    }
+    with backend.scope():
+        for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
+            inputs = backend.put((X, M, U, r, s), dtype)
+            results = backend.get(backend.compile(_probe)(backend, *inputs))
+            for (name, answer), result in zip(expected.items(), results, strict=True):
+                error = np.abs(result - answer).max() / np.abs(answer).max()
+                if result.dtype != dtype or not error <= tolerance:
+                    return f"{name} in {np.dtype(dtype)} is off by {error:.1e} (relative), returned as {result.dtype}"
+    return None

@@ -1,0 +1,395 @@
+"""`solve`: from data to a network, its objective, and a bound on how far it can be from the global optimum.
+
+Reads top to bottom as the method: sample activation patterns; rotate X so that the u-step is diagonal but for one (n, n) matrix;
+run ADMM on the sampled program in compiled chunks; after each chunk read a handful of scalars, keep the best network and the
+best bound, and decide whether to certify, to rebalance the penalties, or to stop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cvxrelu import admm, certificates
+from cvxrelu.backends import Backend
+from cvxrelu.incumbent import Incumbent, public_order
+from cvxrelu.linear_systems import build_system
+from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
+from cvxrelu.problem import Problem, as_positive, build_problem
+from cvxrelu.selection import select_backend
+from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
+
+__all__ = ["solve"]
+
+LANDMARKS = 128  # columns behind the Nystrom preconditioner of the CG step
+DEFAULT_MAX_ITER = 20_000
+CHUNK_FLOPS = 5e10  # a chunk is at most 25 iterations and about this much work: a second or less on two cores
+
+
+def solve(
+    X: Any,
+    y: Any = None,
+    *,
+    beta: float,
+    rho: float | None = None,
+    loss: str = "squared",
+    pairs: Any = None,
+    sample_weight: Any = None,
+    margin: float = 0.0,
+    intercept: bool = False,
+    skip: bool | str = False,
+    skip_l2: float = 0.0,
+    equality: Any = None,
+    patterns: Any = 128,
+    check_patterns: bool = False,
+    refine: bool = False,
+    tol: float = 1e-3,
+    max_iter: int | None = None,
+    time_limit: float | None = None,
+    backend: str = "auto",
+    dtype: Any = None,
+    devices: Any = None,
+    linear_solver: str = "auto",
+    memory_limit: int | None = None,
+    certificate: str = "relaxed",
+    warm_start: Any = None,
+    checkpoint: Any = None,
+    seed: int = 0,
+    verbose: bool = False,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+) -> Solution:
+    """Train a two-layer ReLU network by convex optimisation, with a certificate.
+
+    The network program, for which `objective`, `lower_bound` and `certificate` of the result speak:
+
+        minimise  sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|,   f(x) = sum_j (x @ w_j)_+ a_j      (N)
+
+    and the sampled program that ADMM solves for P fixed activation patterns M_i, whose result is `sampled`:
+
+        minimise  sum_k weight_k / 2 |(F U)_k - y_k|^2 + beta sum_i (|v_i| + |z_i|)   s.t.  G U >= 0                 (S)
+
+    No loss is divided by n.
+
+    Parameters
+    ----------
+    X : (n, d) real array of any array library. Integers are taken as float64.
+    y : (n,) or (n, c) real targets.
+    beta : weight of the regulariser, > 0, in the units of the loss.
+    rho : start value of both ADMM penalties; None chooses them from the spectrum of X.
+    sample_weight : (n,) nonnegative, or None for ones.
+    intercept : append a constant column for the neurons, penalised with them.
+    patterns : number of patterns to sample, or bool (n, P) patterns, or float (d, P) gates, or the pair
+        that `sample_patterns` returns. With `intercept=True` gates have d + 1 rows.
+    check_patterns : refuse patterns that no vector realises (one linear program each).
+    tol : relative gap of (S) at which to stop.
+    max_iter : ADMM iterations, at most; None means 20000.
+    time_limit : seconds, kept to within one chunk of iterations; None means no limit.
+    backend : "auto", "numpy", "jax" or "cupy"; "auto" follows the arrays passed in, then the machine.
+    dtype : precision of the iterations, "float32" or "float64"; None means that of X. Certificates are float64 always.
+    linear_solver : "auto", "direct" or "cg": how the u-step is solved.
+    certificate : kind of the bound on (N). "relaxed" is the closed form: rigorous, any size, loose.
+    seed : nonnegative integer; patterns and landmarks are drawn from it on the host, the same for every backend.
+    verbose : print one line per check.
+    callback : called with every record of the history; a true result stops the solve.
+    refine, loss, pairs, margin, skip, skip_l2, equality, devices, memory_limit, warm_start, checkpoint :
+        parts of the contract that later releases fill; any value but the default raises NotImplementedError.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input, naming argument, value and expectation, before any work. Not converging is no error: see
+        `Solution.status` and `Solution.message`.
+    NotImplementedError
+        For a keyword whose feature is not there yet.
+    BackendError
+        For a backend that is missing, has no device, or fails its known-answer check.
+
+    Notes
+    -----
+    Sources: Pilanci & Ergen 2020 (the convex program); Bai, Gautam & Sojoudi 2023 (ADMM for it); docs/theory.md for the steps.
+
+    Examples
+    --------
+    >>> import numpy as np, cvxrelu
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((100, 5)); y = np.maximum(X[:, 0], 0) - np.maximum(X[:, 1], 0)
+    >>> sol = cvxrelu.solve(X, y, beta=1.0, patterns=20)
+    >>> sol.status.value, sol.lower_bound <= sol.objective, sol.certificate.rigorous
+    ('optimal', True, True)
+    """
+    _refuse_unfinished(
+        refine=refine, loss=loss, pairs=pairs, margin=margin, skip=skip, skip_l2=skip_l2, equality=equality, devices=devices,
+        memory_limit=memory_limit, certificate=certificate, warm_start=warm_start, checkpoint=checkpoint,
+    )  # fmt: skip
+    limits = _Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable or None, got {callback!r}")
+    problem = build_problem(
+        X, y, beta=beta, sample_weight=sample_weight, intercept=intercept, patterns=patterns, check_patterns=check_patterns,
+        dtype=dtype, seed=seed,
+    )  # fmt: skip
+    chosen = select_backend(backend, (X, y), problem.flops)
+    with chosen.scope():
+        return _Run(problem, chosen, limits, seed, verbose, callback).run()
+
+
+class _Limits(NamedTuple):
+    rho: float | None
+    tol: float
+    max_iter: int
+    time_limit: float
+    linear_solver: str
+
+    @classmethod
+    def read(cls, *, rho: Any, tol: Any, max_iter: Any, time_limit: Any, linear_solver: Any) -> _Limits:
+        if max_iter is not None and (isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1):
+            raise ValueError(f"max_iter must be None or a positive integer, got {max_iter!r}")
+        if linear_solver not in ("auto", "direct", "cg"):
+            raise ValueError(f"linear_solver must be 'auto', 'direct' or 'cg', got {linear_solver!r}")
+        return cls(
+            None if rho is None else as_positive("rho", rho),
+            as_positive("tol", tol),
+            DEFAULT_MAX_ITER if max_iter is None else int(max_iter),
+            np.inf if time_limit is None else as_positive("time_limit", time_limit),
+            linear_solver,
+        )
+
+
+class _Run:
+    """One solve: the device state of ADMM on one side, the best network and bounds so far on the other."""
+
+    def __init__(
+        self, problem: Problem, backend: Backend, limits: _Limits, seed: int, verbose: bool, callback: Callable | None
+    ) -> None:
+        self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
+        self.verbose, self.callback = verbose, callback
+        self.started = time.perf_counter()
+        self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
+        self.history = History()
+        self.iteration = 0
+        self.residuals = np.full(4, np.nan)
+        self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
+        self.certify_at = 40  # iteration of the next one in any case
+        self.balance_at = 10
+        self.best_gap, self.best_at = np.inf, 0
+
+    def run(self) -> Solution:
+        """The method: chunk, check, decide."""
+        status = None
+        self._set_up()
+        try:
+            while status is None:
+                report = self._iterate(self._chunk_size())
+                check, values = self._check(report)
+                if not np.isfinite(values).all():
+                    status = Status.NUMERICAL_ERROR
+                    break
+                self.best.offer(check, values)
+                if self._worth_certifying(values):
+                    self._certify(check, values)
+                stop = self._record(values)
+                status = self._decide(stop)
+                if status is None and self.iteration >= self.balance_at:
+                    self._balance()
+        except KeyboardInterrupt:
+            status = Status.INTERRUPTED
+        return self._finish(status)
+
+    def _set_up(self) -> None:
+        """Rotate X, move the data to the device, choose penalties, prepare the u-step."""
+        backend, problem, xp = self.backend, self.problem, self.backend.xp
+        masks = problem.patterns.patterns
+        self.exact = certificates.Exact(
+            *backend.put((problem.X, masks, problem.loss, np.asarray(problem.beta)), np.float64)
+        )
+        self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
+        self.basis, eigenvalues = right_singular_basis(self.exact.X, xp)
+        rank = eigenvalues.shape[0]
+        self.method = choose_method(
+            self.limits.linear_solver, (problem.X.shape[0], rank), masks.shape[1], problem.dtype
+        )
+        working = getattr(xp, problem.dtype.name)
+
+        def cast(array: Any) -> Any:
+            return xp.astype(array, working, copy=False)
+
+        # The patterns are shared with `exact`; in float64 the targets and weights are too.
+        self.data = backend.compile(admm.prepare)(
+            backend, cast(self.exact.X @ self.basis), cast(eigenvalues), self.exact.patterns,
+            type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta),
+        )  # fmt: skip
+        self.state = admm.initial_state(self.data)
+        rng = np.random.default_rng([self.seed, 1])
+        n = problem.X.shape[0]
+        self.landmarks = backend.put(np.sort(rng.choice(n, size=min(n, LANDMARKS), replace=False)))
+        curvature = float(problem.loss.curvature.mean())
+        self._set_penalties(*initial_penalties(self.limits.rho, backend.get(eigenvalues), curvature))
+        self.timings["setup"] = self._elapsed() - self.timings["factor"]
+
+    def _set_penalties(self, rho_copy: float, rho_cone: float) -> None:
+        """Prepare the u-step for these penalties."""
+        started = time.perf_counter()
+        data, dtype = self.data, self.problem.dtype
+        self.rho_values = (rho_copy, rho_cone)
+        self.rho = admm.Penalties(*self.backend.put((np.asarray(rho_copy), np.asarray(rho_cone)), dtype))
+        self.system = build_system(
+            self.backend, data.X, data.patterns, data.eigenvalues, data.loss.curvature, *self.rho, self.landmarks, self.method
+        )
+        self.backend.block(self.system)
+        self.timings["factor"] += time.perf_counter() - started
+
+    def _chunk_size(self) -> int:
+        """Short at first, so that a picture appears early; bounded in flops, so that limits and Ctrl-C are kept."""
+        most = 5 if self.iteration < 10 else 25
+        return int(max(1, min(most, CHUNK_FLOPS // self.problem.flops, self.limits.max_iter - self.iteration)))
+
+    def _iterate(self, steps: int) -> admm.Report:
+        """One compiled chunk of ADMM."""
+        started = time.perf_counter()
+        chunk = self.backend.compile(admm.run_chunk)
+        self.state, report = chunk(self.backend, self.data, self.system, self.rho, self.state, steps)
+        self.backend.block(report)
+        self.iteration += steps
+        self.timings["iterate"] += time.perf_counter() - started
+        return report
+
+    def _check(self, report: admm.Report) -> tuple[certificates.Check, np.ndarray]:
+        """Objectives, residuals, and the bound with ADMM's own multipliers. One transfer of scalars."""
+        started = time.perf_counter()
+        check = self.backend.compile(certificates.check)(
+            self.backend, self.exact, self.basis, report.W, report.prediction_U, self.state.t, self.rho.cone
+        )
+        values, self.residuals = self.backend.get((check.values, report.residuals))
+        self.timings["certify"] += time.perf_counter() - started
+        return check, values
+
+    def _worth_certifying(self, values: np.ndarray) -> bool:
+        """At the end, when the gap looks small enough, and at geometrically spaced iterations; not past the time limit."""
+        if self._elapsed() > self.limits.time_limit:
+            return False
+        self.estimate = relative_gap(values[2] + values[3], values[4])
+        last = self.iteration >= self.limits.max_iter
+        return last or self.iteration >= self.certify_at or self.estimate <= self.certify_below
+
+    def _certify(self, check: certificates.Check, values: np.ndarray) -> None:
+        """Repair and tighten, and predict from the result when the next time will pay."""
+        self.best.certify(check)
+        self.timings["certify"] += self.best.certify_seconds or 0.0
+        ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
+        self.certify_below = self.estimate * min(0.9, max(0.5, ratio))
+        self.certify_at = 3 * self.iteration
+
+    def _decide(self, stop: bool) -> Status | None:
+        """The status to end with, or None to go on."""
+        gap, limits = self.best.sampled_gap, self.limits
+        if gap < 0.98 * self.best_gap:
+            self.best_gap, self.best_at = gap, self.iteration
+        if gap <= limits.tol:
+            return Status.OPTIMAL
+        if stop:
+            return Status.INTERRUPTED
+        if self._elapsed() > limits.time_limit:
+            return Status.TIME_LIMIT
+        if self.iteration >= limits.max_iter:
+            return Status.MAX_ITER
+        stalled = self.iteration - self.best_at > 2000 + self.iteration // 2
+        return Status.OPTIMAL_INACCURATE if stalled and gap <= 10 * limits.tol else None
+
+    def _balance(self) -> None:
+        """Change each penalty whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges."""
+        self.balance_at = self.iteration + max(20, int(0.3 * self.iteration))
+        factors = (admm.balance(*self.residuals[:2]), admm.balance(*self.residuals[2:]))
+        if factors == (1.0, 1.0):
+            return
+        old = self.rho
+        self._set_penalties(self.rho_values[0] * factors[0], self.rho_values[1] * factors[1])
+        self.state = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.state)
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    def _record(self, values: np.ndarray) -> bool:
+        """Append to the history, print, call back; true when the callback asks to stop."""
+        best = self.best
+        record = {
+            "iteration": self.iteration,
+            "time": self._elapsed(),
+            "objective": best.objective,
+            "lower_bound": best.lower_bound,
+            "gap": best.gap,
+            "n_neurons": int(values[5]),
+            "sampled_objective": best.sampled_objective,
+            "sampled_lower_bound": best.sampled_bound,
+            "sampled_gap": best.sampled_gap,
+            **self._named_residuals(),
+            "rho_copy": self.rho_values[0],
+            "rho_cone": self.rho_values[1],
+        }
+        self.history.append(record)
+        if self.verbose:
+            print(progress_row(record, header=len(self.history) == 1), flush=True)
+        return bool(self.callback(record)) if self.callback is not None else False
+
+    def _named_residuals(self) -> dict[str, float]:
+        names = ("primal_copy", "dual_copy", "primal_cone", "dual_cone")
+        return dict(zip(names, map(float, self.residuals), strict=True))
+
+    def _finish(self, status: Status) -> Solution:
+        """Put the best network and bounds into a Solution; objectives are evaluated once more on what is returned."""
+        problem, limits, best = self.problem, self.limits, self.best
+        n, D, P, c = problem.shape
+        settings = {
+            "n": n, "d": D - problem.intercept, "c": c, "loss": "squared", "beta": problem.beta, "intercept": problem.intercept,
+            "patterns": P, "patterns_requested": problem.n_requested, "tol": limits.tol, "max_iter": limits.max_iter,
+            "linear_solver": self.method, "rho": limits.rho, "seed": self.seed, "refine": False,
+        }  # fmt: skip
+        network = best.network({"settings": settings, "status": status.value})
+        shape = (n,) if problem.scalar_output else (n, c)
+        blocks = public_order(best.sampled_blocks)
+        sampled = SampledSolution(
+            blocks=blocks[..., 0] if problem.scalar_output else blocks,
+            patterns=problem.patterns.patterns,
+            gates=problem.patterns.gates,
+            n_requested=problem.n_requested,
+            objective=best.sampled_objective,
+            lower_bound=best.sampled_bound,
+            gap=best.sampled_gap,
+            status=status,
+            residuals=self._named_residuals(),
+            rho=self.rho_values,
+            dual=best.settle_dual().reshape(shape),
+        )
+        certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
+        self.timings["total"] = self._elapsed()
+        message = (
+            f"{status.advice} (sampled program: gap {best.sampled_gap:.1e}, tol {limits.tol:.1e}; "
+            f"network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
+        )
+        if self.verbose:
+            print(f"{status.value}: {message}", flush=True)
+        return Solution(
+            network, best.objective, certificate, sampled, status, message, self.iteration, self.history, dict(self.timings),
+            self.backend.name, problem.dtype.name, self.backend.device, settings,
+        )  # fmt: skip
+
+
+def _refuse_unfinished(**given: Any) -> None:
+    """One clear line for every keyword whose feature is not there yet."""
+    done = {
+        "refine": False, "loss": "squared", "pairs": None, "margin": 0.0, "skip": False, "skip_l2": 0.0, "equality": None,
+        "devices": None, "memory_limit": None, "certificate": "relaxed", "warm_start": None, "checkpoint": None,
+    }  # fmt: skip
+    known = {"loss": ("squared", "logistic", "multinomial"), "certificate": ("priced", "relaxed", "exact")}
+    for name, value in given.items():
+        if name in known and value not in known[name]:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known[name]))}, got {value!r}")
+        default = done[name]
+        if value is not default and not (isinstance(value, type(default)) and bool(value == default)):
+            raise NotImplementedError(f"{name}={value!r} is not implemented yet; only {name}={default!r} is")

@@ -1,0 +1,62 @@
+"""What every test may use. This file is read before any test imports `cvxrelu`, and must not import it itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pkgutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# JAX reads this when it is first imported: mixing dtypes then raises instead of silently widening, so that float32
+# stays float32. Set the variable to "standard" to see whether a failure is due to it.
+os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
+
+# Shapes and types in annotations are checked under pytest, and only there. Not in the modules that users call: these
+# take whatever they are given and answer bad input with messages of their own, which the tests want to see. Where
+# beartype is missing (a bare GPU machine, say) the tests run unchecked.
+BOUNDARY = {"beta_max", "estimators", "network", "patterns", "problem", "solve"}
+if importlib.util.find_spec("beartype") and importlib.util.find_spec("jaxtyping"):
+    if early := [name for name in sys.modules if name.partition(".")[0] == "cvxrelu"]:
+        raise RuntimeError(f"imported before the checking hook was in place, so unchecked: {', '.join(early)}")
+    import jaxtyping
+
+    inner = {f"cvxrelu.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "cvxrelu")])}
+    inner -= {f"cvxrelu.{name}" for name in BOUNDARY}
+    jaxtyping.install_import_hook([*sorted(inner), "cvxrelu_llm"], "type_checks.check")
+
+if importlib.util.find_spec("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    # No deadline: the first call of a compiled function takes a thousand times as long as the second.
+    quiet = [HealthCheck.too_slow]
+    settings.register_profile("dev", deadline=None, suppress_health_check=quiet, max_examples=50)
+    settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data(root: Path) -> Path:
+    """The folder of real data sets, `shared/data` beside the checkout, which a clone alone does not have."""
+    folder = root.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder shared/data beside the checkout is absent")
+    return folder
+
+
+@pytest.fixture(params=["numpy", "jax", "strict"])
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """Every backend that runs on any machine; "strict" is array-api-strict, which has nothing beyond the standard."""
+    if request.param == "strict":
+        pytest.importorskip("array_api_strict")
+    return request.param

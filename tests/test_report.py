@@ -1,0 +1,209 @@
+"""The report stands alone, says what it should, escapes what it is given, and survives odd solutions."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cvxrelu
+from cvxrelu.report import Section, atomic_write, write_report
+from cvxrelu.solution import Certificate, History, Solution
+
+pytest.importorskip("matplotlib")
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, attributes and texts of a page; complains about tags that are not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def attributes(self, name: str) -> list[str]:
+        return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
+
+
+@pytest.fixture(scope="module")
+def regression() -> tuple[Solution, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    y = np.maximum(X[:, 0], 0) - np.maximum(X[:, 1], 0)
+    solution = cvxrelu.solve(X, y, beta=0.5, patterns=12, backend="numpy")
+    return solution, y, solution.network.predict(X)
+
+
+@pytest.fixture(scope="module")
+def classification() -> tuple[Solution, list[str], np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    codes = X.argmax(axis=1)
+    classes = ["low", "<i>mid</i>", "high & up"]
+    solution = cvxrelu.solve(X, np.eye(3)[codes], beta=0.5, patterns=12, backend="numpy")
+    guess = solution.network.predict(X).argmax(axis=1)
+    return solution, classes, np.array(classes)[codes], np.array(classes)[guess]
+
+
+def write(folder: Path, *sections: Section, **settings: object) -> Page:
+    path = write_report(folder / "report.html", sections, **{"title": "A report", **settings})
+    assert sorted(file.name for file in folder.iterdir()) == ["report.html"], "temporary files are left"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def of(regression: tuple[Solution, np.ndarray, np.ndarray], **settings: object) -> Section:
+    solution, truth, guess = regression
+    return Section(**{"name": "planted", "solution": solution, "truth": truth, "predictions": guess, **settings})
+
+
+def test_headline_facts(regression, tmp_path: Path) -> None:
+    solution = regression[0]
+    page = write(tmp_path, of(regression), command="cvxrelu fit x.csv", seed=3)
+    assert f"{solution.status.value}: {solution.message}" in page.text
+    for program in (solution, solution.sampled):
+        assert f"{program.objective:.6g}" in page.text
+        assert f"{program.lower_bound:.6g}" in page.text
+    assert "(N) network" in page.text and "(S) sampled" in page.text
+    assert "relaxed: rigorous" in page.text
+    assert "cvxrelu fit x.csv" in page.text and "Seed 3" in page.text and np.__version__ in page.text
+
+
+def test_an_estimate_is_called_one(regression, tmp_path: Path) -> None:
+    solution = regression[0]
+    priced = dataclasses.replace(
+        solution, certificate=Certificate("priced", False, solution.lower_bound, solution.gap, np.zeros(3), starts=600)
+    )
+    page = write(tmp_path, of(regression, solution=priced))
+    assert "priced: an estimate from 600 starts, not a proof" in page.text
+    assert "relaxed" not in page.text.replace(solution.message, "")
+
+
+def test_nothing_is_loaded_from_elsewhere(regression, classification, tmp_path: Path) -> None:
+    solution, classes, truth, guess = classification
+    digits = Section(name="digits", solution=solution, truth=truth, predictions=guess, classes=classes)
+    page = write(tmp_path, of(regression), digits)
+    assert not {"script", "link", "img", "image", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
+    for name in ("src", "href", "xlink:href"):
+        assert all(target.startswith("#") for target in page.attributes(name))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|url\((?!#)|@import", text)
+
+
+def test_plots_are_labelled_and_their_ids_distinct(regression, classification, tmp_path: Path) -> None:
+    solution, classes, truth, guess = classification
+    digits = Section(name="digits", solution=solution, truth=truth, predictions=guess, classes=classes)
+    page = write(tmp_path, of(regression), digits)
+    plots = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(plots) == 8
+    assert all(attributes["role"] == "img" and len(attributes["aria-label"] or "") > 40 for attributes in plots)
+    assert sum(tag == "figcaption" for tag, _ in page.tags) == 8
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    targets = {target.removeprefix("#") for target in page.attributes("xlink:href")}
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert targets | set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+    assert "#0102" not in text and "var(--blue)" in text, "a stand-in colour was not replaced"
+
+
+def test_everything_is_escaped(regression, classification, tmp_path: Path) -> None:
+    evil = "<script>alert('&amp;')</script>\""
+    solution, classes, truth, guess = classification
+    sections = [
+        of(regression, name=evil, description=evil, scores=[{evil: evil, "R2": 0.5}], score_note=evil, rows=evil),
+        Section(name="classes", solution=solution, truth=truth, predictions=guess, classes=classes),
+    ]
+    page = write(tmp_path, *sections, title=evil, intro=evil, command=evil)
+    assert not {"script", "i"} & {tag for tag, _ in page.tags}
+    assert page.text.count("alert('&amp;')") >= 7
+    assert "<i>mid</i>" in page.text and "high & up" in page.text
+
+
+def test_captions_tell_what_was_found(regression, classification, tmp_path: Path) -> None:
+    solution, truth, guess = regression
+    codes, classes, labels, found = classification
+    page = write(
+        tmp_path,
+        of(regression),
+        Section(name="classes", solution=codes, truth=labels, predictions=found, classes=classes),
+    )
+    assert f"root mean square error is {np.sqrt(np.mean((truth - guess) ** 2)):.3g}" in page.text
+    right = int(np.sum(labels == found))
+    assert f"Of 60 test rows, {right} are classified correctly" in page.text
+    blocks = np.linalg.norm(solution.sampled.blocks, axis=1).sum(axis=0)
+    used = int(np.sum(blocks > 1e-6 * blocks.max()))
+    assert f"Of {blocks.size} sampled patterns of (S), {used} carry weight" in page.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampled": None},
+        {"history": History()},
+        {"history": History([{"iteration": 0, "time": 0.0, "gap": 0.0}])},
+        {"history": History([{"iteration": 5, "time": 0.1, "gap": np.nan, "sampled_gap": np.nan, "rho_copy": 1.0}])},
+        {"settings": {}},
+        {"timings": {}},
+        {"objective": float("nan")},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_odd_solutions_are_shown(regression, tmp_path: Path, change: dict[str, object]) -> None:
+    page = write(tmp_path, of(regression, solution=dataclasses.replace(regression[0], **change), truth=None))
+    assert "planted" in page.text
+
+
+def test_the_zero_solution_is_shown(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((30, 2))
+    y = X[:, 0]
+    solution = cvxrelu.solve(X, y, beta=1e4, patterns=5, backend="numpy")
+    page = write(tmp_path, Section(name="zero", solution=solution, truth=y, predictions=np.zeros(30)))
+    assert "0 neurons" in page.text and "the solution is zero" in page.text
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = atomic_write(tmp_path / "page.html", "old")
+
+    def full(*_arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("cvxrelu.report.os.replace", full)
+    with pytest.raises(OSError, match="no space"):
+        atomic_write(path, "new")
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+    assert path.read_text() == "old"
+
+
+def test_without_matplotlib_the_extra_is_named(regression, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"cvxrelu\[report\]"):
+        write_report(tmp_path / "report.html", [of(regression)], title="A report")
+    assert not list(tmp_path.iterdir())
