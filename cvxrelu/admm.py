@@ -4,9 +4,10 @@ The split. `U = W` carries the group norms, `G U = s` the cones:
 
     minimise  loss(F U) + beta sum |w|    s.t.  U = W  (penalty rho_copy),  G U = s >= 0  (penalty rho_cone).
 
-The state. With scaled duals `lam` and `nu`, ADMM only ever needs `x = W + lam` and `t = s + nu`, because both proximal maps
-are projections in disguise: `W = prox(x)`, `lam = x - W`, `s = max(t, 0)`, `nu = min(t, 0)`, and the right-hand side's
-`s - nu` is just |t|. One array of the slack's size is therefore the whole memory of the method (the Douglas-Rachford form).
+The state. With scaled duals `lam` and `nu`, ADMM only ever needs `x = W + lam` and `t = s + nu`, because both proximal
+maps are projections in disguise: `W = prox(x)`, `lam = x - W`, `s = max(t, 0)`, `nu = min(t, 0)`, and the right-hand
+side's `s - nu` is just |t|. One array of the slack's size is therefore the whole memory of the method (the
+Douglas-Rachford form).
 
 One iteration, over-relaxed by alpha = 1.6:
 
@@ -15,8 +16,9 @@ One iteration, over-relaxed by alpha = 1.6:
     t  <- alpha G U + (1 - alpha) s + nu
 
 in six GEMM passes, 12 n d P c flops. Everything runs in the right singular basis of X (`linear_systems`).
-Sources: Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011 (sections 3.4.1, 3.4.3); Bai, Gautam
-& Sojoudi 2023 for this split with one penalty; Eckstein & Bertsekas 1992 for relaxation and summable inexactness.
+Sources: Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011 (sections 3.4.1, 3.4.3); Bai,
+Gautam & Sojoudi 2023 for this split with one penalty; Eckstein & Bertsekas 1992 for relaxation and summable
+inexactness.
 """
 
 from __future__ import annotations
@@ -91,9 +93,7 @@ def cg_tolerance(iteration: Any, dtype: Any, xp: Any) -> Any:
     return xp.maximum(0.1 * (k + 1.0) ** -1.5, floor)
 
 
-def step(
-    backend: Backend, data: Data, system: LinearSystem, rho: Penalties, state: State
-) -> tuple[State, Any, Any]:
+def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, state: State) -> tuple[State, Any, Any]:
     """One iteration; also returns U and G U for the residuals."""
     xp = array_namespace(data.X)
     W = group_soft_threshold(state.x, data.beta / rho.copy)
@@ -168,7 +168,7 @@ def rescale(backend: Backend, data: Data, old: Penalties, new: Penalties, state:
 
 
 def balance(primal: float, dual: float) -> float:
-    """Factor for a penalty whose relative residuals are these: sqrt(primal / dual), within [1/5, 5], 1 inside a dead band.
+    """Factor for a penalty with these relative residuals: sqrt(primal / dual), in [1/5, 5], 1 inside a dead band.
 
     A change costs a factorisation, so small imbalances are left alone.
     """

@@ -29,14 +29,15 @@ def beta_max(
 
         beta_max = max over patterns i, signs and outputs k of |Proj_{K_i}(+- X^T (M_i * weight * y_k))|
 
-    The projection onto the cone matters: without it the value is 1.4 to 1.7 times larger on typical data. For every beta at or
-    above the result zero is optimal, below it is not. With c outputs it is the value of (S), whose neurons serve one
-    output each.
+    The projection onto the cone matters: without it the value is 1.4 to 1.7 times larger on typical data. For every
+    beta at or above the result zero is optimal, below it is not. With c outputs it is the value of (S), whose neurons
+    serve one output each.
 
     Parameters
     ----------
     X : (n, d); y : (n,) or (n, c); sample_weight : (n,) or None; intercept, seed : as in `solve`.
-    patterns : as in `solve`. None asks for the value of the network program (N), which needs pricing and is not there yet.
+    patterns : as in `solve`. None asks for the value of the network program (N), which needs pricing and is not there
+        yet.
 
     Returns
     -------
@@ -55,9 +56,13 @@ def beta_max(
     3.0
     """
     if patterns is None:
-        raise NotImplementedError("beta_max without patterns= (the network program) is not implemented yet; pass patterns=")
+        raise NotImplementedError(
+            "beta_max without patterns= (the network program) is not implemented yet; pass patterns="
+        )
     if loss != "squared" or pairs is not None:
-        raise NotImplementedError(f"beta_max with loss={loss!r}, pairs={pairs!r} is not implemented yet; only loss='squared' is")
+        raise NotImplementedError(
+            f"beta_max with loss={loss!r}, pairs={pairs!r} is not implemented yet; only loss='squared' is"
+        )
     problem = build_problem(
         X, y, beta=1.0, sample_weight=sample_weight, intercept=intercept, patterns=patterns, check_patterns=False,
         dtype=np.float64, seed=seed,

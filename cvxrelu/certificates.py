@@ -1,27 +1,27 @@
 """Bounds that hold: the dual of the sampled program, and the closed-form relaxed bound of the network program.
 
-Dual variable. For the scaled dual variable `t (n, c)` = minus the derivative of the loss at some prediction, let D(t) be the dual
-value (`losses`). If t satisfies the dual constraint, D(t) is at most the optimum. If the constraint only holds as
-`bound(t) <= beta / kappa`, then kappa t satisfies it, and the best kappa below that limit is taken.
+Dual variable. For the scaled dual variable `t (n, c)` = minus the derivative of the loss at some prediction, let D(t)
+be the dual value (`losses`). If t satisfies the dual constraint, D(t) is at most the optimum. If the constraint only
+holds as `bound(t) <= beta / kappa`, then kappa t satisfies it, and the best kappa below that limit is taken.
 
     (S):  for every pattern i and output some mu, nu >= 0 with
           |X^T (M_i * t) + X^T (E_i * mu)| <= beta   and   |-X^T (M_i * t) + X^T (E_i * nu)| <= beta
     (N):  max over |u| <= 1 of |t^T (X u)_+|_2 <= beta                     (2-norm over outputs)
 
-For (S) any mu >= 0 is admissible. ADMM's multipliers, -rho_cone min(t_state, 0), are nearly the best near the optimum; blocks
-that still exceed beta get the best one, by projection onto their cone (`cones`). For (N), with p a column of t and
-(z)_+ = (z + |z|) / 2,
+For (S) any mu >= 0 is admissible. ADMM's multipliers, -rho_cone min(t_state, 0), are nearly the best near the optimum;
+blocks that still exceed beta get the best one, by projection onto their cone (`cones`). For (N), with p a column of t
+and (z)_+ = (z + |z|) / 2,
 
     p^T (X u)_+ <= 1/2 |X^T p| + 1/2 sqrt(sum(p_+) lambda_max(X^T diag(p_+) X)),
 
-because p^T (X u)_+ = 1/2 p^T X u + 1/2 p^T |X u| and Cauchy-Schwarz bounds sum p_+ |X u|; the same for -p, and the root of the sum
-of squares over outputs. Rigorous in any dimension, and loose.
+because p^T (X u)_+ = 1/2 p^T X u + 1/2 p^T |X u| and Cauchy-Schwarz bounds sum p_+ |X u|; the same for -p, and the root
+of the sum of squares over outputs. Rigorous in any dimension, and loose.
 
-Everything here is float64 with full-precision products, whatever precision the iterations used, and every computed bound is moved
-to the safe side by a rounding allowance: inner products of length m are wrong by at most m eps times the sum of magnitudes
-(Higham, "Accuracy and stability of numerical algorithms", 2002, section 3.1).
-Source of the sampled dual: Pilanci & Ergen 2020, appendix; Mishkin, Sahiner & Pilanci, "Fast convex optimization for two-layer
-ReLU networks", ICML 2022.
+Everything here is float64 with full-precision products, whatever precision the iterations used, and every computed
+bound is moved to the safe side by a rounding allowance: inner products of length m are wrong by at most m eps times the
+sum of magnitudes (Higham, "Accuracy and stability of numerical algorithms", 2002, section 3.1).
+Source of the sampled dual: Pilanci & Ergen 2020, appendix; Mishkin, Sahiner & Pilanci, "Fast convex optimization for
+two-layer ReLU networks", ICML 2022.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def check(
 def sampled_bound(
     loss: Squared, dual: Float[Array, "n c"], largest: Float[Array, " c"], beta: Any
 ) -> tuple[Float[Array, ""], Float[Array, "n c"]]:
-    """Lower bound on the optimum of (S), and the feasible dual behind it; `largest` bounds the block norms per output."""
+    """Lower bound on the optimum of (S), and its feasible dual; `largest` bounds the block norms per output."""
     return _scaled_bound(loss, dual, largest, beta)
 
 
@@ -143,7 +143,8 @@ def relaxed_bound(
         sides = []
         for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
             scatter = X.T @ (side[:, None] * X)
-            # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most gamma times the trace.
+            # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most gamma times the
+            # trace.
             top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]
             trace = xp.sum(side * length * length)
             sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * gamma * trace)))
@@ -201,8 +202,8 @@ def repair(
 ) -> tuple[float, Float[np.ndarray, "d 2 c P"]]:
     """A cone-feasible point near W and its objective: infeasible blocks projected, then all scaled by the best factor.
 
-    The smallest blocks are dropped while they hold no more than the fraction `negligible` of the total norm, and so is a
-    block whose projection does not converge: zero is in every cone. (host, float64)
+    The smallest blocks are dropped while they hold no more than the fraction `negligible` of the total norm, and so is
+    a block whose projection does not converge: zero is in every cone. (host, float64)
     """
     lengths = np.linalg.norm(W, axis=0)
     order = np.sort(lengths, axis=None)

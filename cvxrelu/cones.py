@@ -3,22 +3,22 @@
     Proj_K(q) = argmin |u - q|  over  K = {u : E_j x_j @ u >= 0 for all rows j}
               = q + X^T (E * mu),   mu = argmin over mu >= 0 of |q + X^T (E * mu)|
 
-One problem, two uses: the projection itself makes a point feasible, and the multiplier mu makes its norm the support value
-`max {q @ u : u in K, |u| <= 1} = |Proj_K(q)|`, the tightest multiplier of the dual constraint.
+One problem, two uses: the projection itself makes a point feasible, and the multiplier mu makes its norm the support
+value `max {q @ u : u in K, |u| <= 1} = |Proj_K(q)|`, the tightest multiplier of the dual constraint.
 
-At most d of the n rows are active in a projection, so non-negative least squares (SciPy's Lawson-Hanson) runs on a working
-set of a few d rows per column, and one product of X with all unfinished columns, a GEMM, finds the rows that are violated
-outside it. Working sets only grow, hence the loop ends.
+At most d of the n rows are active in a projection, so non-negative least squares (SciPy's Lawson-Hanson) runs on a
+working set of a few d rows per column, and one product of X with all unfinished columns, a GEMM, finds the rows that
+are violated outside it. Working sets only grow, hence the loop ends.
 
 Host NumPy in float64: certificates rest on it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import nnls
 from jaxtyping import Bool, Float
 
 __all__ = ["ConeProjection", "project_onto_cones"]
@@ -30,8 +30,8 @@ MAX_ROUNDS = 200
 class ConeProjection(NamedTuple):
     """points (d, B) = q + X^T (E * mu); multiplier_mass (B,) = sum_j mu_j |x_j|; converged (B,).
 
-    A column that did not converge still has mu >= 0, so its norm is a valid upper bound on the support value; its point may
-    lie outside the cone.
+    A column that did not converge still has mu >= 0, so its norm is a valid upper bound on the support value; its point
+    may lie outside the cone.
     """
 
     points: Float[np.ndarray, "d B"]
@@ -54,6 +54,8 @@ def project_onto_cones(
     -------
     ConeProjection
     """
+    from scipy.optimize import nnls  # half of the package's import time otherwise
+
     d, B = q.shape
     norms = np.linalg.norm(X, axis=1)
     rows = np.flatnonzero(norms > 0)
@@ -81,7 +83,7 @@ def project_onto_cones(
             working[b] = np.concatenate([working[b], entering])
             signs = np.where(negative[working[b], b], -1.0, 1.0)
             A = (unit[working[b]] * signs[:, None]).T
-            multipliers = _nonnegative_least_squares(A, -q[:, b])
+            multipliers = _or_zeros(nnls, A, -q[:, b])
             points[:, b] = q[:, b] + A @ multipliers
             mass[b] = multipliers.sum()
         todo = todo[~np.array(stuck)]
@@ -90,7 +92,7 @@ def project_onto_cones(
     return ConeProjection(points, mass, converged)
 
 
-def _nonnegative_least_squares(A: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _or_zeros(nnls: Callable[..., Any], A: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`argmin over m >= 0 of |A m - b|`; zeros, which are always admissible, if SciPy gives up."""
     try:
         return nnls(A, b, maxiter=10 * (A.shape[0] + A.shape[1]))[0]

@@ -1,7 +1,7 @@
 """The best network and the best bounds a solve has seen so far.
 
-A network is only ever read from blocks whose own objective was evaluated, in float64, on the network they define; bounds are
-only kept with the dual variable that proves them.
+A network is only ever read from blocks whose own objective was evaluated, in float64, on the network they define;
+bounds are only kept with the dual variable that proves them.
 """
 
 from __future__ import annotations
@@ -74,10 +74,11 @@ class Incumbent:
         bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta)
         if bound >= self.sampled_bound:
             self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None
-        objective, blocks = certificates.repair(X, masks, loss, beta, W, slack, negligible=1e-3 * self.tol)
+        objective, blocks = certificates.repair(X, masks, loss, beta, W, slack, negligible=0.05 * self.tol)
         if objective < self.sampled_objective:
             self.sampled_objective, self.sampled_blocks = objective, blocks
-        # On its cones the sampled program's prediction is the network's, so this point is a network of the same objective.
+        # On its cones the sampled program's prediction is the network's, so this point is a network of the same
+        # objective.
         if objective < self.objective:
             self.objective, self._network = objective, (blocks, 1.0)
         for candidate in (dual, loss.dual(prediction)):

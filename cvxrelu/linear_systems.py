@@ -12,11 +12,11 @@ Four facts make it cheap.
 
        a = r - H^-1 F1^T D^1/2 t,    S t = 2 D^1/2 F1 r,    r = H^-1 (rhs_v - rhs_z).
 
-So the whole step is one solve with S, by its inverse (`DirectGram`), by conjugate gradients (`ConjugateGradient`), or, where
-P * rank < n, with the (P rank, P rank) twin of S (`DirectPrimal`). All three are NamedTuples of arrays with the same method
-`solve`. The inverse is kept rather than the factor: a product with it streams memory once on any device, where triangular
-solves run one row after another (5 to 20 times slower, measured on CPU), and S is well conditioned, because the penalty on
-G U = s bounds K: cond(S) <= 1 + 2 P max(curvature) / rho_cone.
+So the whole step is one solve with S, by its inverse (`DirectGram`), by conjugate gradients (`ConjugateGradient`), or,
+where P * rank < n, with the (P rank, P rank) twin of S (`DirectPrimal`). All three are NamedTuples of arrays with the
+same method `solve`. The inverse is kept rather than the factor: a product with it streams memory once on any device,
+where triangular solves run one row after another (5 to 20 times slower, measured on CPU), and S is well conditioned,
+because the penalty on G U = s bounds K: cond(S) <= 1 + 2 P max(curvature) / rho_cone.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class DirectPrimal(NamedTuple):
 class ConjugateGradient(NamedTuple):
     """Matrix-free CG on S, started from the last solution, with a Nystrom preconditioner.
 
-    `basis (n, l)` and `eigenvalues (l,)` approximate `S - I` from l of its columns, which Hadamard's form of K gives for
-    the price of two thin products. `atol` decreases summably over the iterations (see `admm.cg_tolerance`).
+    `basis (n, l)` and `eigenvalues (l,)` approximate `S - I` from l of its columns, which Hadamard's form of K gives
+    for the price of two thin products. `atol` decreases summably over the iterations (see `admm.cg_tolerance`).
     """
 
     h: Float[Array, " r"]

@@ -5,9 +5,10 @@ A loss is a NamedTuple of arrays, hence free for JAX to trace, with methods that
 
     squared     sum_k weight_k / 2 (a_k - y_k)^2        t = weight (y - a)      -loss*(-t) = t y - t^2 / (2 weight)
 
-The scaled dual variable t is minus the derivative of the loss at a prediction. For any t that satisfies the constraint of
-the dual program, `dual_value(t)` bounds the optimum from below; if t only satisfies it after division, so does
-`kappa t` for every kappa up to `kappa_max`, and `best_dual_scale` is the best of these, which is not always the largest.
+The scaled dual variable t is minus the derivative of the loss at a prediction. For any t that satisfies the constraint
+of the dual program, `dual_value(t)` bounds the optimum from below; if t only satisfies it after division, so does
+`kappa t` for every kappa up to `kappa_max`, and `best_dual_scale` is the best of these, which is not always the
+largest.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class Squared(NamedTuple):
     def best_dual_scale(self, t: Float[Array, "n c"], kappa_max: Float[Array, "..."]) -> Float[Array, "..."]:
         """The kappa in [0, kappa_max] that maximises `D(kappa t)`.
 
-        `kappa_max` of shape (c,) asks for one scale per output, which the sampled program allows because outputs separate
-        there; a zero-dimensional one asks for a common scale.
+        `kappa_max` of shape (c,) asks for one scale per output, which the sampled program allows because outputs
+        separate there; a zero-dimensional one asks for a common scale.
         """
         xp = array_namespace(self.y)
         linear, quadratic = self.dual_terms(t)

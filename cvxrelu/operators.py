@@ -1,8 +1,8 @@
 """The block operators F and G and their adjoints, applied without forming them.
 
 Shapes. `X (n, d)`, activation patterns `M (n, P)` bool, `E = 2 M - 1`. Blocks are stored features first,
-`U (d, 2, c, P)`: axis 1 holds the pair (v, z), axis 2 the outputs, so that every product with X is one GEMM whatever the
-number of outputs. (`Solution.sampled.blocks` has the public order `(2, d, P[, c])`.)
+`U (d, 2, c, P)`: axis 1 holds the pair (v, z), axis 2 the outputs, so that every product with X is one GEMM whatever
+the number of outputs. (`Solution.sampled.blocks` has the public order `(2, d, P[, c])`.)
 
     F(U)_k   = sum_i M_i * X (v_ki - z_ki)          (n, c)          F1(A)_k = sum_i M_i * X a_ki, the half F is made of
     F^T(r)   = (+, -) X^T (M * r)                   (d, 2, c, P)
@@ -21,7 +21,7 @@ from typing import Any
 from array_api_compat import array_namespace
 from jaxtyping import Bool, Float
 
-__all__ = ["F", "F1", "F1_adjoint", "F_adjoint", "G", "G_adjoint", "masked", "signed"]
+__all__ = ["F1", "F", "F1_adjoint", "F_adjoint", "G", "G_adjoint", "masked", "signed"]
 
 Array = Any
 

@@ -17,7 +17,7 @@ __all__ = ["Problem", "as_finite_array", "as_fraction", "as_positive", "build_pr
 
 @dataclass(frozen=True)
 class Problem:
-    """Validated input. `X (n, D)` float64 with the constant column appended if asked for; y as `(n, c)` inside `loss`."""
+    """Validated input. X (n, D) float64 with the constant column if asked for; y as (n, c) inside `loss`."""
 
     X: np.ndarray
     loss: Squared
@@ -60,7 +60,9 @@ def build_problem(
     host_y = as_finite_array("y", y, ndim=(1, 2))
     n = host_X.shape[0]
     if host_y.shape[0] != n or 0 in host_y.shape:
-        raise ValueError(f"y must have shape ({n},) or ({n}, c) with c >= 1 to match X {host_X.shape}, got {host_y.shape}")
+        raise ValueError(
+            f"y must have shape ({n},) or ({n}, c) with c >= 1 to match X {host_X.shape}, got {host_y.shape}"
+        )
     weight = np.ones((n, 1))
     if sample_weight is not None:
         given = as_finite_array("sample_weight", sample_weight, ndim=(1,))
@@ -81,14 +83,18 @@ def build_problem(
     if intercept:
         data = np.concatenate([data, np.ones((n, 1))], axis=1)
     chosen, n_requested = as_patterns(patterns, data, seed, check_patterns)
-    if chosen.patterns.shape[1] == 0:  # every sampled pattern was empty, as one row allows: keep one, whose blocks do nothing
+    if (
+        chosen.patterns.shape[1] == 0
+    ):  # every sampled pattern was empty, as one row allows: keep one, whose blocks do nothing
         chosen = Patterns(np.zeros((n, 1), dtype=bool), None)
     targets = host_y.astype(np.float64).reshape(n, -1)
     # Values this far out overflow when squared; a sentence now beats NaN later.
     for name, array in (("X", data), ("y", targets)):
         largest = float(np.abs(array).max())
         if largest > 1e100 or (working == np.float32 and largest > 1e15):
-            raise ValueError(f"{name} has entries as large as {largest:.1e}: rescale it (standardised columns work best)")
+            raise ValueError(
+                f"{name} has entries as large as {largest:.1e}: rescale it (standardised columns work best)"
+            )
     return Problem(data, Squared(targets, weight), beta, chosen, n_requested, intercept, host_y.ndim == 1, working)
 
 
@@ -158,7 +164,7 @@ def _as_seed(seed: Any) -> int:
 
 
 def _working_dtype(dtype: Any, of_X: np.dtype) -> np.dtype:
-    """float32 or float64: what was asked for, else X's own (integers and float64 give float64, shorter floats float32)."""
+    """What was asked for, else X's own: float64 for float64 and integers, float32 for shorter floats."""
     if dtype is None:
         return np.dtype(np.float32) if of_X.kind == "f" and of_X.itemsize < 8 else np.dtype(np.float64)
     try:

@@ -35,8 +35,8 @@ class BackendReport:
 def select_backend(name: str, inputs: tuple[Any, ...], flops: float) -> Backend:
     """The backend for a solve.
 
-    `"auto"` follows the array library of the inputs (JAX or CuPy arrays); for others it takes JAX if JAX has an accelerator,
-    else NumPy for iterations below `JAX_CPU_FLOPS` flops and JAX above.
+    `"auto"` follows the array library of the inputs (JAX or CuPy arrays); for others it takes JAX if JAX has an
+    accelerator, else NumPy for iterations below `JAX_CPU_FLOPS` flops and JAX above.
     """
     if not isinstance(name, str) or name not in ("auto", *BACKENDS):
         raise ValueError(f"backend must be 'auto', 'numpy', 'jax' or 'cupy', got {name!r}")
@@ -71,7 +71,11 @@ def get_backend(name: str) -> Backend:
 
 def check_backend(name: str) -> BackendReport:
     """Try a backend and report, never raise."""
-    packages = {"numpy": ["numpy", "scipy"], "jax": ["jax", "jaxlib", "lineax"], "cupy": ["cupy-cuda12x", "cupy-cuda13x"]}
+    packages = {
+        "numpy": ["numpy", "scipy"],
+        "jax": ["jax", "jaxlib", "lineax"],
+        "cupy": ["cupy-cuda12x", "cupy-cuda13x"],
+    }
     versions = {}
     for package in packages.get(name, []):
         try:

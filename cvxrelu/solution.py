@@ -36,8 +36,8 @@ class Status(StrEnum):
 _ADVICE = {
     Status.OPTIMAL: "the relative gap is at most tol",
     Status.OPTIMAL_INACCURATE: "the gap stopped falling within ten times tol; use dtype=float64 or a larger tol",
-    Status.MAX_ITER: "max_iter reached before the gap was at most tol; raise max_iter, or pass warm_start when it exists",
-    Status.TIME_LIMIT: "time_limit reached before the gap was at most tol; raise time_limit or tol",
+    Status.MAX_ITER: "max_iter reached before the gap was at most tol; raise max_iter, or pass warm_start when it
+    exists", Status.TIME_LIMIT: "time_limit reached before the gap was at most tol; raise time_limit or tol",
     Status.INTERRUPTED: "stopped by the user; the best network so far is returned",
     Status.NUMERICAL_ERROR: "the iterates stopped being finite; standardise X and y, or use dtype=float64",
 }
@@ -90,9 +90,12 @@ class History:
 def progress_row(record: Mapping[str, Any], header: bool = False) -> str:
     """One line of the progress table for a record of the history, below the heading if asked for.
 
-    `network` is the best objective of (N); `sampled`, `bound` and `gap` are of (S); residuals are the larger of the two.
+    `network` is the best objective of (N); `sampled`, `bound` and `gap` are of (S); residuals are the larger of the
+    two.
     """
-    heading = "  iter     network |     sampled       bound      gap |     pri      dua |  rho copy  rho cone |    time\n"
+    heading = (
+        "  iter     network |     sampled       bound      gap |     pri      dua |  rho copy  rho cone |    time\n"
+    )
     primal = max(record["primal_copy"], record["primal_cone"])
     dual = max(record["dual_copy"], record["dual_cone"])
     row = (
@@ -225,7 +228,8 @@ class Solution:
         if self.sampled is not None:
             s = self.sampled
             lines += [
-                f"sampled program {s.patterns.shape[1]} distinct patterns of {s.n_requested}, objective {s.objective:.8g}, "
+                f"sampled program {s.patterns.shape[1]} distinct patterns of {s.n_requested}, "
+                f"objective {s.objective:.8g}, "
                 f"lower bound {s.lower_bound:.8g} (rigorous), gap {s.gap:.2e}",
             ]
         lines += [

@@ -1,8 +1,8 @@
 """`solve`: from data to a network, its objective, and a bound on how far it can be from the global optimum.
 
-Reads top to bottom as the method: sample activation patterns; rotate X so that the u-step is diagonal but for one (n, n) matrix;
-run ADMM on the sampled program in compiled chunks; after each chunk read a handful of scalars, keep the best network and the
-best bound, and decide whether to certify, to rebalance the penalties, or to stop.
+Reads top to bottom as the method: sample activation patterns; rotate X so that the u-step is diagonal but for one (n,
+n) matrix; run ADMM on the sampled program in compiled chunks; after each chunk read a handful of scalars, keep the best
+network and the best bound, and decide whether to certify, to rebalance the penalties, or to stop.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def solve(
 
     Notes
     -----
-    Sources: Pilanci & Ergen 2020 (the convex program); Bai, Gautam & Sojoudi 2023 (ADMM for it); docs/theory.md for the steps.
+    Sources: Pilanci & Ergen 2020 (the convex program); Bai, Gautam & Sojoudi 2023 (ADMM for it); docs/theory.md for the
+    steps.
 
     Examples
     --------
@@ -125,15 +126,16 @@ def solve(
     ('optimal', True, True)
     """
     _refuse_unfinished(
-        refine=refine, loss=loss, pairs=pairs, margin=margin, skip=skip, skip_l2=skip_l2, equality=equality, devices=devices,
-        memory_limit=memory_limit, certificate=certificate, warm_start=warm_start, checkpoint=checkpoint,
+        refine=refine, loss=loss, pairs=pairs, margin=margin, skip=skip, skip_l2=skip_l2, equality=equality,
+        devices=devices, memory_limit=memory_limit, certificate=certificate, warm_start=warm_start,
+        checkpoint=checkpoint,
     )  # fmt: skip
     limits = _Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
     problem = build_problem(
-        X, y, beta=beta, sample_weight=sample_weight, intercept=intercept, patterns=patterns, check_patterns=check_patterns,
-        dtype=dtype, seed=seed,
+        X, y, beta=beta, sample_weight=sample_weight, intercept=intercept, patterns=patterns,
+        check_patterns=check_patterns, dtype=dtype, seed=seed,
     )  # fmt: skip
     chosen = select_backend(backend, (X, y), problem.flops)
     with chosen.scope():
@@ -149,7 +151,9 @@ class _Limits(NamedTuple):
 
     @classmethod
     def read(cls, *, rho: Any, tol: Any, max_iter: Any, time_limit: Any, linear_solver: Any) -> _Limits:
-        if max_iter is not None and (isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1):
+        if max_iter is not None and (
+            isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1
+        ):
             raise ValueError(f"max_iter must be None or a positive integer, got {max_iter!r}")
         if linear_solver not in ("auto", "direct", "cg"):
             raise ValueError(f"linear_solver must be 'auto', 'direct' or 'cg', got {linear_solver!r}")
@@ -240,7 +244,14 @@ class _Run:
         self.rho_values = (rho_copy, rho_cone)
         self.rho = admm.Penalties(*self.backend.put((np.asarray(rho_copy), np.asarray(rho_cone)), dtype))
         self.system = build_system(
-            self.backend, data.X, data.patterns, data.eigenvalues, data.loss.curvature, *self.rho, self.landmarks, self.method
+            self.backend,
+            data.X,
+            data.patterns,
+            data.eigenvalues,
+            data.loss.curvature,
+            *self.rho,
+            self.landmarks,
+            self.method,
         )
         self.backend.block(self.system)
         self.timings["factor"] += time.perf_counter() - started
@@ -271,7 +282,7 @@ class _Run:
         return check, values
 
     def _worth_certifying(self, values: np.ndarray) -> bool:
-        """At the end, when the gap looks small enough, and at geometrically spaced iterations; not past the time limit."""
+        """At the end, when the gap looks small enough, and at spaced iterations; not past the time limit."""
         if self._elapsed() > self.limits.time_limit:
             return False
         self.estimate = relative_gap(values[2] + values[3], values[4])
@@ -283,7 +294,7 @@ class _Run:
         self.best.certify(check)
         self.timings["certify"] += self.best.certify_seconds or 0.0
         ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
-        self.certify_below = self.estimate * min(0.9, max(0.5, ratio))
+        self.certify_below = self.estimate * min(0.9, max(0.2, ratio))
         self.certify_at = 3 * self.iteration
 
     def _decide(self, stop: bool) -> Status | None:
@@ -303,7 +314,7 @@ class _Run:
         return Status.OPTIMAL_INACCURATE if stalled and gap <= 10 * limits.tol else None
 
     def _balance(self) -> None:
-        """Change each penalty whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges."""
+        """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges."""
         self.balance_at = self.iteration + max(20, int(0.3 * self.iteration))
         factors = (admm.balance(*self.residuals[:2]), admm.balance(*self.residuals[2:]))
         if factors == (1.0, 1.0):
@@ -346,8 +357,8 @@ class _Run:
         problem, limits, best = self.problem, self.limits, self.best
         n, D, P, c = problem.shape
         settings = {
-            "n": n, "d": D - problem.intercept, "c": c, "loss": "squared", "beta": problem.beta, "intercept": problem.intercept,
-            "patterns": P, "patterns_requested": problem.n_requested, "tol": limits.tol, "max_iter": limits.max_iter,
+            "n": n, "d": D - problem.intercept, "c": c, "loss": "squared", "beta": problem.beta,
+            "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested, "tol": limits.tol, "max_iter": limits.max_iter,
             "linear_solver": self.method, "rho": limits.rho, "seed": self.seed, "refine": False,
         }  # fmt: skip
         network = best.network({"settings": settings, "status": status.value})
@@ -375,16 +386,16 @@ class _Run:
         if self.verbose:
             print(f"{status.value}: {message}", flush=True)
         return Solution(
-            network, best.objective, certificate, sampled, status, message, self.iteration, self.history, dict(self.timings),
-            self.backend.name, problem.dtype.name, self.backend.device, settings,
+            network, best.objective, certificate, sampled, status, message, self.iteration, self.history,
+            dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, settings,
         )  # fmt: skip
 
 
 def _refuse_unfinished(**given: Any) -> None:
     """One clear line for every keyword whose feature is not there yet."""
     done = {
-        "refine": False, "loss": "squared", "pairs": None, "margin": 0.0, "skip": False, "skip_l2": 0.0, "equality": None,
-        "devices": None, "memory_limit": None, "certificate": "relaxed", "warm_start": None, "checkpoint": None,
+        "refine": False, "loss": "squared", "pairs": None, "margin": 0.0, "skip": False, "skip_l2": 0.0,
+        "equality": None, "devices": None, "memory_limit": None, "certificate": "relaxed", "warm_start": None, "checkpoint": None,
     }  # fmt: skip
     known = {"loss": ("squared", "logistic", "multinomial"), "certificate": ("priced", "relaxed", "exact")}
     for name, value in given.items():

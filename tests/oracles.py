@@ -123,12 +123,14 @@ def lasso_optimum(features: np.ndarray, y: np.ndarray, weight: np.ndarray, beta:
     """
     root = np.sqrt(weight.ravel())
     A, b = root[:, None] * features, root * y.ravel()
-    scale = max(np.abs(b).max(), np.abs(A).max(), 1e-300)
-    E = np.vstack([-A / scale, (A.T @ b - beta) / scale**2])
-    multipliers, _ = nnls(E, np.eye(len(E))[-1])
-    r = E @ multipliers - np.eye(len(E))[-1]
-    z = b - scale * r[:-1] / r[-1]
-    return float(0.5 * b @ b - 0.5 * (z - b) @ (z - b))
+    size, unit = np.abs(A).max(), np.abs(b).max()
+    if size == 0 or unit == 0:
+        return float(0.5 * b @ b)
+    A, b = A / size, b / unit
+    E, last = np.vstack([-A, A.T @ b - beta / (size * unit)]), np.eye(len(b) + 1)[-1]
+    r = E @ nnls(E, last)[0] - last
+    z = b - r[:-1] / r[-1]
+    return float(unit**2 * (0.5 * b @ b - 0.5 * (z - b) @ (z - b)))
 
 
 def circle_features(p: Problem, sampled: bool, resolution: int = 48) -> np.ndarray:

@@ -26,7 +26,13 @@ class StrictBackend(Backend):
             return lambda v: np.asarray(fn(array_api_strict.asarray(v)))
 
         solution, steps = _scipy_cg(
-            scipy.sparse.linalg, lift(operator), np.asarray(b), np.asarray(x0), lift(preconditioner), float(atol), max_iter
+            scipy.sparse.linalg,
+            lift(operator),
+            np.asarray(b),
+            np.asarray(x0),
+            lift(preconditioner),
+            float(atol),
+            max_iter,
         )
         return array_api_strict.asarray(solution), steps
 

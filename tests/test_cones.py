@@ -41,7 +41,12 @@ def test_support_value_of_clarabel(n, d):
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 30), st.integers(1, 6), st.integers(0, 10**6), st.sampled_from(["plain", "repeated", "integer", "flat"]))
+@given(
+    st.integers(1, 30),
+    st.integers(1, 6),
+    st.integers(0, 10**6),
+    st.sampled_from(["plain", "repeated", "integer", "flat"]),
+)
 def test_optimality_and_nnls(n, d, seed, kind):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d))
@@ -53,7 +58,9 @@ def test_optimality_and_nnls(n, d, seed, kind):
         X[:, d // 2 :] = 0.0
     gates = rng.standard_normal((d, 5))
     patterns = np.concatenate([X @ gates >= 0, rng.random((len(X), 2)) < 0.5], axis=1)
-    q = np.concatenate([rng.standard_normal((d, 3)), gates[:, [3]], -gates[:, [4]], rng.standard_normal((d, 2))], axis=1)
+    q = np.concatenate(
+        [rng.standard_normal((d, 3)), gates[:, [3]], -gates[:, [4]], rng.standard_normal((d, 2))], axis=1
+    )
     result = project_onto_cones(X, patterns, q)
     assert_projection(X, patterns, q, result)
     expected = np.stack([project(X, M, v) for M, v in zip(patterns.T, q.T, strict=True)], axis=1)
@@ -73,7 +80,9 @@ def test_thousands_of_plane_cones_by_brute_force():
         patterns[:, :30] = X @ rng.standard_normal((2, 30)) >= 0
         edges = np.concatenate([X[:, ::-1] * [1.0, -1.0], X[:, ::-1] * [-1.0, 1.0]])
         edges = edges / np.maximum(np.linalg.norm(edges, axis=1, keepdims=True), 1e-300)
-        candidates = np.concatenate([q[None], np.zeros((1, 2, 50)), edges[:, :, None] * np.maximum(edges @ q, 0)[:, None]])
+        candidates = np.concatenate(
+            [q[None], np.zeros((1, 2, 50)), edges[:, :, None] * np.maximum(edges @ q, 0)[:, None]]
+        )
         slack = (2.0 * patterns - 1.0) * np.einsum("nd,kdb->knb", X, candidates)
         distance = np.where(slack.min(axis=1) >= -1e-12, np.linalg.norm(candidates - q, axis=1), np.inf)
         expected = candidates[distance.argmin(axis=0), :, np.arange(50)].T
@@ -123,12 +132,16 @@ def test_nearly_parallel_rows(angle):
         result = project_onto_cones(X, patterns, q)
         assert np.all(result.multiplier_mass >= 0) and result.converged[0]
         good = result.converged
-        assert_projection(X, patterns[:, good], q[:, good], type(result)(*(a[..., good] for a in result)), tolerance=1e-8)
+        assert_projection(
+            X, patterns[:, good], q[:, good], type(result)(*(a[..., good] for a in result)), tolerance=1e-8
+        )
         sectors = [(0.0, np.pi - angle), (np.pi - angle, np.pi), (-angle, 0.0)]
         at = np.arctan2(vector[1], vector[0])
         for (start, end), point in zip(sectors, result.points.T, strict=True):
             inside = (at - start) % (2 * np.pi) <= end - start
-            exact = np.linalg.norm(vector) if inside else max(0.0, *(vector @ [np.cos(e), np.sin(e)] for e in (start, end)))
+            exact = (
+                np.linalg.norm(vector) if inside else max(0.0, *(vector @ [np.cos(e), np.sin(e)] for e in (start, end)))
+            )
             np.testing.assert_allclose(np.linalg.norm(point), exact, rtol=1e-8, atol=1e-8)
 
 
@@ -140,7 +153,9 @@ def test_homogeneous(scale):
     points = project_onto_cones(X, patterns, q).points
     for result in (project_onto_cones(X, patterns, scale * q), project_onto_cones(scale * X, patterns, q)):
         assert result.converged.all()
-    np.testing.assert_allclose(project_onto_cones(X, patterns, scale * q).points, scale * points, rtol=1e-9, atol=1e-9 * scale)
+    np.testing.assert_allclose(
+        project_onto_cones(X, patterns, scale * q).points, scale * points, rtol=1e-9, atol=1e-9 * scale
+    )
     np.testing.assert_allclose(project_onto_cones(scale * X, patterns, q).points, points, rtol=1e-9, atol=1e-9)
 
 

@@ -83,7 +83,9 @@ def test_nothing_in_nothing_out(backend, method):
     case = Case(*CASES["outputs"])
     case.weight = 0 * case.weight
     h = case.rho[0] + case.rho[1] * case.eigenvalues
-    np.testing.assert_allclose(case.solve(backend, method)[0], case.rhs / h[:, None, None, None], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        case.solve(backend, method)[0], case.rhs / h[:, None, None, None], rtol=1e-12, atol=1e-12
+    )
     case = Case(*CASES["outputs"])
     case.rhs = 0 * case.rhs
     np.testing.assert_allclose(case.solve(backend, method)[0], 0.0, atol=1e-12)
@@ -161,4 +163,6 @@ def test_a_singular_matrix_is_refused():
 def test_inverse(backend):
     A = np.random.default_rng(0).standard_normal((5, 5))
     A = A @ A.T + np.eye(5)
-    np.testing.assert_allclose(backend.get(backend.spd_inverse(backend.put(A))), np.linalg.inv(A), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        backend.get(backend.spd_inverse(backend.put(A))), np.linalg.inv(A), rtol=1e-10, atol=1e-12
+    )

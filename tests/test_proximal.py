@@ -68,4 +68,6 @@ def test_blocks_do_not_see_each_other_nor_rotations(seed, tau):
     W = group_soft_threshold(U, tau)
     np.testing.assert_array_equal(W[..., 2], group_soft_threshold(U[..., 2], tau))
     Q = np.linalg.qr(rng.standard_normal((3, 3)))[0]
-    np.testing.assert_allclose(np.tensordot(Q, W, axes=1), group_soft_threshold(np.tensordot(Q, U, axes=1), tau), atol=1e-9)
+    np.testing.assert_allclose(
+        np.tensordot(Q, W, axes=1), group_soft_threshold(np.tensordot(Q, U, axes=1), tau), atol=1e-9
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import Patterns, Status
+from cvxrelu import Patterns, Status, admm, preparation
 
 cp = pytest.importorskip("cvxpy")
 
@@ -43,7 +43,7 @@ def planted(n: int, d: int, P: int, c: int = 0, seed: int = 0) -> Planted:
     return Planted(X, y, BETA_MAX_FRACTION * float(np.linalg.norm(correlations, axis=0).max()), patterns)
 
 
-SMALL = planted(60, 4, 12)
+SMALL = planted(60, 4, 12, seed=1)  # solved to 1e-5 in some 400 iterations
 HARD = {"tol": 1e-12, "backend": "numpy"}  # what never ends by itself
 
 
@@ -61,7 +61,9 @@ def network_objective(network, X, y, beta, weight=1.0) -> float:
     inner = network.first_layer
     if network.hidden_bias is not None:
         inner = np.vstack([inner, network.hidden_bias])
-    outer = np.abs(network.second_layer) if network.second_layer.ndim == 1 else np.linalg.norm(network.second_layer, axis=1)
+    outer = (
+        np.abs(network.second_layer) if network.second_layer.ndim == 1 else np.linalg.norm(network.second_layer, axis=1)
+    )
     fit = 0.5 * np.sum(np.reshape(weight, (-1, 1)) * residual**2)
     return float(fit + beta * np.linalg.norm(inner, axis=0) @ outer)
 
@@ -81,7 +83,7 @@ def check_consistent(sol, X, y, beta, weight=1.0) -> None:
     assert np.isfinite([sol.objective, sol.lower_bound, sol.gap, sol.sampled.objective, sol.sampled.lower_bound]).all()
     assert sol.objective == pytest.approx(network_objective(sol.network, X, y, beta, weight), rel=1e-9, abs=1e-300)
     assert sol.lower_bound <= sol.objective
-    assert sol.lower_bound <= sol.sampled.lower_bound * (1 + 1e-9)  # (N) is a relaxation of (S)
+    assert sol.lower_bound <= sol.sampled.objective  # (N) is a relaxation of (S)
     assert sol.objective <= sol.sampled.objective * (1 + 1e-9)
     assert sol.sampled.lower_bound <= sol.sampled.objective * (1 + 1e-12)
     certificate = sol.certificate
@@ -211,7 +213,9 @@ def test_intercept_is_a_column_of_ones():
     assert inside.objective == outside.objective
     assert inside.lower_bound == outside.lower_bound
     assert np.array_equal(inside.sampled.blocks, outside.sampled.blocks)
-    assert np.array_equal(np.vstack([inside.network.first_layer, inside.network.hidden_bias]), outside.network.first_layer)
+    assert np.array_equal(
+        np.vstack([inside.network.first_layer, inside.network.hidden_bias]), outside.network.first_layer
+    )
     np.testing.assert_allclose(inside.network.predict(X), outside.network.predict(ones), rtol=0, atol=1e-12)
     assert inside.settings["d"] == 4
     check_consistent(inside, X, y, beta)
@@ -237,10 +241,10 @@ def test_automatic_penalties_do_not_see_units():
     assert scaled.sampled.gap == pytest.approx(plain.sampled.gap, rel=1e-6)
 
 
-@pytest.mark.parametrize(("n", "P", "direct"), [(40, 20, "gram"), (150, 10, "primal")])
+@pytest.mark.parametrize(("n", "P", "direct"), [(40, 20, "gram"), (60, 8, "primal")])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_linear_solvers_agree(n, P, direct, weighted):
-    X, y, beta, patterns = planted(n, 5, P)
+    X, y, beta, patterns = planted(n, 5, P, seed=1)
     weight = np.random.default_rng(0).uniform(0.1, 3, n) if weighted else None
     options = {"beta": beta, "patterns": patterns, "sample_weight": weight, "tol": 1e-5}
     by_factor, by_cg, auto = (cvxrelu.solve(X, y, linear_solver=s, **options) for s in ("direct", "cg", "auto"))
@@ -252,7 +256,7 @@ def test_linear_solvers_agree(n, P, direct, weighted):
 
 
 def test_direct_says_how_much_memory_it_lacks(monkeypatch):
-    monkeypatch.setattr(sys.modules["cvxrelu.solve"], "_available_memory", lambda: 1e4)
+    monkeypatch.setattr(preparation, "_available_memory", lambda: 1e4)
     with pytest.raises(ValueError, match=r"linear_solver='direct' needs about .* GiB .*; use 'cg' or 'auto'"):
         SMALL.solve(linear_solver="direct")
     assert SMALL.solve().settings["linear_solver"] == "cg"
@@ -291,18 +295,20 @@ def test_tiny_beta_stays_finite_and_bounded():
     assert sol.objective < 0.5 * SMALL.y @ SMALL.y
 
 
-@pytest.mark.parametrize("factor", [1.0, 2.0, 1e6])
 @pytest.mark.parametrize("outputs", [0, 3])
-def test_from_beta_max_on_the_network_is_empty(factor, outputs):
+@pytest.mark.parametrize("factor", [1.0, 1.1, 1e6])
+def test_from_beta_max_on_zero_is_optimal(factor, outputs):
+    """At the beta_max of (S) a network may still beat zero, for its neurons need not stay in the sampled cones."""
     X, y, _, patterns = planted(50, 4, 10, c=outputs)
     sol = cvxrelu.solve(X, y, beta=factor * cvxrelu.beta_max(X, y, patterns=patterns), patterns=patterns)
     assert sol.status is Status.OPTIMAL
-    assert sol.network.n_neurons == 0
     assert not sol.sampled.blocks.any()
-    assert sol.objective == sol.sampled.objective == pytest.approx(0.5 * np.sum(y**2))
-    assert sol.sampled.gap <= 1e-10
-    assert np.array_equal(sol.network.predict(X), np.zeros_like(y))
-    assert factor < 1e6 or sol.gap <= 1e-10
+    assert sol.sampled.objective == pytest.approx(0.5 * np.sum(y**2))
+    assert sol.objective <= sol.sampled.objective
+    if factor == 1e6:
+        assert sol.network.n_neurons == 0
+        assert np.array_equal(sol.network.predict(X), np.zeros_like(y))
+        assert sol.gap <= 1e-10
 
 
 # -- ends -----------------------------------------------------------------------------------------------------------
@@ -336,7 +342,7 @@ def test_callback_sees_the_records_and_can_stop():
     sol = SMALL.solve(callback=lambda record: seen.append(record) or len(seen) == 3, **HARD)
     assert sol.status is Status.INTERRUPTED
     assert not sol.success
-    assert "callback" in sol.message
+    assert "stopped" in sol.message
     assert seen == list(sol.history)
     assert len(seen) == 3
     assert seen[-1]["iteration"] == sol.n_iter
@@ -366,17 +372,17 @@ def test_interrupt_returns_the_best_so_far():
     check_consistent(sol, SMALL.X, SMALL.y, SMALL.beta)
 
 
-def test_interrupt_during_set_up_returns_the_zero_network(monkeypatch):
+def test_interrupt_of_the_first_chunk_returns_the_zero_network(monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["cvxrelu.solve"], "build_system", interrupt)
-    sol = SMALL.solve()
+    monkeypatch.setattr(admm, "run_chunk", interrupt)
+    sol = SMALL.solve(**HARD)
     assert sol.status is Status.INTERRUPTED
     assert sol.network.n_neurons == 0
-    assert (sol.n_iter, len(sol.history)) == (0, 0)
+    assert len(sol.history) == 0
     check_consistent(sol, SMALL.X, SMALL.y, SMALL.beta)
-    assert sol.summary()
+    assert "interrupted" in sol.summary()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGINT is sent the POSIX way")

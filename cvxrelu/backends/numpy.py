@@ -32,7 +32,8 @@ class NumpyBackend(Backend):
 
     def spd_inverse(self, matrix: Any) -> Any:
         potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (matrix,))
-        # LAPACK wants Fortran order; the transpose of a symmetric C-ordered matrix is the matrix itself, without a copy.
+        # LAPACK wants Fortran order; the transpose of a symmetric C-ordered matrix is the matrix itself, without a
+        # copy.
         factor, info = potrf(matrix.T, lower=False)
         if info != 0:
             raise np.linalg.LinAlgError("the u-step's matrix is not positive definite")

@@ -1,0 +1,194 @@
+"""Speed of the building blocks: u-step direct against CG, JAX against NumPy, and the share of the machine's GEMM rate.
+
+Run `python -m bench.speed [--quick] [--only ustep backends gemm]`. All figures of a table come from one run,
+interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c (6 n d P c
+multiply-adds); the GEMM rate is that of the two products the iteration consists of, X (n, d) times (d, 2 P) and X^T
+times (n, 2 P), by the same library in the same precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bench.problems import planted
+from bench.report import markdown_table, put_between_markers, save_json, spread, timed
+from cvxrelu import admm
+from cvxrelu.backends import Backend
+from cvxrelu.linear_systems import build_system, solve_blocks
+from cvxrelu.losses import Squared
+from cvxrelu.preparation import initial_penalties, right_singular_basis
+from cvxrelu.selection import get_backend
+
+SIZES = [(200, 10, 50), (500, 10, 50), (1000, 20, 100), (2000, 50, 200), (5000, 100, 200)]
+CHUNK = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the three smallest sizes, nothing written")
+    parser.add_argument("--only", nargs="*", choices=list(TABLES), default=list(TABLES))
+    arguments = parser.parse_args()
+    sizes = SIZES[:3] if arguments.quick else SIZES
+    for name in arguments.only:
+        header, rows, note = TABLES[name](sizes)
+        table = markdown_table(header, rows)
+        print(f"\n{name}\n{table}\n{note}", flush=True)
+        if not arguments.quick:
+            save_json(f"speed-{name}", {"header": header, "rows": rows, "note": note})
+            put_between_markers("benchmarks.md", f"speed-{name}", f"{table}\n\n{note}")
+
+
+class Bench:
+    """A planted problem on a backend, ready to be stepped."""
+
+    def __init__(
+        self, backend: Backend, size: tuple[int, int, int], dtype: str = "float64", method: str = "gram"
+    ) -> None:
+        problem = planted(*size)
+        self.backend, self.method = backend, method
+        n, self.size = size[0], size
+        basis, eigenvalues = right_singular_basis(problem.X, np)
+        loss = Squared(problem.y[:, None], np.ones((n, 1)))
+        self.rho_values = initial_penalties(None, eigenvalues, 1.0)
+        with backend.scope():
+            put = [problem.X @ basis, eigenvalues, problem.patterns, loss, np.asarray(problem.beta)]
+            X, eigenvalues, patterns, loss, beta = backend.put(tuple(put), dtype)
+            self.data = admm.prepare(backend, X, eigenvalues, patterns, loss, beta)
+            self.rho = admm.Penalties(*backend.put(tuple(np.asarray(r) for r in self.rho_values), dtype))
+            self.landmarks = backend.put(np.linspace(0, n - 1, min(n, 128)).astype(int))
+            self.state = admm.initial_state(self.data)
+            self.build()
+
+    def build(self) -> None:
+        data = self.data
+        self.system = self.backend.block(
+            build_system(
+                self.backend,
+                data.X,
+                data.patterns,
+                data.eigenvalues,
+                data.loss.curvature,
+                *self.rho,
+                self.landmarks,
+                self.method,
+            )
+        )
+
+    def chunk(self, steps: int = CHUNK) -> None:
+        run = self.backend.compile(admm.run_chunk)
+        self.state, _ = self.backend.block(run(self.backend, self.data, self.system, self.rho, self.state, steps))
+
+    def in_scope(self, fn: Callable[[], Any], **options: Any) -> list[float]:
+        with self.backend.scope():
+            return timed(fn, **options)
+
+    @property
+    def flops(self) -> float:
+        """Useful flops of one iteration."""
+        return 12.0 * self.size[0] * self.size[1] * self.data.patterns.shape[1]
+
+
+def ustep_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[Any]], str]:
+    """Milliseconds of one u-step and of its preparation, direct and CG, at the state after 200 iterations."""
+    rows = []
+    backend = get_backend("jax")
+    for size in sizes:
+        cells: dict[str, Any] = {}
+        for method in ("gram", "cg"):
+            bench = Bench(backend, size, method=method)
+            with backend.scope():
+                bench.chunk(200)
+                solve, inputs = backend.compile(_one_solve), (bench.system, bench.data, bench.rho, bench.state)
+                cells[f"{method} prepare"] = timed(bench.build, repeats=3)
+                cells[method] = timed(lambda: backend.block(solve(backend, *inputs)), repeats=9)  # noqa: B023
+        ratio = statistics.median(cells["cg"]) / statistics.median(cells["gram"])
+        rows.append([str(size), *(spread(cells[name]) for name in ("gram", "cg", "gram prepare", "cg prepare")), ratio])
+    header = ["(n, d, P)", "direct ms", "CG ms", "direct, prepare ms", "CG, prepare ms", "CG / direct"]
+    return (
+        header,
+        rows,
+        "JAX, float64, one output; CG to the tolerance of iteration 200, started from the previous solution.",
+    )
+
+
+def _one_solve(backend: Backend, system: Any, data: Any, rho: Any, state: Any) -> Any:
+    """The u-step alone, for a right-hand side made from the state."""
+    xp = backend.xp
+    rhs = rho.copy * state.x + xp.stack([data.linear, -data.linear], axis=1)
+    tolerance = admm.cg_tolerance(state.iteration, data.X.dtype, xp)
+    return solve_blocks(backend, system, data.X, data.patterns, rhs, state.warm, tolerance)
+
+
+def backends_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[Any]], str]:
+    """Milliseconds per ADMM iteration on every backend of this machine, both precisions."""
+    rows = []
+    for size in sizes:
+        for dtype in ("float64", "float32"):
+            benches = {name: Bench(get_backend(name), size, dtype) for name in ("numpy", "jax")}
+            seconds: dict[str, list[float]] = {name: [] for name in benches}
+            for repeat in range(7):  # interleaved: a slow moment of the machine hits both
+                for name, bench in benches.items():
+                    seconds[name] += bench.in_scope(bench.chunk, repeats=1, warm=int(repeat == 0))
+            per_iteration = {name: [s / CHUNK for s in values] for name, values in seconds.items()}
+            ratio = statistics.median(seconds["numpy"]) / statistics.median(seconds["jax"])
+            rows.append([str(size), dtype, bench.flops / 1e6, *(spread(v) for v in per_iteration.values()), ratio])
+    note = "One output, exact u-step. Compilation, about 2 s once per shape and precision, is not in these figures."
+    return ["(n, d, P)", "precision", "Mflop", "NumPy ms", "JAX ms", "NumPy / JAX"], rows, note
+
+
+def gemm_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[Any]], str]:
+    """The iteration's useful flops as a share of the GEMM rate for its shapes, and where the rest of its time goes."""
+    rows = []
+    backend = get_backend("jax")
+    for size in sizes:
+        for dtype in ("float64", "float32"):
+            bench = Bench(backend, size, dtype)
+            n, d, P = size[0], size[1], bench.data.patterns.shape[1]
+            rng = np.random.default_rng(0)
+            with backend.scope():
+                wide, tall = backend.put((rng.standard_normal((d, 2 * P)), rng.standard_normal((n, 2 * P))), dtype)
+                vector = backend.put(rng.standard_normal((n, 1)), dtype)
+                products, matvec = backend.compile(_products), backend.compile(_matvec)
+                product, solve, iteration = [], [], []
+                for repeat in range(7):
+                    warm = int(repeat == 0)
+                    product += timed(lambda: backend.block(products(backend, bench.data.X, wide, tall)), 1, warm)  # noqa: B023
+                    solve += timed(lambda: backend.block(matvec(backend, bench.system.inverse, vector)), 1, warm)  # noqa: B023
+                    iteration += [s / CHUNK for s in timed(bench.chunk, 1, warm)]
+            rate = 8.0 * n * d * P / statistics.median(product)
+            useful = bench.flops / statistics.median(iteration)
+            total = statistics.median(iteration)
+            gemm_share, solve_share = bench.flops / rate / total, statistics.median(solve) / total
+            shares = (useful / rate, gemm_share, solve_share, max(0.0, 1 - gemm_share - solve_share))
+            rows.append([str(size), dtype, rate / 1e9, useful / 1e9, *(f"{100 * share:.0f} %" for share in shares)])
+    header = ["(n, d, P)", "precision", "GEMM Gflop/s", "useful Gflop/s", "share of GEMM rate", "time in GEMM",
+              "in the (n, n) product", "elsewhere"]  # fmt: skip
+    note = (
+        "JAX, one output, exact u-step. The GEMM rate is measured on X U and X^T S at the iteration's shapes. "
+        "`elsewhere` is what remains: masks, signs, relaxation and projections over arrays of the slack's size, which "
+        "are bound by memory."
+    )
+    return header, rows, note
+
+
+def _products(backend: Backend, X: Any, wide: Any, tall: Any) -> tuple[Any, Any]:
+    return X @ wide, X.T @ tall
+
+
+def _matvec(backend: Backend, matrix: Any, vector: Any) -> Any:
+    return matrix @ vector
+
+
+TABLES: dict[str, Callable[[list[tuple[int, int, int]]], tuple[list[str], list[list[Any]], str]]] = {
+    "ustep": ustep_table,
+    "backends": backends_table,
+    "gemm": gemm_table,
+}
+
+if __name__ == "__main__":
+    main()
