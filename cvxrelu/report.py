@@ -192,7 +192,8 @@ def certificate_words(solution: Solution) -> str:
     """The kind of the bound on (N), with "rigorous" or "estimate" spelled out."""
     certificate = solution.certificate
     if certificate.rigorous:
-        return f"{certificate.kind}: rigorous, the bound holds whatever was computed"
+        loose = "; in closed form, so it is loose, and a large gap need not mean a poor network"
+        return f"{certificate.kind}: rigorous, it holds whatever was computed{loose if certificate.kind == 'relaxed' else ''}"
     starts = "" if certificate.starts is None else f" from {certificate.starts} starts"
     return f"{certificate.kind}: an estimate{starts}, not a proof"
 
@@ -220,7 +221,7 @@ def _section(section: Section, number: int) -> str:
         )
     settings = solution.settings
     facts = {
-        f"Status, {'(N)' if settings.get('refine') else '(S)'}": f"{solution.status.value}: {solution.message}",
+        f"Status of {'(N)' if settings.get('refine') else '(S)'}": f"{solution.status.value}: {solution.message}",
         "Problem": f"{settings.get('n')} rows, {settings.get('d')} features, outputs: {settings.get('c')}, "
         f"{settings.get('loss', 'squared')} loss, beta {_number(settings.get('beta', '?'), 4)}",
         "Bound on (N)": certificate_words(solution),
@@ -426,7 +427,7 @@ def _plot_patterns(solution: Solution, prefix: str) -> Plot:
     blocks = sampled.blocks if sampled.blocks.ndim == 4 else sampled.blocks[..., None]
     norms = np.linalg.norm(blocks, axis=1).sum(axis=(0, 2))
     order = np.argsort(-norms)
-    used = int(np.count_nonzero(norms > 1e-6 * max(norms.max(initial=0.0), np.finfo(float).tiny)))
+    used = int(np.count_nonzero(norms > 1e-3 * max(norms.max(initial=0.0), np.finfo(float).tiny)))
     shown = order[: max(used, 1)]
     active = 100 * sampled.patterns.mean(axis=0)
 
@@ -443,7 +444,7 @@ def _plot_patterns(solution: Solution, prefix: str) -> Plot:
             axes.grid(visible=False, axis="x")
 
     half = int(np.searchsorted(np.cumsum(norms[order]), norms.sum() / 2)) + 1 if used else 0
-    caption = f"Of {norms.size} sampled patterns of (S), {used} carry weight"
+    caption = f"Of {norms.size} sampled patterns of (S), {used} carry more than 0.1\u00a0% of the largest weight"
     if used:
         low, high = active[shown].min(), active[shown].max()
         caption += f", {half} of them half of it; each is active on {low:.0f} to {high:.0f} % of the rows."
@@ -545,6 +546,6 @@ th { white-space: nowrap; } thead th { color: var(--soft); font-weight: 500; } t
 figure { margin: 0; min-width: 0; } figure svg { width: 100%; height: auto; display: block; }
 svg text { font-family: inherit !important; }
 footer { margin-top: 2.5rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .85rem; }
-@media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
+@media (max-width: 34rem) { table { font-size: .84rem; } th, td { padding-right: .7rem; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 @media print { section { break-inside: auto; } figure { break-inside: avoid; } }
 """

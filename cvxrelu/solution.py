@@ -36,8 +36,8 @@ class Status(StrEnum):
 _ADVICE = {
     Status.OPTIMAL: "the relative gap is at most tol",
     Status.OPTIMAL_INACCURATE: "the gap stopped falling within ten times tol; use dtype=float64 or a larger tol",
-    Status.MAX_ITER: "max_iter reached before the gap was at most tol; raise max_iter, or pass warm_start when it
-    exists", Status.TIME_LIMIT: "time_limit reached before the gap was at most tol; raise time_limit or tol",
+    Status.MAX_ITER: "max_iter reached before the gap was at most tol; raise max_iter or tol",
+    Status.TIME_LIMIT: "time_limit reached before the gap was at most tol; raise time_limit or tol",
     Status.INTERRUPTED: "stopped by the user; the best network so far is returned",
     Status.NUMERICAL_ERROR: "the iterates stopped being finite; standardise X and y, or use dtype=float64",
 }

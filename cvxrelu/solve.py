@@ -357,9 +357,10 @@ class _Run:
         problem, limits, best = self.problem, self.limits, self.best
         n, D, P, c = problem.shape
         settings = {
-            "n": n, "d": D - problem.intercept, "c": c, "loss": "squared", "beta": problem.beta,
-            "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested, "tol": limits.tol, "max_iter": limits.max_iter,
-            "linear_solver": self.method, "rho": limits.rho, "seed": self.seed, "refine": False,
+            "n": n, "d": D - problem.intercept, "c": c, "loss": "squared", "beta": problem.beta, "tol": limits.tol,
+            "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
+            "max_iter": limits.max_iter, "linear_solver": self.method, "rho": limits.rho, "seed": self.seed,
+            "refine": False,
         }  # fmt: skip
         network = best.network({"settings": settings, "status": status.value})
         shape = (n,) if problem.scalar_output else (n, c)
@@ -395,7 +396,8 @@ def _refuse_unfinished(**given: Any) -> None:
     """One clear line for every keyword whose feature is not there yet."""
     done = {
         "refine": False, "loss": "squared", "pairs": None, "margin": 0.0, "skip": False, "skip_l2": 0.0,
-        "equality": None, "devices": None, "memory_limit": None, "certificate": "relaxed", "warm_start": None, "checkpoint": None,
+        "equality": None, "devices": None, "memory_limit": None, "certificate": "relaxed", "warm_start": None,
+        "checkpoint": None,
     }  # fmt: skip
     known = {"loss": ("squared", "logistic", "multinomial"), "certificate": ("priced", "relaxed", "exact")}
     for name, value in given.items():

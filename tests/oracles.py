@@ -134,7 +134,7 @@ def lasso_optimum(features: np.ndarray, y: np.ndarray, weight: np.ndarray, beta:
 
 
 def circle_features(p: Problem, sampled: bool, resolution: int = 48) -> np.ndarray:
-    """Columns +-(X u)_+ (or +-M_i * X u for u in cone i) over directions u: all of them for d = 1, a fine grid for d = 2."""
+    """Columns +-(X u)_+, or +-M_i * X u for u in cone i, over directions u: all for d = 1, a fine grid for d = 2."""
     if p.X.shape[1] == 1:
         directions = np.array([[1.0, -1.0]])
     else:

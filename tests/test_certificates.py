@@ -41,11 +41,9 @@ def tiny(rng, d, c=1):
     if rng.random() < 0.3:
         X = X[rng.integers(n, size=n)] * rng.choice([-1.0, 0.0, 1.0, 2.0], size=(n, 1))
     y = rng.standard_normal((n, c)) * 10.0 ** rng.uniform(-2, 2)
-    weight = (
-        rng.choice([0.0, 0.3, 1.0, 2.0], size=(n, 1), p=[0.15, 0.15, 0.4, 0.3])
-        if rng.random() < 0.5
-        else np.ones((n, 1))
-    )
+    weight = np.ones((n, 1))
+    if rng.random() < 0.5:
+        weight = rng.choice([0.0, 0.3, 1.0, 2.0], size=(n, 1), p=[0.15, 0.15, 0.4, 0.3])
     patterns = X @ rng.standard_normal((d, 3)) >= 0
     patterns[:, 0] ^= rng.random(n) < 0.2  # perhaps realised by nothing
     beta = max(np.abs(X.T @ (weight * y)).max(), 1e-6) * 10.0 ** rng.uniform(-3, 0.5)
@@ -169,7 +167,7 @@ def test_bounds_hold_on_thousands_of_tiny_problems(seed):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_bounds_hold_against_clarabel(seed):
-    """Two and three dimensions, the sampled program also with two outputs; duals near the optimum, where bounds are tight."""
+    """Two and three dimensions, the sampled program also with two outputs; duals near the optimum too."""
     rng = np.random.default_rng(seed)
     d, c = 2 + seed % 2, 1 + seed % 2
     p = planted(6, d, 4, seed, fraction=10.0 ** rng.uniform(-2, -0.1), c=c, weights=seed % 3 == 0)
@@ -189,16 +187,16 @@ def test_bounds_hold_against_clarabel(seed):
             assert support(p.X, p.patterns[:, pattern], q) <= p.beta * (1 + 1e-6) + 1e-6
     p = p._replace(y=p.y[:, :1])
     optimum = solve_network(p)
-    for t in (p.weight * p.y, t[:, :1], draw_dual(rng, p)):
-        bound, feasible = certificates.relaxed_bound(loss_of(p), p.X, t, np.asarray(p.beta))
+    for dual in (p.weight * p.y, t[:, :1], draw_dual(rng, p)):
+        bound, feasible = certificates.relaxed_bound(loss_of(p), p.X, dual, np.asarray(p.beta))
         assert 0 <= bound <= optimum * (1 + 1e-7) + 1e-7
         assert (max_on_circle if d == 2 else max_in_cells)(p.X, feasible) <= p.beta * (1 + 1e-9)
 
 
-def test_the_optimal_dual_and_multipliers_give_the_optimum():
-    """One row, one pattern: everything by hand. min 1/2 (x v - y)^2 + beta |v|, v >= 0, has v = y - beta / x ... for x > 0."""
+def test_one_row_by_hand():
+    """min 1/2 (2 v - 3)^2 + |v| over v >= 0 leaves the residual t = 1/2."""
     p = Problem(np.array([[2.0]]), np.array([[3.0]]), np.ones((1, 1)), np.array([[True]]), 1.0)
-    optimum = 0.5 * 0.5**2 + (3.0 - 0.5) / 2  # residual beta / x
+    optimum = 0.5 * 0.5**2 + (3.0 - 0.5) / 2
     for t in (0.5, 3.0, 1e-5, 1e5):
         bound, feasible = certificates.relaxed_bound(loss_of(p), p.X, np.array([[t]]), np.asarray(1.0))
         assert bound == pytest.approx(optimum, rel=1e-12) and feasible == pytest.approx(0.5)
@@ -208,6 +206,17 @@ def test_the_optimal_dual_and_multipliers_give_the_optimum():
     got = run_check(NUMPY, p, np.zeros((1, 2, 1, 1)), np.array([[2.5]]), np.array([[[[0.0]], [[-0.25]]]]), 2.0)
     np.testing.assert_allclose(got.norms.ravel(), [1.0, 0.0], atol=1e-12)
     assert got.values[4] == pytest.approx(optimum, rel=1e-12)
+
+
+@pytest.mark.xfail(strict=True, reason="the dual value ignores a t that is not zero where the weight is")
+def test_rows_without_weight_cannot_lift_a_bound():
+    """The conjugate of a loss without weight is infinite off zero. Two equal rows, the second with weight zero."""
+    p = Problem(np.ones((2, 1)), np.array([[1.0], [0.0]]), np.array([[1.0], [0.0]]), np.ones((2, 1), dtype=bool), 0.6)
+    optimum = 0.5 * 0.6**2 + 0.6 * 0.4
+    t = np.array([[1.0], [-1.0]])  # X^T t = 0
+    assert certificates.relaxed_bound(loss_of(p), p.X, t, np.asarray(p.beta))[0] <= optimum
+    largest = dense_norms(p, t, np.zeros((2, 2, 1, 1))).max(axis=(0, 2))
+    assert certificates.sampled_bound(loss_of(p), t, largest, p.beta)[0] <= optimum
 
 
 # -- the constraint of (N) -------------------------------------------------------------------------------------------
@@ -283,7 +292,8 @@ def test_tighten_is_the_projection(seed):
             continue
         M = p.patterns[:, pattern]
         q = (1 - 2 * side) * p.X.T @ (M * t[:, k])
-        assert got == pytest.approx(np.linalg.norm(project(p.X, M, q)), rel=1e-8, abs=1e-9 * np.linalg.norm(q))
+        allowance = 1e-9 * np.linalg.norm(p.X) * np.linalg.norm(t)
+        assert got == pytest.approx(np.linalg.norm(project(p.X, M, q)), rel=1e-8, abs=allowance)
     np.testing.assert_array_equal(certificates.tighten(p.X, p.patterns, t, norms, 1e300), norms)
 
 
@@ -292,9 +302,8 @@ def test_tighten_is_the_projection(seed):
 def test_repair(seed, nearly):
     rng = np.random.default_rng(seed)
     p = planted(8, 3, 4, seed, 0.2, c=2, weights=True)
-    gates = np.stack(
-        [project(p.X, M, v) for M, v in zip(p.patterns.T, rng.standard_normal((4, 3)), strict=True)], axis=1
-    )
+    starts = rng.standard_normal((4, 3))
+    gates = np.stack([project(p.X, M, v) for M, v in zip(p.patterns.T, starts, strict=True)], axis=1)
     W = gates[:, None, None, :] * np.ones((1, 2, 2, 1)) + (1e-3 if nearly else 1.0) * rng.standard_normal((3, 2, 2, 4))
     W[:, 0, 1] = 0.0
     original = W.copy()

@@ -1,4 +1,4 @@
-"""The squared loss: its derivative, its conjugate (Fenchel-Young), and the best multiples of a dual or of a prediction."""
+"""The squared loss: its derivative, its conjugate (Fenchel-Young), the best multiples of a dual or of a prediction."""
 
 import numpy as np
 import pytest

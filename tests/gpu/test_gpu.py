@@ -54,9 +54,8 @@ def test_operators(backend, dtype):
     rng = np.random.default_rng(0)
     n, d, c, P = 500, 40, 2, 60
     X, U, r, s = (rng.standard_normal(shape) for shape in [(n, d), (d, 2, c, P), (n, c), (n, 2, c, P)])
-    for got, expected in zip(
-        *on_both(backend, all_operators, (X, rng.random((n, P)) < 0.5, U, r, s), dtype), strict=True
-    ):
+    M = rng.random((n, P)) < 0.5
+    for got, expected in zip(*on_both(backend, all_operators, (X, M, U, r, s), dtype), strict=True):
         assert got.dtype == dtype
         assert_close(got, expected, {np.float32: 2e-5, np.float64: 1e-12}[dtype])
 
