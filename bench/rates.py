@@ -71,7 +71,7 @@ def main() -> None:
         save_json("rates", {"optimum": optimum, "rows": rows, "required_slope": SLOPE_REQUIRED})
         plot(curves)
         put_between_markers(
-            "benchmarks.md", "rates", table + "\n\n![Ergodic errors of ADMM against iterations](figures/rates.svg)"
+            "docs/benchmarks.md", "rates", table + "\n\n![Ergodic errors of ADMM against iterations](figures/rates.svg)"
         )
     if max(row[2] for row in rows) > SLOPE_REQUIRED or max(row[3] for row in rows) > SLOPE_REQUIRED:
         raise SystemExit(f"a slope is above {SLOPE_REQUIRED}")

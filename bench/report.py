@@ -70,12 +70,12 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def put_between_markers(page: str, marker: str, text: str) -> None:
-    """Replace what stands between `<!-- begin:MARKER -->` and `<!-- end:MARKER -->` in docs/PAGE."""
-    path = ROOT / "docs" / page
+    """Replace what stands between the markers begin:MARKER and end:MARKER of PAGE, a path from the repository root."""
+    path = ROOT / page
     old = path.read_text()
     begin, end = f"<!-- begin:{marker} -->", f"<!-- end:{marker} -->"
     if begin not in old or end not in old:
-        raise ValueError(f"docs/{page} has no markers for {marker!r}")
+        raise ValueError(f"{page} has no markers for {marker!r}")
     new = old[: old.index(begin) + len(begin)] + "\n\n" + text.strip() + "\n\n" + old[old.index(end) :]
     temporary = path.with_suffix(".tmp")
     temporary.write_text(new)

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from cvxrelu.arrangement import enumerate_patterns
 from cvxrelu.backends import BackendError
 from cvxrelu.beta_max import beta_max
 from cvxrelu.network import ReLUNetwork
-from cvxrelu.patterns import Patterns, enumerate_patterns, sample_patterns
+from cvxrelu.patterns import Patterns, sample_patterns
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status
 from cvxrelu.solve import solve
 

@@ -1,6 +1,6 @@
 """The command line: `cvxrelu demo`, `fit`, `predict` and `doctor`.
 
-Everything that can go wrong with a user's input ends as one line on stderr and exit code 2. Only `demo` needs
+What can go wrong with a user's input or disk ends as one line on stderr and exit code 2. Only `demo` needs
 scikit-learn, only reports need matplotlib.
 """
 
@@ -37,7 +37,7 @@ _EXIT_CODES = """\
 exit codes:
   0    success
   1    solved, but not to --tol; the status says why, and the best network is kept
-  2    bad usage or bad input; one line on stderr says what
+  2    bad usage, bad input, or a file that cannot be written; one line on stderr says what
   3    a backend is broken or missing
   4    an error inside cvxrelu: the traceback belongs in a bug report
   130  interrupted; `fit` keeps the best network found so far, if there is one
@@ -104,9 +104,6 @@ class Table:
     def n_columns(self) -> int:
         return len(self.cells[0])
 
-    def column_name(self, index: int) -> str:
-        return self.names[index] if self.names else f"x{index}"
-
     def index(self, target: str) -> int:
         """Position of the column called `target`, or counted from 0 (negative: from the end)."""
         if self.names and target in self.names:
@@ -160,24 +157,30 @@ class Table:
 
 
 def read_table(path: str | os.PathLike[str], wanted: Sequence[str] = ()) -> Table:
-    """Read a .csv, .csv.gz, .npy or one-array .npz file; `wanted` are column names that tell a header row."""
+    """Read the table in a .csv, .csv.gz, .npy or .npz file; `wanted` are column names that tell a header row."""
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] in ([".npy"], [".npz"]):
+        arrays = _load_arrays(path)
+        if len(arrays) > 1 and "X" not in arrays:
+            raise UserError(f"{path}: no array X among {', '.join(arrays)}")
+        return _array_table(path, arrays["X"] if "X" in arrays else next(iter(arrays.values())))
     with _reading(path):
-        if suffixes[-1:] == [".npy"]:
-            return _array_table(path, np.load(path, allow_pickle=False))
-        if suffixes[-1:] == [".npz"]:
-            with np.load(path, allow_pickle=False) as archive:
-                if len(archive.files) == 1:
-                    return _array_table(path, archive[archive.files[0]])
-                if "X" in archive.files:
-                    return _array_table(path, archive["X"])
-                raise UserError(f"{path}: no array X among {', '.join(archive.files)}")
         packed = suffixes[-1:] == [".gz"]
         if (suffixes[:-1] if packed else suffixes)[-1:] not in ([".csv"], [".tsv"], [".txt"]):
             raise UserError(f"{path}: unknown kind of file; expected .csv, .csv.gz, .npz or .npy")
         data = path.read_bytes()
         return _csv_table(path, (gzip.decompress(data) if packed else data).decode("utf-8-sig"), wanted)
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file by name, or that of a .npy file under the name ""."""
+    with _reading(path), open(path, "rb") as file:  # opened here: NumPy leaves damaged archives open
+        loaded = np.load(file, allow_pickle=False)
+        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        if not arrays:
+            raise UserError(f"{path}: holds no arrays")
+        return arrays
 
 
 @contextlib.contextmanager
@@ -270,8 +273,7 @@ class Data:
 def load_data(path: str, target: str | None) -> Data:
     """Features and target out of one file; see `cvxrelu fit --help` for what the file may hold."""
     if path.lower().endswith(".npz"):
-        with _reading(Path(path)), np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = _load_arrays(Path(path))
         label = "y" if target is None else target
         others = [name for name in arrays if name != label]
         if label in arrays and others:
@@ -282,7 +284,7 @@ def load_data(path: str, target: str | None) -> Data:
         if len(arrays) != 1:
             raise UserError(
                 f"{path}: expected arrays X and {label} (or a single table and --target COLUMN), found "
-                f"{', '.join(arrays) or 'none'}"
+                f"{', '.join(arrays)}"
             )
     if target is None:
         raise UserError("--target is missing: the name of the column to predict, or its position (0 first, -1 last)")
@@ -398,30 +400,29 @@ def _fit(options: argparse.Namespace) -> int:
     record["standardisation"] = standardisation
     record["scores"] = {"rows": where, "n": len(rows), **scores}
     record["command"], record["versions"] = options.command_line, report.versions()
+    failure = None
     with _new_folder(out) as folder:
         network.save(folder / "network.safetensors")
         report.atomic_write(folder / "solution.json", json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
         if options.report:
+            models = (f"cvxrelu, {network.n_neurons} neurons", "most frequent class" if classes else "training mean")
             section = report.Section(
                 name=Path(options.data).name,
                 solution=solution,
                 description=f"{task.capitalize()}: {len(train)} training rows, {len(test)} test rows.",
-                scores=[
-                    {"Model": f"cvxrelu, {network.n_neurons} neurons", **scores},
-                    {"Model": "most frequent class" if classes else "mean of the training rows", **baseline},
-                ],
+                scores=[{"Model": model, **row} for model, row in zip(models, (scores, baseline), strict=True)],
                 truth=truth,
                 predictions=guess,
                 classes=classes or None,
                 rows=where,
             )
-            report.write_report(
-                folder / "report.html",
-                [section],
-                title=f"cvxrelu: {Path(options.data).name}",
-                command=options.command_line,
-                seed=options.seed,
-            )
+            title, command = f"cvxrelu: {section.name}", options.command_line
+            try:
+                report.write_report(folder / "report.html", [section], title=title, command=command, seed=options.seed)
+            except Exception as error:  # a plot is no reason to lose a network that took hours
+                failure = error
+    if failure is not None:
+        raise failure
     if not options.quiet:
         print(solution.summary())
         words = [f"{name} {value:.4g} (baseline {baseline[name]:.4g})" for name, value in scores.items()]
@@ -715,7 +716,7 @@ def build_parser() -> argparse.ArgumentParser:
         _demo,
         "train on two small data sets and write a report",
         "Train on scikit-learn's diabetes (regression) and digits (ten classes) beside its own models, and write\n"
-        "report.html and the two networks. Takes up to two minutes. Needs: pip install 'cvxrelu[report]'",
+        "report.html and the two networks. Takes one to two minutes. Needs: pip install 'cvxrelu[demo]'",
         "  cvxrelu demo\n  cvxrelu demo --quick --out /tmp/demo\n",
     )
     demo.add_argument("--out", default="demo-output", metavar="FOLDER", help="where to write (default: %(default)s)")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.report import Section, write_report
-from cvxrelu.solution import Solution
+from cvxrelu.solution import Solution, Status
 
 __all__ = ["load_extras", "run_demo"]
 
@@ -28,8 +28,8 @@ _INTRO = (
 )
 _NOTE = (
     "Each model was given three values of its regularisation, compared on a quarter of the training rows, and was then "
-    "fitted to all training rows; the test rows played no part. cvxrelu is stopped early in the comparison. Features are "
-    "standardised on the rows of the fit. The last column is the time of the last fit alone, on this machine."
+    "fitted to all training rows; the test rows played no part. cvxrelu is stopped early in the comparison. Features "
+    "are standardised on the rows of the fit. The last column is the time of the last fit alone, on this machine."
 )
 
 
@@ -268,17 +268,25 @@ def _fit(model: Model, search: Sequence[np.ndarray], X: np.ndarray, y: np.ndarra
         # A model that stops at its iteration limit is judged by its scores like any other.
         warnings.simplefilter("ignore")
         for value in model.grid:
-            scores.append(float(model.make(value).set_params(**model.search).fit(X_fit, y_fit).score(X_valid, y_valid)))
+            tried = _stop_if_interrupted(model.make(value).set_params(**model.search).fit(X_fit, y_fit))
+            scores.append(float(tried.score(X_valid, y_valid)))
         best = int(np.argmax(scores))
-        tried = ", ".join(f"{value:g}: {score:.4f}" for value, score in zip(model.grid, scores, strict=True))
-        say(f"{model.name}: validation scores by {model.option}: {tried}")
+        listed = ", ".join(f"{value:g}: {score:.4f}" for value, score in zip(model.grid, scores, strict=True))
+        say(f"{model.name}: validation scores by {model.option}: {listed}")
         final = model.make(model.grid[best])
         if model.search:  # cvxrelu's own: the last fit shows its progress
             final.set_params(verbose=say is print)
         start = time.perf_counter()
-        final.fit(X, y)
+        _stop_if_interrupted(final.fit(X, y))
         seconds = time.perf_counter() - start
     return Fitted(model, model.grid[best], final, scores[best], seconds)
+
+
+def _stop_if_interrupted(estimator: Any) -> Any:
+    """A solve answers Ctrl-C with the best network so far, which is right for `fit`; the demo should end."""
+    if hasattr(estimator, "solution_") and estimator.solution_.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return estimator
 
 
 def _text_table(rows: Sequence[dict[str, object]]) -> str:

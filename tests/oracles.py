@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
+from cvxrelu.arrangement import enumerate_patterns
 from cvxrelu.backends import Backend
-from cvxrelu.patterns import enumerate_patterns
+from cvxrelu.backends.numpy import NumpyBackend
 
 
 def make_backend(name: str) -> Backend:
+    if name == "numpy":
+        return NumpyBackend()
     if name == "strict":
         from strict_backend import StrictBackend
 

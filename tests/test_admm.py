@@ -55,6 +55,7 @@ class Run:
         zero = admm.initial_state(self.data)
         rng = np.random.default_rng(0)
         x, t, warm = (rng.standard_normal(a.shape) for a in zero[:3])
+        x = x * (0.7 * self.problem.beta / RHO[0])  # some blocks below the threshold, some above
         return self.put(admm.State(x, t, warm, np.asarray(iteration, dtype=np.int32)))
 
     def put(self, state):
@@ -104,7 +105,9 @@ def test_one_step_is_the_textbooks(backend, method, c):
     run = Run(backend, small(c), method)
     state = run.random_state(LATE)
     host = backend.get(state)
-    U, *expected = textbook_step(run.problem, RHO, *split(run.problem, RHO, host.x, host.t))
+    parts = split(run.problem, RHO, host.x, host.t)
+    assert 0 < np.count_nonzero(parts[0]) < parts[0].size and 0 < np.count_nonzero(parts[2]) < parts[2].size
+    U, *expected = textbook_step(run.problem, RHO, *parts)
     new, got_U, GU = run.step(state)
     assert new.iteration == host.iteration + 1
     P = run.problem.patterns.shape[1]

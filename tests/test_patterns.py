@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvxrelu.patterns import (
-    Patterns,
-    as_patterns,
-    check_realisable,
-    count_patterns,
-    enumerate_patterns,
-    sample_patterns,
-)
+from cvxrelu.arrangement import count_patterns, enumerate_patterns
+from cvxrelu.patterns import Patterns, as_patterns, check_realisable, sample_patterns
 
 
 def keys(M):
