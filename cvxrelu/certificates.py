@@ -161,7 +161,7 @@ def _scaled_bound(loss: Squared, dual: Any, largest: Any, beta: Any) -> tuple[An
     feasible = loss.best_dual_scale(dual, kappa_max) * dual
     value, magnitude = loss.dual_value(feasible)
     # Non-negative losses: the optimum is never below zero, whatever t says.
-    return xp.maximum(value - _gamma(dual) * magnitude, 0.0 * value), feasible
+    return xp.maximum(value - _gamma(dual) * magnitude, xp.zeros_like(value)), feasible
 
 
 def tighten(

@@ -633,7 +633,7 @@ def _doctor(options: argparse.Namespace) -> int:
         facts = {
             "versions": ", ".join(f"{package} {version}" for package, version in found.versions.items()),
             "devices": ", ".join(found.devices),
-            "detail": found.detail,
+            "detail": "" if found.available else found.detail,
             "test": "known answer reproduced" if found.known_answer == "ok" else found.known_answer,
         }
         for key, value in facts.items():

@@ -52,12 +52,15 @@ class Squared(NamedTuple):
         return self.weight * (self.y - a)
 
     def dual_terms(self, t: Float[Array, "n c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """`(t @ y, sum t^2 / weight)` for every output; D(kappa t) = kappa first - kappa^2 / 2 second."""
+        """`(t @ y, sum t^2 / weight)` for every output; D(kappa t) = kappa first - kappa^2 / 2 second.
+
+        Where the weight is 0 the conjugate is 0 at t = 0 and infinite elsewhere, so that such a t proves nothing.
+        """
         xp = array_namespace(self.y)
-        positive = self.weight > 0
-        one = xp.ones((), dtype=t.dtype)
         zero = xp.zeros((), dtype=t.dtype)
-        scaled = xp.where(positive, t * t / xp.where(positive, self.weight, one), zero)
+        positive = self.weight > 0
+        ratio = t * t / xp.where(positive, self.weight, zero + 1.0)
+        scaled = xp.where(positive, ratio, xp.where(t == 0, zero, zero + xp.inf))
         return xp.sum(xp.where(positive, t * self.y, zero), axis=0), xp.sum(scaled, axis=0)
 
     def best_dual_scale(self, t: Float[Array, "n c"], kappa_max: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -277,7 +277,8 @@ class _Run:
         check = self.backend.compile(certificates.check)(
             self.backend, self.exact, self.basis, report.W, report.prediction_U, self.state.t, self.rho.cone
         )
-        values, self.residuals = self.backend.get((check.values, report.residuals))
+        values, residuals = self.backend.get((check.values, report.residuals))
+        self.residuals = residuals.astype(np.float64)
         self.timings["certify"] += time.perf_counter() - started
         return check, values
 
@@ -316,7 +317,7 @@ class _Run:
     def _balance(self) -> None:
         """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges."""
         self.balance_at = self.iteration + max(20, int(0.3 * self.iteration))
-        factors = (admm.balance(*self.residuals[:2]), admm.balance(*self.residuals[2:]))
+        factors = (admm.balance(*map(float, self.residuals[:2])), admm.balance(*map(float, self.residuals[2:])))
         if factors == (1.0, 1.0):
             return
         old = self.rho

@@ -208,7 +208,6 @@ def test_one_row_by_hand():
     assert got.values[4] == pytest.approx(optimum, rel=1e-12)
 
 
-@pytest.mark.xfail(strict=True, reason="the dual value ignores a t that is not zero where the weight is")
 def test_rows_without_weight_cannot_lift_a_bound():
     """The conjugate of a loss without weight is infinite off zero. Two equal rows, the second with weight zero."""
     p = Problem(np.ones((2, 1)), np.array([[1.0], [0.0]]), np.array([[1.0], [0.0]]), np.ones((2, 1), dtype=bool), 0.6)

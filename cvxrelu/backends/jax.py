@@ -60,7 +60,14 @@ class JaxBackend(Backend):
         # lineax stops when |r| <= atol and the last step is at most atol too. The matrices we solve with are I plus a
         # positive semidefinite one, so a step is never longer than the residual before it, and both tests are of one
         # unit.
-        solver = lineax.CG(rtol=0.0, atol=atol, norm=lambda v: self.xp.sqrt(self.xp.sum(v * v)), max_steps=max_iter)
+        # No recomputed residuals: near the precision's floor they stall above the recurrence's and CG then diverges.
+        solver = lineax.CG(
+            rtol=0.0,
+            atol=atol,
+            norm=lambda v: self.xp.sqrt(self.xp.sum(v * v)),
+            stabilise_every=None,
+            max_steps=max_iter,
+        )
         options = {"preconditioner": linear(preconditioner), "y0": x0}
         solution = lineax.linear_solve(linear(operator), b, solver, options=options, throw=False)
         return solution.value, solution.stats["num_steps"]
