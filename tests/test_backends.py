@@ -1,4 +1,4 @@
-"""One method on every array library: the same numbers, the user's arrays and settings untouched, nothing compiled twice."""
+"""One method on every array library: the same numbers, what is the user's left untouched, nothing compiled twice."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_same_numbers_as_numpy(solve_on, name, y, options):
     ours, numpys = solve_on(name, X, y, **fixed), solve_on("numpy", X, y, **fixed)
     tolerance = 1e-4 if ours.dtype == "float32" else 1e-8
     if name == "jax" and ours.settings["linear_solver"] == "cg":
-        tolerance = 1e-3  # lineax and SciPy stop one step apart, and the steps of early iterations are inexact by design
+        tolerance = (
+            1e-3  # lineax and SciPy stop one step apart, and the steps of early iterations are inexact by design
+        )
     assert ours.backend == name
     assert ours.dtype == numpys.dtype
     for mine, other in (

@@ -24,7 +24,9 @@ def by_support_function(X, y, M, weight=1.0) -> float:
             cone = cp.multiply(np.where(pattern, 1.0, -1.0), X @ u) >= 0
             q = X.T @ (pattern * target)
             for sign in (1, -1):
-                best = max(best, cp.Problem(cp.Maximize(sign * q @ u), [cone, cp.norm(u) <= 1]).solve(solver="CLARABEL"))
+                best = max(
+                    best, cp.Problem(cp.Maximize(sign * q @ u), [cone, cp.norm(u) <= 1]).solve(solver="CLARABEL")
+                )
     return best
 
 

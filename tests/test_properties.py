@@ -1,4 +1,4 @@
-"""What must hold for any data: bounds that bound, invariance under what changes nothing, and no input too odd to answer."""
+"""What must hold for any data: bounds that bound, invariance under what changes nothing, an answer however odd it is."""
 
 from __future__ import annotations
 
@@ -161,7 +161,10 @@ ODD = {
 
 @pytest.mark.parametrize(
     ("name", "backend"),
-    [*((name, "numpy") for name in ODD), *((name, "jax") for name in ("one sample, one column", "all zero", "rank one"))],
+    [
+        *((name, "numpy") for name in ODD),
+        *((name, "jax") for name in ("one sample, one column", "all zero", "rank one")),
+    ],
 )
 def test_odd_data_is_solved(name, backend):
     X, y = ODD[name]
@@ -196,7 +199,9 @@ def test_all_dead_patterns_give_the_zero_network():
 def test_no_false_bound_where_squares_underflow(scale):
     """Either refused, or answered with bounds in order."""
     try:
-        sol = cvxrelu.solve(scale * GAUSS, scale * GAUSS[:, 0], beta=scale**2, patterns=8, backend="numpy", max_iter=200)
+        sol = cvxrelu.solve(
+            scale * GAUSS, scale * GAUSS[:, 0], beta=scale**2, patterns=8, backend="numpy", max_iter=200
+        )
     except ValueError as error:
         assert str(error).startswith(("X", "y", "beta"))
     else:

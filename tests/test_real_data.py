@@ -1,4 +1,4 @@
-"""Real regression problems, standardised, with a constant column; skipped where the data lie not beside the checkout."""
+"""Real regression problems, standardised, with a constant column; skipped where the folder of data is absent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_solved_with_both_bounds(shared_data, name):
     table = (table - table.mean(axis=0)) / table.std(axis=0)
     X, y = table[:, :-1], table[:, -1]
     assert X.shape == DATA_SETS[name]
-    n, d = X.shape
+    n = len(X)
     beta = 0.1 * cvxrelu.beta_max(X, y, patterns=64, intercept=True)
     sol = cvxrelu.solve(X, y, beta=beta, patterns=64, intercept=True, tol=1e-2)
     assert sol.status is Status.OPTIMAL
