@@ -16,9 +16,7 @@ from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_de
 import cvxrelu
 from cvxrelu import ConvexReLUClassifier, ConvexReLURegressor
 
-APPROXIMATE = {
-    "check_sample_weight_equivalence_on_dense_data": "asks that two solves agree to 1e-7 when each is certified to tol only"
-}
+APPROXIMATE = {"check_sample_weight_equivalence_on_dense_data": "asks for 1e-7 of solves that are certified to tol"}
 
 
 @parametrize_with_checks(

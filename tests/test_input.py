@@ -103,7 +103,7 @@ BAD_OPTIONS = [
     *((name, bad, ValueError) for name in ("beta", "rho", "tol", "time_limit") for bad in (0, -1.0, NAN, INF)),
     *((name, bad, TypeError) for name in ("beta", "rho", "tol", "time_limit") for bad in ("1", True, 1j, [1, 2])),
     ("beta", None, TypeError),
-    ("beta", 10**400, (TypeError, ValueError)),
+    pytest.param("beta", 10**400, (TypeError, ValueError), id="beta-more than a float holds"),
     ("tol", None, TypeError),
     *(("max_iter", bad, ValueError) for bad in (0, -1, 10.0, True, "5", NAN)),
     *(("seed", bad, ValueError) for bad in (-1, 1.5, None, True, "0")),

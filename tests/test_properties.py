@@ -1,4 +1,4 @@
-"""What must hold for any data: bounds that bound, invariance under what changes nothing, an answer however odd it is."""
+"""What must hold for any data: bounds that bound, invariance under what changes nothing, odd data answered."""
 
 from __future__ import annotations
 
