@@ -159,7 +159,7 @@ def _diabetes(quick: bool, seed: int) -> Problem:
             Model(
                 "cvxrelu",
                 "beta/beta_max",
-                (0.3, 0.1, 0.03),
+                (0.1, 0.03, 0.01),
                 lambda beta: ConvexReLURegressor(beta=beta, patterns=patterns, random_state=seed),
                 {"tol": 1e-2},
             ),
@@ -191,7 +191,7 @@ def _digits(quick: bool, seed: int) -> Problem:
             Model(
                 "cvxrelu",
                 "beta/beta_max",
-                (0.3, 0.1, 0.03),
+                (0.1, 0.03, 0.01),
                 lambda beta: ConvexReLUClassifier(
                     beta=beta, patterns=patterns, tol=3e-2, dtype="float32", random_state=seed
                 ),

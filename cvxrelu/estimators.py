@@ -13,10 +13,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from cvxrelu.beta_max import beta_max
 from cvxrelu.network import ReLUNetwork
-from cvxrelu.patterns import sample_patterns
-from cvxrelu.solve import solve
+from cvxrelu.standardisation import solve_standardised
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 
@@ -60,29 +58,14 @@ class _ConvexReLU(BaseEstimator):
             weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
             keep = weight > 0  # a row of weight zero would still constrain the cones
             X, targets, weight = X[keep], targets[keep], weight[keep]
-        seed = 0 if self.random_state is None else self.random_state
-        center, scale = _moments(X, weight)
-        if not self.intercept:
-            center = np.zeros_like(center)
-        target_center, target_scale = _moments(targets, weight)
-        features = (X - center) / scale
-        data = np.concatenate([features, np.ones((len(X), 1))], axis=1) if self.intercept else features
-        chosen = sample_patterns(data, self.patterns, seed)
-        standardised = (targets - target_center) / target_scale
-        problem: dict[str, Any] = {
-            "sample_weight": weight, "intercept": self.intercept, "patterns": chosen, "seed": seed,
-        }  # fmt: skip
-        beta = self.beta
-        if self.relative:
-            # beta_max is zero when the targets are constant; any beta then gives the zero network.
-            beta = self.beta * (beta_max(features, standardised, **problem) or 1.0)
-        self.beta_ = float(beta)
-        self.solution_ = solve(
-            features, standardised, beta=beta, tol=self.tol, max_iter=self.max_iter, time_limit=self.time_limit,
-            backend=self.backend, dtype=self.dtype, linear_solver=self.linear_solver, verbose=self.verbose, **problem,
+        solved = solve_standardised(
+            X, targets, beta=self.beta, relative=self.relative, intercept=self.intercept, sample_weight=weight,
+            patterns=self.patterns, seed=0 if self.random_state is None else self.random_state, tol=self.tol,
+            max_iter=self.max_iter, time_limit=self.time_limit, backend=self.backend, dtype=self.dtype,
+            linear_solver=self.linear_solver, verbose=self.verbose,
         )  # fmt: skip
+        self.solution_, self.network_, self.beta_ = solved.solution, solved.network, solved.beta
         self.n_iter_ = max(1, self.solution_.n_iter)
-        self.network_ = self.solution_.network.unstandardise(center, scale, target_center, target_scale)
         return self.network_
 
     def _predict(self, X: Any) -> np.ndarray:
@@ -189,13 +172,3 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         """The class with the largest estimate, (n,)."""
         scores = self._predict(X)
         return self.classes_[(scores > 0.5).astype(int) if self.classes_.size == 2 else np.argmax(scores, axis=1)]
-
-
-def _moments(values: np.ndarray, weight: np.ndarray | None) -> tuple[Any, Any]:
-    """Weighted mean and standard deviation of every column, 1 where a column is constant."""
-    values = values.astype(np.float64)
-    mean = np.average(values, axis=0, weights=weight)
-    deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
-    # A column is constant when its deviation is what rounding makes of its mean.
-    flat = deviation <= 1e-12 * np.abs(mean) + np.finfo(np.float64).tiny
-    return mean, np.where(flat, 1.0, deviation)

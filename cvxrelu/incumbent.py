@@ -62,25 +62,30 @@ class Incumbent:
         if values[4] > self.sampled_bound:
             self.sampled_bound, self._cheap = float(values[4]), check
 
-    def certify(self, check: certificates.Check) -> None:
-        """The expensive half of a check: exact multipliers for the bound, a cone-feasible point, the relaxed bound."""
+    def certify(self, check: certificates.Check, final: bool) -> None:
+        """The expensive half of a check: a cone-feasible point, exact multipliers for the bound, the relaxed bound.
+
+        Exact multipliers cost one projection per violated block; unless `final`, they are only computed when the bound
+        they could at best lead to, that of all blocks at beta, would close the gap.
+        """
         started = time.perf_counter()
         problem = self.problem
         X, masks, loss, beta = problem.X, problem.patterns.patterns, problem.loss, problem.beta
         W, dual, norms, slack, prediction = self.backend.get(
             (check.W, check.dual, check.norms, check.slack, check.network_prediction)
         )
-        norms = certificates.tighten(X, masks, dual, norms, beta, slack=0.05 * self.tol)
-        bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta)
-        if bound >= self.sampled_bound:
-            self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None
         objective, blocks = certificates.repair(X, masks, loss, beta, W, slack, negligible=0.05 * self.tol)
         if objective < self.sampled_objective:
             self.sampled_objective, self.sampled_blocks = objective, blocks
-        # On its cones the sampled program's prediction is the network's, so this point is a network of the same
-        # objective.
+        # On its cones the sampled program's prediction is the network's, so this point is a network of the same objective.
         if objective < self.objective:
             self.objective, self._network = objective, (blocks, 1.0)
+        hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta)
+        if final or (self.sampled_gap > self.tol and relative_gap(self.sampled_objective, float(hoped)) <= self.tol):
+            norms = certificates.tighten(X, masks, dual, norms, beta, slack=0.05 * self.tol)
+            bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta)
+            if bound > self.sampled_bound:
+                self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None
         for candidate in (dual, loss.dual(prediction)):
             self._relax(candidate)
         self.certify_seconds = time.perf_counter() - started

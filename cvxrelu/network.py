@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
+
+from cvxrelu.files import atomic_write
 
 __all__ = ["ReLUNetwork"]
 
@@ -279,16 +280,7 @@ class ReLUNetwork:
             "cvxrelu_version": _version(),
             "metadata": json.dumps(self.metadata),
         }
-        content = save({name: value for name, value in fields.items() if value is not None}, header)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        atomic_write(path, save({name: value for name, value in fields.items() if value is not None}, header))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ReLUNetwork:

@@ -292,7 +292,7 @@ class _Run:
 
     def _certify(self, check: certificates.Check, values: np.ndarray) -> None:
         """Repair and tighten, and predict from the result when the next time will pay."""
-        self.best.certify(check)
+        self.best.certify(check, final=self.iteration >= self.limits.max_iter)
         self.timings["certify"] += self.best.certify_seconds or 0.0
         ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
         self.certify_below = self.estimate * min(0.9, max(0.2, ratio))

@@ -16,6 +16,7 @@ import pytest
 
 import cvxrelu
 import cvxrelu.selection
+from cvxrelu import standardisation
 from cvxrelu.cli import build_parser, main
 from cvxrelu.network import ReLUNetwork
 
@@ -215,7 +216,7 @@ def test_not_to_tol(houses: str, here: Path) -> None:
 
 
 def test_an_interrupt_keeps_the_network(houses: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    solve = cvxrelu.solve
+    solve = standardisation.solve
 
     def interrupted(*arguments: object, **settings: object) -> object:
         def stop(record: dict) -> None:
@@ -223,7 +224,7 @@ def test_an_interrupt_keeps_the_network(houses: str, here: Path, monkeypatch: py
 
         return solve(*arguments, **settings, callback=stop)
 
-    monkeypatch.setattr(cvxrelu, "solve", interrupted)
+    monkeypatch.setattr(standardisation, "solve", interrupted)
     assert fit(houses, "--target", "price") == 130
     assert json.loads((here / "model" / "solution.json").read_text())["status"] == "interrupted"
 
@@ -251,7 +252,7 @@ def test_a_failing_solve_leaves_nothing(
     def fail(*_arguments: object, **_settings: object) -> None:
         raise error
 
-    monkeypatch.setattr(cvxrelu, "solve", fail)
+    monkeypatch.setattr(standardisation, "solve", fail)
     assert fit(houses, "--target", "price") == code
     assert words in capsys.readouterr().err
     assert [file.name for file in here.iterdir()] == ["houses.csv"]
@@ -265,7 +266,7 @@ def test_a_failing_write_leaves_the_old_model(houses: str, here: Path, monkeypat
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cvxrelu.report.atomic_write", full)
+        patch.setattr("cvxrelu.model_folder.atomic_write", full)
         assert fit(houses, "--target", "price", "--overwrite", "--seed", "9") == 2
     assert {file.name: file.read_bytes() for file in (here / "model").iterdir()} == before
     assert sorted(file.name for file in here.iterdir()) == ["houses.csv", "model"]
@@ -479,15 +480,13 @@ def test_demo(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_interrupt_ends_the_demo(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cvxrelu import estimators
-
-    solve, calls = estimators.solve, []
+    solve, calls = standardisation.solve, []
 
     def interrupted(*arguments: object, **settings: object) -> object:
         calls.append(1)
         return solve(*arguments, **settings, callback=lambda record: True)
 
-    monkeypatch.setattr(estimators, "solve", interrupted)
+    monkeypatch.setattr(standardisation, "solve", interrupted)
     assert main(["demo", "--quick", "--quiet"]) == 130
     assert len(calls) == 1
 

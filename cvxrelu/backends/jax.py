@@ -75,8 +75,7 @@ class JaxBackend(Backend):
     def spd_inverse(self, matrix: Any) -> Any:
         factor = self.xp.linalg.cholesky(matrix)
         identity = self.xp.eye(matrix.shape[0], dtype=matrix.dtype)
-        half = self._jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
-        return half.T @ half
+        return self._jax.scipy.linalg.cho_solve((factor, True), identity)
 
     def block(self, tree: Any) -> Any:
         return self._jax.block_until_ready(tree)

@@ -1,0 +1,138 @@
+"""The folder that `cvxrelu fit` writes and `predict` reads: network.safetensors, solution.json, perhaps report.html."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvxrelu.files import atomic_write
+from cvxrelu.network import ReLUNetwork
+from cvxrelu.solution import Solution
+from cvxrelu.tables import Table, UserError
+
+__all__ = ["Model", "check_folder", "describe", "new_folder", "read_model", "write_model"]
+
+_FORMAT = "cvxrelu-model"
+_NETWORK, _RECORD = "network.safetensors", "solution.json"
+_FILES = (_NETWORK, _RECORD, "report.html")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained network and what it was trained on; `feature_names` and `target` None where there was no header."""
+
+    network: ReLUNetwork
+    feature_names: list[str] | None
+    target: str | None
+    classes: list[Any] | None
+
+    def features(self, table: Table) -> np.ndarray:
+        """The columns of a table that the network takes: by name where both have names, else by position."""
+        names, d = self.feature_names, self.network.n_features
+        if names is None or table.names is None:
+            if table.n_columns != d:
+                raise UserError(
+                    f"{table.path}: {table.n_columns} columns; the model takes {d} features, without the target"
+                )
+            return table.numbers(range(d))
+        absent = [name for name in names if name not in table.names]
+        if absent:
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            raise UserError(f"{table.path}: the model's feature {absent[0]!r}{more} is not among the columns")
+        unknown = [name for name in table.names if name not in names and name != self.target]
+        if unknown:
+            raise UserError(f"{table.path}: column {unknown[0]!r} is no feature of the model; take it out")
+        return table.numbers([table.names.index(name) for name in names])
+
+
+def read_model(folder: Path) -> Model:
+    """The model in a folder that `write_model` filled."""
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        if record["format"] != _FORMAT:
+            raise KeyError("format")
+        network = ReLUNetwork.load(folder / _NETWORK)
+        return Model(network, record["feature_names"], record["target"], record["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{folder}: not a folder that `cvxrelu fit` wrote ({what})") from error
+
+
+def write_model(folder: Path, network: ReLUNetwork, record: Mapping[str, Any]) -> None:
+    """Write the network and `record` into a folder. `read_model` needs feature_names, target and classes in it."""
+    network.save(folder / _NETWORK)
+    record = {"format": _FORMAT, "format_version": 1, **record}
+    atomic_write(folder / _RECORD, json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
+
+
+def describe(solution: Solution) -> dict[str, Any]:
+    """What `solution.json` says of the solve; names as in `cvxrelu.Solution`."""
+    sampled, certificate = solution.sampled, solution.certificate
+    result = {
+        name: getattr(solution, name) for name in ("status", "message", "objective", "lower_bound", "gap", "n_iter")
+    }
+    result["certificate"] = {name: getattr(certificate, name) for name in ("kind", "rigorous", "starts")}
+    result["sampled"] = None
+    if sampled is not None:
+        result["sampled"] = {name: getattr(sampled, name) for name in ("status", "objective", "lower_bound", "gap")}
+        result["sampled"]["patterns"] = sampled.patterns.shape[1]
+    result["n_neurons"] = solution.network.n_neurons
+    result |= {name: getattr(solution, name) for name in ("timings", "backend", "dtype", "device")}
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: arrays as lists, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def check_folder(out: Path, overwrite: bool) -> None:
+    """Refuse to write over anything but, with --overwrite, a folder that holds a model and nothing else."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"--out {out}: a file is in the way; expected the name of a new folder")
+    inside = sorted(file.name for file in out.iterdir())
+    if inside and not overwrite:
+        raise UserError(f"--out {out}: the folder is not empty; choose another, or pass --overwrite to replace a model")
+    foreign = [name for name in inside if name not in _FILES]
+    if foreign:
+        raise UserError(f"--out {out}: holds {foreign[0]!r}, which is no part of a model; --overwrite would delete it")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A hidden neighbour of `out` to write into: it takes the name `out` when all went well, else it is deleted."""
+    out = Path(os.path.abspath(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder = work / "new"
+    try:
+        folder.mkdir()
+        yield folder
+        if out.exists():
+            os.replace(out, work / "old")
+        os.replace(folder, out)
+    except BaseException:
+        if (work / "old").exists() and not out.exists():
+            os.replace(work / "old", out)
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

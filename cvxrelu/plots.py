@@ -1,0 +1,309 @@
+"""The drawings of a report: matplotlib figures as SVG text that takes its colours from the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from cvxrelu.solution import Solution
+
+__all__ = ["Plot", "draw_plots", "load_matplotlib", "number", "percent"]
+
+# Each colour of a drawing is a stand-in that the SVG text replaces by a CSS variable: the plot then follows the page's
+# light or dark theme. The hues behind them (Okabe and Ito) are told apart by colour-blind readers.
+_INK, _SOFT, _BLUE, _ORANGE, _GREEN, _PURPLE = (f"#01020{digit}" for digit in range(3, 9))
+_VARIABLES = {_INK: "ink", _SOFT: "soft", _BLUE: "blue", _ORANGE: "orange", _GREEN: "green", _PURPLE: "purple"}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: it can be read out, searched and scaled
+    "svg.hashsalt": "cvxrelu",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _SOFT,
+    "axes.labelcolor": _INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _SOFT,
+    "grid.alpha": 0.25,
+    "text.color": _INK,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "path.simplify": True,
+}
+
+Plot = tuple[str, str, str, str]  # heading, svg, alternative text, caption
+
+
+def draw_plots(
+    solution: Solution,
+    truth: np.ndarray | None,
+    predictions: np.ndarray | None,
+    *,
+    classes: Sequence[object] | None,
+    rows: str,
+    prefix: str,
+) -> list[Plot]:
+    """The drawings for one solved problem, without those there is nothing to show in.
+
+    `truth` and `predictions` are (n,) values, or labels out of `classes`, on the rows that `rows` names; `prefix` makes
+    the ids of these drawings differ from all others on the page.
+    """
+    plots: list[Plot] = []
+    if len(solution.history):
+        plots += [_plot_gaps(solution, f"{prefix}a"), _plot_residuals(solution, f"{prefix}b")]
+    if solution.sampled is not None:
+        plots.append(_plot_patterns(solution, f"{prefix}c"))
+    if truth is not None and predictions is not None:
+        truth, predictions, prefix = np.ravel(truth), np.ravel(predictions), f"{prefix}d"
+        if classes is None:
+            plots.append(_plot_values(truth.astype(float), predictions.astype(float), rows, prefix))
+        else:
+            plots.append(_plot_confusion(truth, predictions, [str(label) for label in classes], rows, prefix))
+    return plots
+
+
+def _svg(draw: Callable[[Any], None], prefix: str, height: float = 3.6) -> str:
+    """The SVG element that `draw(figure)` makes, with its own ids and the page's colours."""
+    tools = load_matplotlib()
+    with tools.rc_context(_STYLE):
+        figure = tools.Figure(figsize=(5.2, height), layout="constrained")
+        figure.patch.set_alpha(0.0)
+        draw(figure)
+        for axes in figure.axes:
+            axes.patch.set_alpha(0.0)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' (?:xmlns(?::\w+)?|width|height)="[^"]*"', "", text.split(">", 1)[0]) + ">" + text.split(">", 1)[1]
+    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)  # ids are shared by all drawings of the page
+    return re.sub("|".join(_VARIABLES), lambda match: f"var(--{_VARIABLES[match[0]]})", text)
+
+
+def _column(solution: Solution, name: str) -> np.ndarray:
+    """A column of the history, NaN where it was not recorded, and without values a log axis cannot show."""
+    history = solution.history
+    values = np.asarray(history[name], float) if name in history.columns else np.full(len(history), np.nan)
+    return np.where(values > 0, values, np.nan)
+
+
+def _decades(axes: Any, *columns: np.ndarray) -> None:
+    """A log axis from one power of ten to another, so that it always carries at least two labels."""
+    values = np.concatenate([np.ravel(column) for column in columns])
+    values = values[np.isfinite(values)]
+    low, high = (np.log10(values.min()), np.log10(values.max())) if values.size else (-1.0, 0.0)
+    bottom = np.floor(low - 0.02)  # a value on the edge would be drawn over the axis
+    top = max(np.ceil(high), bottom + 1)
+    axes.set_yscale("log")
+    axes.set_ylim(10.0**bottom, 10.0**top)
+    step = int(np.ceil((top - bottom) / 6))
+    axes.set_yticks(10.0 ** np.arange(bottom, top + 1, step))
+    axes.yaxis.set_major_formatter(load_matplotlib().ticker.FuncFormatter(_power_of_ten))
+    axes.yaxis.set_minor_formatter(load_matplotlib().ticker.NullFormatter())
+
+
+def _power_of_ten(value: float, _position: int | None = None) -> str:
+    exponent = round(np.log10(value))
+    return (
+        f"{value:g}"
+        if 0 <= exponent <= 2
+        else "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    )
+
+
+def _line(axes: Any, x: np.ndarray, y: np.ndarray, label: str, colour: str, dash: str) -> None:
+    shown = np.isfinite(y)
+    marker = "o" if shown.sum() <= 25 else None  # few points, possibly one: a line alone would not show them
+    axes.plot(x[shown], y[shown], dash, color=colour, label=label, marker=marker, markersize=3.5)
+
+
+def _legend_above(axes: Any, columns: int) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, handlelength=2.2)
+
+
+def _from_to(values: np.ndarray) -> str:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return "was not measured"
+    if values.size == 1:
+        return f"was {percent(values[0])}"
+    return f"went from {percent(values[0])} to {percent(values[-1])}"
+
+
+def _plot_gaps(solution: Solution, prefix: str) -> Plot:
+    seconds = np.asarray(solution.history["time"], float)
+    sampled, network = _column(solution, "sampled_gap"), _column(solution, "gap")
+    tol = solution.settings.get("tol")
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        _decades(axes, sampled, network, np.array([tol or np.nan], float))
+        _line(axes, seconds, sampled, "(S) sampled program", _BLUE, "-")
+        _line(axes, seconds, network, "(N) network program", _ORANGE, "--")
+        if tol:
+            axes.axhline(tol, color=_SOFT, linewidth=1.3, linestyle=":", label="tol")
+        axes.set(xlabel="seconds", ylabel="relative gap", xlim=(0, None))
+        _legend_above(axes, 3)
+
+    nature = "a rigorous bound" if solution.certificate.rigorous else "an estimate"
+    caption = f"The gap of (S) {_from_to(sampled)}; that of (N), measured with {nature}, {_from_to(network)}."
+    alt = "Line plot of the relative gaps of the sampled program (S) and the network program (N) against seconds."
+    return "Gap against time", _svg(draw, prefix), f"{alt} {caption}", caption
+
+
+def _plot_residuals(solution: Solution, prefix: str) -> Plot:
+    iterations = np.asarray(solution.history["iteration"], float)
+    lines = (
+        ("primal_copy", "primal, copy", _BLUE, "-"),
+        ("dual_copy", "dual, copy", _BLUE, "--"),
+        ("primal_cone", "primal, cone", _ORANGE, "-"),
+        ("dual_cone", "dual, cone", _ORANGE, "--"),
+    )
+    residuals = [_column(solution, name) for name, *_ in lines]
+    penalties = [_column(solution, name) for name in ("rho_copy", "rho_cone")]
+
+    def draw(figure: Any) -> None:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        _decades(above, *residuals)
+        for (_, label, colour, dash), values in zip(lines, residuals, strict=True):
+            _line(above, iterations, values, label, colour, dash)
+        above.set(ylabel="relative residual")
+        _legend_above(above, 2)
+        _decades(below, *penalties)
+        _line(below, iterations, penalties[0], "copy", _GREEN, "-")
+        _line(below, iterations, penalties[1], "cone", _PURPLE, "--")
+        below.set(xlabel="iteration", ylabel="penalty rho")
+        below.legend(loc="best", ncols=2)
+
+    ends = [values[np.isfinite(values)][-1:] for values in residuals]
+    last = np.concatenate(ends) if ends else np.array([])
+    caption = "The residuals of (S), scaled by the size of the iterate, and the two penalties that balance them"
+    caption += f"; the largest residual ends at {last.max():.1e}." if last.size else "."
+    alt = "Two line plots against the iteration, on log axes: four relative residuals above, two penalties below."
+    return "Residuals and penalties of (S)", _svg(draw, prefix, 4.2), f"{alt} {caption}", caption
+
+
+def _plot_patterns(solution: Solution, prefix: str) -> Plot:
+    sampled = solution.sampled
+    assert sampled is not None
+    blocks = sampled.blocks if sampled.blocks.ndim == 4 else sampled.blocks[..., None]
+    norms = np.linalg.norm(blocks, axis=1).sum(axis=(0, 2))
+    order = np.argsort(-norms)
+    used = int(np.count_nonzero(norms > 1e-3 * max(norms.max(initial=0.0), np.finfo(float).tiny)))
+    shown = order[: max(used, 1)]
+    active = 100 * sampled.patterns.mean(axis=0)
+
+    def draw(figure: Any) -> None:
+        above, below = figure.subplots(2, 1, sharex=True)
+        place = np.arange(1, shown.size + 1)
+        above.bar(place, norms[shown], color=_BLUE, width=0.85)
+        above.set(ylabel="norm of blocks", ylim=(0, None))
+        below.bar(place, active[shown], color=_ORANGE, width=0.85)
+        below.axhline(50, color=_SOFT, linewidth=1.3, linestyle=":")
+        below.set(xlabel="pattern, largest first", ylabel="% rows active", ylim=(0, 100), yticks=(0, 50, 100))
+        below.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(integer=True))
+        for axes in (above, below):
+            axes.grid(visible=False, axis="x")
+
+    half = int(np.searchsorted(np.cumsum(norms[order]), norms.sum() / 2)) + 1 if used else 0
+    caption = f"Of {norms.size} sampled patterns of (S), {used} carry more than 0.1\u00a0% of the largest weight"
+    if used:
+        low, high = active[shown].min(), active[shown].max()
+        caption += f", {half} of them half of it; each is active on {low:.0f} to {high:.0f} % of the rows."
+    else:
+        caption += ": the solution is zero."
+    alt = "Two bar charts of the patterns that carry weight: sum of their block norms, and share of rows they are on."
+    return "Chosen patterns of (S)", _svg(draw, prefix), f"{alt} {caption}", caption
+
+
+def _plot_values(truth: np.ndarray, guess: np.ndarray, rows: str, prefix: str) -> Plot:
+    ends = [min(truth.min(), guess.min()), max(truth.max(), guess.max())]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.plot(ends, ends, color=_SOFT, linewidth=1.3, linestyle=":", label="prediction = truth")
+        axes.scatter(truth, guess, s=14, color=_BLUE, alpha=0.55, linewidths=0)
+        axes.set(xlabel="true value", ylabel="prediction of the network")
+        _legend_above(axes, 1)
+
+    error = float(np.sqrt(np.mean((truth - guess) ** 2)))
+    spread = float(np.std(truth))
+    caption = f"Each dot is one of {truth.size} {rows}; the root mean square error is {error:.3g}"
+    caption += f", against {spread:.3g} for always guessing their mean."
+    alt = "Scatter plot of predicted against true values with the identity line."
+    return "Predictions", _svg(draw, prefix, 4.2), f"{alt} {caption}", caption
+
+
+def _plot_confusion(truth: np.ndarray, guess: np.ndarray, names: list[str], rows: str, prefix: str) -> Plot:
+    place = {name: position for position, name in enumerate(names)}
+    pairs = [(place[str(t)], place[str(p)]) for t, p in zip(truth, guess, strict=True)]
+    counts = np.zeros((len(names), len(names)), int)
+    np.add.at(counts, tuple(np.array(pairs, int).reshape(-1, 2).T), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def draw(figure: Any) -> None:
+        from matplotlib.patches import Rectangle
+
+        axes = figure.subplots()
+        for (row, column), share in np.ndenumerate(shares):
+            if counts[row, column]:
+                # The square root makes a single error visible; blue is right, orange is wrong.
+                colour = _BLUE if row == column else _ORANGE
+                shade = 0.12 + 0.5 * np.sqrt(share)
+                axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=colour, alpha=shade))
+                if len(names) <= 20:
+                    axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=9)
+        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+        axes.set(xlabel="predicted class", ylabel="true class")
+        step = max(1, len(names) // 20)
+        turn = 45 if max(map(len, names), default=0) > 4 else 0
+        axes.set_xticks(range(0, len(names), step), names[::step], rotation=turn)
+        axes.set_yticks(range(0, len(names), step), names[::step])
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+
+    right, total = int(np.trace(counts)), int(counts.sum())
+    caption = f"Of {total} {rows}, {right} are classified correctly (blue, {percent(right / max(total, 1))})"
+    off = counts - np.diag(np.diag(counts))
+    if off.max(initial=0) == 1:
+        caption += "; no class is taken for the same other class twice"
+    elif off.any():
+        row, column = np.unravel_index(np.argmax(off), off.shape)
+        caption += f"; the most frequent error takes {names[row]} for {names[column]} ({off[row, column]} times)"
+    alt = "Confusion matrix: true classes down, predicted classes across, number of rows in each cell."
+    return "Predictions", _svg(draw, prefix, 4.6), f"{alt} {caption}.", f"{caption}."
+
+
+def load_matplotlib() -> SimpleNamespace:
+    """The parts of matplotlib in use, or an ImportError that names the extra to install."""
+    try:
+        import matplotlib
+        from matplotlib import figure, ticker
+    except ImportError as error:
+        raise ImportError(
+            f"a report needs matplotlib ({error}); install it with: pip install 'cvxrelu[report]'"
+        ) from error
+    return SimpleNamespace(rc_context=matplotlib.rc_context, Figure=figure.Figure, ticker=ticker)
+
+
+def number(value: object, digits: int = 6) -> str:
+    """A value as pages and captions show it: floats to some digits, n/a where not finite."""
+    if isinstance(value, float | np.floating):
+        return f"{value:.{digits}g}" if np.isfinite(value) else "n/a"
+    return str(value)
+
+
+def percent(gap: float) -> str:
+    """A share in percent, to two or three digits."""
+    return number(100 * gap, 2 if gap < 1 else 3) + "\u00a0%"

@@ -1,0 +1,80 @@
+"""A solve on standardised columns, folded back into a network that takes raw features and predicts raw targets.
+
+What the estimators and the command line share: `cvxrelu.solve` itself never rescales anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cvxrelu.beta_max import beta_max
+from cvxrelu.network import ReLUNetwork
+from cvxrelu.patterns import sample_patterns
+from cvxrelu.solution import Solution
+from cvxrelu.solve import solve
+
+__all__ = ["Standardised", "moments", "solve_standardised"]
+
+
+class Standardised(NamedTuple):
+    """`solution` and `beta` are in standardised units, `network` is for raw ones, `moments` lie between the two."""
+
+    solution: Solution
+    network: ReLUNetwork
+    beta: float
+    moments: dict[str, Any]
+
+
+def solve_standardised(
+    X: np.ndarray,
+    targets: np.ndarray,
+    *,
+    beta: float,
+    relative: bool,
+    patterns: Any,
+    seed: int,
+    intercept: bool = True,
+    sample_weight: np.ndarray | None = None,
+    **options: Any,
+) -> Standardised:
+    """Solve on columns of X (n, d) and targets (n,) or (n, c) of mean zero and deviation one.
+
+    Parameters
+    ----------
+    beta : weight decay; with `relative` a share of `beta_max` of the sampled patterns.
+    patterns : number of activation patterns to sample.
+    intercept : append a constant column for the neurons. Without it features are scaled, not centred.
+    sample_weight : (n,), positive: weighs the moments too.
+    seed, options : as in `cvxrelu.solve`.
+    """
+    center, scale = moments(X, sample_weight)
+    if not intercept:
+        center = np.zeros_like(center)
+    target_center, target_scale = moments(targets, sample_weight)
+    features, standardised = (X - center) / scale, (targets - target_center) / target_scale
+    data = np.concatenate([features, np.ones((len(X), 1))], axis=1) if intercept else features
+    problem: dict[str, Any] = {
+        "sample_weight": sample_weight,
+        "intercept": intercept,
+        "patterns": sample_patterns(data, patterns, seed),
+        "seed": seed,
+    }
+    if relative:
+        # beta_max is zero when the targets are constant; any beta then gives the zero network.
+        beta = beta * (beta_max(features, standardised, **problem) or 1.0)
+    solution = solve(features, standardised, beta=beta, **problem, **options)
+    network = solution.network.unstandardise(center, scale, target_center, target_scale)
+    values = {"mean": center, "scale": scale, "target_mean": target_center, "target_scale": target_scale}
+    return Standardised(solution, network, float(beta), values)
+
+
+def moments(values: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, Any]:
+    """Weighted mean and standard deviation of every column, 1 where a column is constant."""
+    values = values.astype(np.float64)
+    mean = np.average(values, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
+    # A column is constant when its deviation is what rounding makes of its mean.
+    flat = deviation <= 1e-12 * np.abs(mean) + np.finfo(np.float64).tiny
+    return mean, np.where(flat, 1.0, deviation)

@@ -1,0 +1,155 @@
+"""What `cvxrelu fit` does between a table and a model folder: task, split, solve, scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cvxrelu.network import ReLUNetwork
+from cvxrelu.solution import Solution
+from cvxrelu.standardisation import solve_standardised
+from cvxrelu.tables import Data, UserError, is_number
+
+__all__ = ["Task", "Trained", "decide_task", "labels", "train"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A target read for its kind, and its rows split.
+
+    Attributes
+    ----------
+    kind : "regression" or "classification".
+    target : (n,) values, or positions among the classes.
+    classes : the labels, for a classification; empty for a regression.
+    train_rows, test_rows : row numbers; together all rows.
+    """
+
+    data: Data
+    kind: str
+    target: np.ndarray
+    classes: list[Any]
+    train_rows: np.ndarray
+    test_rows: np.ndarray
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the network file and solution.json both say of the data."""
+        return {
+            "task": self.kind,
+            "feature_names": self.data.feature_names,
+            "n_features": self.data.X.shape[1],
+            "target": self.data.target_name,
+            "classes": self.classes or None,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A solved task: `network` takes raw features; `truth` and `guess` are on the scored `rows`, named by `where`.
+
+    `baseline` holds the same scores for a guess that ignores the features, `baseline_name` says which.
+    """
+
+    solution: Solution
+    network: ReLUNetwork
+    standardisation: dict[str, Any]
+    where: str
+    truth: np.ndarray
+    guess: np.ndarray
+    scores: dict[str, float]
+    baseline: dict[str, float]
+    baseline_name: str
+
+
+def decide_task(data: Data, kind: str, test_size: float, seed: int) -> Task:
+    """Read the target as `kind` says ("auto": see `cvxrelu fit --help`) and hold out a share `test_size` of rows."""
+    kind, target, classes = _read_target(data, kind)
+    train_rows, test_rows = _split(target, test_size, bool(classes), seed)
+    if len(train_rows) < 2 or (test_size and not len(test_rows)):
+        raise UserError(f"{data.target.path}: {len(target)} rows cannot be split with --test-size {test_size}")
+    return Task(data, kind, target, classes, train_rows, test_rows)
+
+
+def train(task: Task, *, beta: float, relative: bool, patterns: int, seed: int, **options: Any) -> Trained:
+    """Solve on the training rows and score on the test rows, or on the training rows where none were held out.
+
+    Parameters are those of `solve_standardised`; `options` are further ones of `cvxrelu.solve`.
+    """
+    rows, target, classes = task.train_rows, task.target, task.classes
+    goal = target[rows]
+    if classes:  # an indicator per class; of two classes, that of the second is enough
+        goal = (goal[:, None] == np.arange(len(classes))).astype(np.float64)
+        goal = goal[:, 1] if len(classes) == 2 else goal
+    if np.all(goal == goal[0]):
+        raise UserError(
+            f"{task.data.target.path}: the target is constant on the training rows; there is nothing to fit"
+        )
+    try:
+        solved = solve_standardised(
+            task.data.X[rows], goal, beta=beta, relative=relative, patterns=patterns, seed=seed, **options
+        )
+    except ValueError as error:  # about an option: the data were checked before
+        raise UserError(str(error)) from error
+    network = dataclasses.replace(solved.network, metadata={**solved.network.metadata, **task.facts})
+
+    scored, where = (task.test_rows, "test rows") if len(task.test_rows) else (rows, "training rows")
+    truth, guess = target[scored], network.predict(task.data.X[scored])
+    if classes:
+        truth, guess = np.array(classes)[truth], np.array(labels(classes, guess))
+        constant, name = classes[np.bincount(target[rows]).argmax()], "most frequent class"
+    else:
+        constant, name = target[rows].mean(), "training mean"
+    scores, baseline = (_scores(truth, values, bool(classes)) for values in (guess, np.full(len(truth), constant)))
+    return Trained(solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name)
+
+
+def labels(classes: Sequence[object], output: np.ndarray) -> list[object]:
+    """The class of each row: a single output estimates the share of the second, several outputs that of each."""
+    codes = (output > 0.5).astype(int) if output.ndim == 1 else output.argmax(axis=1)
+    return [classes[code] for code in codes]
+
+
+def _read_target(data: Data, kind: str) -> tuple[str, np.ndarray, list[Any]]:
+    """The kind, the target (values, or positions among the classes), and the classes (none for a regression)."""
+    cells = data.target.text(data.target_index)
+    numeric = [is_number(cell) for cell in cells]
+    if kind == "auto":
+        # Text alone is a class. Text among numbers is more likely a slip, which reading the numbers then names.
+        kind = "regression" if any(numeric) else "classification"
+        if all(numeric):
+            values = np.array(cells, float)
+            distinct = np.unique(values)
+            if np.array_equal(values, np.round(values)) and distinct.size <= min(20, len(cells) / 5):
+                kind = "classification"
+    if kind == "regression":
+        return kind, data.target.numbers([data.target_index])[:, 0], []
+    if all(numeric):
+        distinct, codes = np.unique(data.target.numbers([data.target_index])[:, 0], return_inverse=True)
+        classes: list[Any] = [int(value) if value == round(value) else float(value) for value in distinct]
+    else:
+        labels, codes = np.unique(np.array(cells), return_inverse=True)
+        classes = [str(label) for label in labels]
+    if len(classes) < 2:
+        raise UserError(f"{data.target.path}: the target has a single class, {classes[0]}")
+    return kind, codes.ravel(), classes
+
+
+def _split(codes: np.ndarray, share: float, stratify: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for training and testing; with `stratify`, the same share of each class is held out."""
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(codes == code) for code in np.unique(codes)] if stratify else [np.arange(len(codes))]
+    # Rounded down, so that no class is left without training rows.
+    test = np.concatenate([rng.permutation(rows)[: int(share * len(rows))] for rows in groups])
+    train = np.setdiff1d(np.arange(len(codes)), test)
+    return train, np.sort(test).astype(int)
+
+
+def _scores(truth: np.ndarray, guess: np.ndarray, classes: bool) -> dict[str, float]:
+    if classes:
+        return {"accuracy": float(np.mean(truth == guess))}
+    residual, spread = float(np.sum((truth - guess) ** 2)), float(np.sum((truth - truth.mean()) ** 2))
+    return {"R2": 1 - residual / spread if spread else float("nan"), "RMSE": float(np.sqrt(residual / len(truth)))}
