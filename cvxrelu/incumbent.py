@@ -77,7 +77,7 @@ class Incumbent:
         objective, blocks = certificates.repair(X, masks, loss, beta, W, slack, negligible=0.05 * self.tol)
         if objective < self.sampled_objective:
             self.sampled_objective, self.sampled_blocks = objective, blocks
-        # On its cones the sampled program's prediction is the network's, so this point is a network of the same objective.
+        # On its cones the sampled program's prediction is the network's: this point is a network of the same objective.
         if objective < self.objective:
             self.objective, self._network = objective, (blocks, 1.0)
         hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta)

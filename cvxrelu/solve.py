@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,15 +17,15 @@ from cvxrelu import admm, certificates
 from cvxrelu.backends import Backend
 from cvxrelu.incumbent import Incumbent, public_order
 from cvxrelu.linear_systems import build_system
+from cvxrelu.options import Limits, refuse_unfinished
 from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
-from cvxrelu.problem import Problem, as_positive, build_problem
+from cvxrelu.problem import Problem, build_problem
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
 
 __all__ = ["solve"]
 
 LANDMARKS = 128  # columns behind the Nystrom preconditioner of the CG step
-DEFAULT_MAX_ITER = 20_000
 CHUNK_FLOPS = 5e10  # a chunk is at most 25 iterations and about this much work: a second or less on two cores
 
 
@@ -125,12 +125,12 @@ def solve(
     >>> sol.status.value, sol.lower_bound <= sol.objective, sol.certificate.rigorous
     ('optimal', True, True)
     """
-    _refuse_unfinished(
+    refuse_unfinished(
         refine=refine, loss=loss, pairs=pairs, margin=margin, skip=skip, skip_l2=skip_l2, equality=equality,
         devices=devices, memory_limit=memory_limit, certificate=certificate, warm_start=warm_start,
         checkpoint=checkpoint,
     )  # fmt: skip
-    limits = _Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
+    limits = Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
     problem = build_problem(
@@ -142,35 +142,11 @@ def solve(
         return _Run(problem, chosen, limits, seed, verbose, callback).run()
 
 
-class _Limits(NamedTuple):
-    rho: float | None
-    tol: float
-    max_iter: int
-    time_limit: float
-    linear_solver: str
-
-    @classmethod
-    def read(cls, *, rho: Any, tol: Any, max_iter: Any, time_limit: Any, linear_solver: Any) -> _Limits:
-        if max_iter is not None and (
-            isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1
-        ):
-            raise ValueError(f"max_iter must be None or a positive integer, got {max_iter!r}")
-        if linear_solver not in ("auto", "direct", "cg"):
-            raise ValueError(f"linear_solver must be 'auto', 'direct' or 'cg', got {linear_solver!r}")
-        return cls(
-            None if rho is None else as_positive("rho", rho),
-            as_positive("tol", tol),
-            DEFAULT_MAX_ITER if max_iter is None else int(max_iter),
-            np.inf if time_limit is None else as_positive("time_limit", time_limit),
-            linear_solver,
-        )
-
-
 class _Run:
     """One solve: the device state of ADMM on one side, the best network and bounds so far on the other."""
 
     def __init__(
-        self, problem: Problem, backend: Backend, limits: _Limits, seed: int, verbose: bool, callback: Callable | None
+        self, problem: Problem, backend: Backend, limits: Limits, seed: int, verbose: bool, callback: Callable | None
     ) -> None:
         self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
         self.verbose, self.callback = verbose, callback
@@ -391,19 +367,3 @@ class _Run:
             network, best.objective, certificate, sampled, status, message, self.iteration, self.history,
             dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, settings,
         )  # fmt: skip
-
-
-def _refuse_unfinished(**given: Any) -> None:
-    """One clear line for every keyword whose feature is not there yet."""
-    done = {
-        "refine": False, "loss": "squared", "pairs": None, "margin": 0.0, "skip": False, "skip_l2": 0.0,
-        "equality": None, "devices": None, "memory_limit": None, "certificate": "relaxed", "warm_start": None,
-        "checkpoint": None,
-    }  # fmt: skip
-    known = {"loss": ("squared", "logistic", "multinomial"), "certificate": ("priced", "relaxed", "exact")}
-    for name, value in given.items():
-        if name in known and value not in known[name]:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known[name]))}, got {value!r}")
-        default = done[name]
-        if value is not default and not (isinstance(value, type(default)) and bool(value == default)):
-            raise NotImplementedError(f"{name}={value!r} is not implemented yet; only {name}={default!r} is")

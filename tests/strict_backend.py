@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import array_api_strict
 import numpy as np
 import scipy.sparse.linalg

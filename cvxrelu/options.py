@@ -1,0 +1,55 @@
+"""The options of `solve` that are not data: limits, checked once, and keywords whose feature is not there yet."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cvxrelu.problem import as_positive
+
+__all__ = ["Limits", "refuse_unfinished"]
+
+DEFAULT_MAX_ITER = 20_000
+
+
+class Limits(NamedTuple):
+    """When to stop, where to start the penalties, and how to solve the u-step."""
+
+    rho: float | None
+    tol: float
+    max_iter: int
+    time_limit: float
+    linear_solver: str
+
+    @classmethod
+    def read(cls, *, rho: Any, tol: Any, max_iter: Any, time_limit: Any, linear_solver: Any) -> Limits:
+        if max_iter is not None and (
+            isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1
+        ):
+            raise ValueError(f"max_iter must be None or a positive integer, got {max_iter!r}")
+        if linear_solver not in ("auto", "direct", "cg"):
+            raise ValueError(f"linear_solver must be 'auto', 'direct' or 'cg', got {linear_solver!r}")
+        return cls(
+            None if rho is None else as_positive("rho", rho),
+            as_positive("tol", tol),
+            DEFAULT_MAX_ITER if max_iter is None else int(max_iter),
+            np.inf if time_limit is None else as_positive("time_limit", time_limit),
+            linear_solver,
+        )
+
+
+def refuse_unfinished(**given: Any) -> None:
+    """One clear line for every keyword whose feature is not there yet."""
+    done = {
+        "refine": False, "loss": "squared", "pairs": None, "margin": 0.0, "skip": False, "skip_l2": 0.0,
+        "equality": None, "devices": None, "memory_limit": None, "certificate": "relaxed", "warm_start": None,
+        "checkpoint": None,
+    }  # fmt: skip
+    known = {"loss": ("squared", "logistic", "multinomial"), "certificate": ("priced", "relaxed", "exact")}
+    for name, value in given.items():
+        if name in known and value not in known[name]:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known[name]))}, got {value!r}")
+        default = done[name]
+        if value is not default and not (isinstance(value, type(default)) and bool(value == default)):
+            raise NotImplementedError(f"{name}={value!r} is not implemented yet; only {name}={default!r} is")
