@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.cones import project_onto_cones
+from cvxrelu.options import short
 from cvxrelu.problem import build_problem
 
 __all__ = ["beta_max"]
@@ -61,7 +62,7 @@ def beta_max(
         )
     if loss != "squared" or pairs is not None:
         raise NotImplementedError(
-            f"beta_max with loss={loss!r}, pairs={pairs!r} is not implemented yet; only loss='squared' is"
+            f"beta_max with loss={short(loss)}, pairs={short(pairs)} is not implemented yet; only loss='squared' is"
         )
     problem = build_problem(
         X, y, beta=1.0, sample_weight=sample_weight, intercept=intercept, patterns=patterns, check_patterns=False,

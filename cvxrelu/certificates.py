@@ -42,7 +42,6 @@ __all__ = [
     "Check",
     "Exact",
     "check",
-    "network_prediction",
     "relaxed_bound",
     "repair",
     "sampled_bound",
@@ -72,14 +71,6 @@ class Check(NamedTuple):
     dual: Float[Array, "n c"]
     norms: Float[Array, "2 c P"]  # |(+-) X^T (M t) + X^T (E mu)| with rounding allowance
     slack: Float[Array, "2 c P"]  # smallest entry of E * X w, per block
-
-
-def network_prediction(X: Float[Array, "n d"], W: Float[Array, "d 2 c P"]) -> Float[Array, "n c"]:
-    """`sum_i (X v_i)_+ - (X z_i)_+` for every output: the network whose neurons are the blocks."""
-    xp = array_namespace(X)
-    zero = xp.zeros((), dtype=X.dtype)
-    hidden = xp.maximum(xp.tensordot(X, W, axes=1), zero)
-    return xp.sum(hidden[:, 0, ...] - hidden[:, 1, ...], axis=-1)
 
 
 def check(

@@ -8,7 +8,7 @@ import numpy as np
 
 from cvxrelu.problem import as_positive
 
-__all__ = ["Limits", "refuse_unfinished"]
+__all__ = ["Limits", "refuse_unfinished", "short"]
 
 DEFAULT_MAX_ITER = 20_000
 
@@ -28,8 +28,8 @@ class Limits(NamedTuple):
             isinstance(max_iter, bool) or not isinstance(max_iter, (int, np.integer)) or max_iter < 1
         ):
             raise ValueError(f"max_iter must be None or a positive integer, got {max_iter!r}")
-        if linear_solver not in ("auto", "direct", "cg"):
-            raise ValueError(f"linear_solver must be 'auto', 'direct' or 'cg', got {linear_solver!r}")
+        if not (isinstance(linear_solver, str) and linear_solver in ("auto", "direct", "cg")):
+            raise ValueError(f"linear_solver must be 'auto', 'direct' or 'cg', got {short(linear_solver)}")
         return cls(
             None if rho is None else as_positive("rho", rho),
             as_positive("tol", tol),
@@ -48,8 +48,15 @@ def refuse_unfinished(**given: Any) -> None:
     }  # fmt: skip
     known = {"loss": ("squared", "logistic", "multinomial"), "certificate": ("priced", "relaxed", "exact")}
     for name, value in given.items():
-        if name in known and value not in known[name]:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known[name]))}, got {value!r}")
+        if name in known and not (isinstance(value, str) and value in known[name]):
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known[name]))}, got {short(value)}")
         default = done[name]
-        if value is not default and not (isinstance(value, type(default)) and bool(value == default)):
-            raise NotImplementedError(f"{name}={value!r} is not implemented yet; only {name}={default!r} is")
+        plain = isinstance(value, (bool, int, float, str, np.generic))
+        if value is not default and not (plain and default is not None and value == default):
+            raise NotImplementedError(f"{name}={short(value)} is not implemented yet; only {name}={default!r} is")
+
+
+def short(value: Any) -> str:
+    """A value as one line of a message: its repr, or its type where that is long."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"

@@ -15,6 +15,12 @@ from cvxrelu.patterns import Patterns, as_patterns
 __all__ = ["Problem", "as_finite_array", "as_fraction", "as_positive", "build_problem", "to_host"]
 
 
+# Beyond these, squares overflow or underflow, and a norm that underflows would make a bound false. A sentence now beats
+# that later: the largest entry of X and y must lie within 10^-k and 10^k, for float64 and float32.
+SCALES = {"float64": 50, "float32": 8}
+SMALLEST_BETA = 1e-100
+
+
 @dataclass(frozen=True)
 class Problem:
     """Validated input. X (n, D) float64 with the constant column if asked for; y as (n, c) inside `loss`."""
@@ -74,10 +80,12 @@ def build_problem(
             )
         weight = given[:, None].astype(np.float64)
     working = _working_dtype(dtype, host_X.dtype)
-    seed = _as_seed(seed)
-    _as_bool("intercept", intercept)
-    _as_bool("check_patterns", check_patterns)
+    seed = as_seed(seed)
+    intercept = as_bool("intercept", intercept)
+    check_patterns = as_bool("check_patterns", check_patterns)
     beta = as_positive("beta", beta)
+    if beta < SMALLEST_BETA:
+        raise ValueError(f"beta must be at least {SMALLEST_BETA:.0e}, got {beta!r}: rescale y")
 
     data = host_X.astype(np.float64)
     if intercept:
@@ -88,14 +96,19 @@ def build_problem(
     ):  # every sampled pattern was empty, as one row allows: keep one, whose blocks do nothing
         chosen = Patterns(np.zeros((n, 1), dtype=bool), None)
     targets = host_y.astype(np.float64).reshape(n, -1)
-    # Values this far out overflow when squared; a sentence now beats NaN later.
-    for name, array in (("X", data), ("y", targets)):
-        largest = float(np.abs(array).max())
-        if largest > 1e100 or (working == np.float32 and largest > 1e15):
-            raise ValueError(
-                f"{name} has entries as large as {largest:.1e}: rescale it (standardised columns work best)"
-            )
+    for name, array in (("X", data), ("y", targets), ("sample_weight", weight)):
+        _check_scale(name, array, working)
     return Problem(data, Squared(targets, weight), beta, chosen, n_requested, intercept, host_y.ndim == 1, working)
+
+
+def _check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
+    """Refuse data whose squares would not fit the precision; all zeros are fine."""
+    largest, exponent = float(np.abs(array).max()), SCALES[working.name]
+    if largest > 0 and not 10.0**-exponent <= largest <= 10.0**exponent:
+        raise ValueError(
+            f"{name} has largest entry {largest:.1e}, outside 1e-{exponent} to 1e{exponent} for {working.name}: "
+            "rescale it (standardised columns work best)"
+        )
 
 
 def to_host(array: Any) -> np.ndarray:
@@ -111,6 +124,8 @@ def as_finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
     """A real, finite host array of the wanted number of axes; booleans and integers pass."""
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray())")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill or drop the masked entries")
     try:
         array = to_host(value)
     except (TypeError, ValueError) as error:
@@ -147,17 +162,22 @@ def _as_real(name: str, value: Any, wanted: str, accept: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be {wanted}, got an integer too large for a float") from None
     if not math.isfinite(number) or not accept(number):
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return number
 
 
-def _as_bool(name: str, value: Any) -> None:
+def as_bool(name: str, value: Any) -> bool:
+    """True or False, of Python or NumPy."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
-def _as_seed(seed: Any) -> int:
+def as_seed(seed: Any) -> int:
+    """A nonnegative integer, of Python or NumPy."""
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed must be a nonnegative integer, got {seed!r}")
     return int(seed)
@@ -171,6 +191,6 @@ def _working_dtype(dtype: Any, of_X: np.dtype) -> np.dtype:
         wanted = np.dtype(getattr(dtype, "__name__", dtype))
     except TypeError:
         wanted = None
-    if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if wanted is None or wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be None, 'float32' or 'float64', got {dtype!r}")
     return wanted

@@ -32,7 +32,7 @@ class BackendReport:
     known_answer: str = "not run"
 
 
-def select_backend(name: str, inputs: tuple[Any, ...], flops: float) -> Backend:
+def select_backend(name: Any, inputs: tuple[Any, ...], flops: float) -> Backend:
     """The backend for a solve.
 
     `"auto"` follows the array library of the inputs (JAX or CuPy arrays); for others it takes JAX if JAX has an

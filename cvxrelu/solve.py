@@ -139,7 +139,7 @@ def solve(
     )  # fmt: skip
     chosen = select_backend(backend, (X, y), problem.flops)
     with chosen.scope():
-        return _Run(problem, chosen, limits, seed, verbose, callback).run()
+        return _Run(problem, chosen, limits, int(seed), verbose, callback).run()
 
 
 class _Run:

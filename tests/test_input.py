@@ -185,8 +185,8 @@ def test_gates_match_the_intercept(capfd):
 
 
 def test_float32_range(capfd):
-    assert refused(ValueError, capfd, X=1e20 * X, dtype="float32").startswith("X has entries as large as")
-    assert refused(ValueError, capfd, y=1e20 * Y, dtype="float32").startswith("y has entries as large as")
+    assert refused(ValueError, capfd, X=1e20 * X, dtype="float32").startswith("X has largest entry")
+    assert refused(ValueError, capfd, y=1e20 * Y, dtype="float32").startswith("y has largest entry")
 
 
 @pytest.mark.parametrize(
