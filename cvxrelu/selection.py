@@ -15,9 +15,9 @@ from cvxrelu.backends import BACKENDS, Backend, BackendError
 
 __all__ = ["BackendReport", "check_backend", "get_backend", "select_backend"]
 
-# Flops of one ADMM iteration (12 n d P c) below which eager NumPy beats JAX on CPU once JAX's compilation is paid for:
-# measured by `python -m bench.speed --only backends`, see docs/backends.md.
-JAX_CPU_FLOPS = 2e7
+# Flops of one ADMM iteration (12 n d P c) from which on JAX beats NumPy on CPU although it compiles for some 3 s first.
+# Measured by `python -m bench.speed --only backends`, see docs/backends.md.
+JAX_CPU_FLOPS = 1e9
 
 
 @dataclass(frozen=True)

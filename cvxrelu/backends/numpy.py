@@ -34,12 +34,13 @@ class NumpyBackend(Backend):
         potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (matrix,))
         # LAPACK wants Fortran order; the transpose of a symmetric C-ordered matrix is the matrix itself, without a
         # copy.
-        factor, info = potrf(matrix.T, lower=False)
+        factor, info = potrf(matrix.T, lower=False, clean=True)
         if info != 0:
             raise np.linalg.LinAlgError("the u-step's matrix is not positive definite")
         upper, _ = potri(factor, lower=False)
-        inverse = np.triu(upper)
-        inverse += np.triu(upper, 1).T
+        # potrf has zeroed the other triangle and potri leaves it so.
+        inverse = upper + upper.T
+        inverse[np.diag_indices_from(inverse)] *= 0.5
         return inverse
 
 
