@@ -15,9 +15,10 @@ from cvxrelu.backends import BACKENDS, Backend, BackendError
 
 __all__ = ["BackendReport", "check_backend", "get_backend", "select_backend"]
 
-# Flops of one ADMM iteration (12 n d P c) from which on JAX beats NumPy on CPU although it compiles for some 3 s first.
-# Measured by `python -m bench.speed --only backends`, see docs/backends.md.
-JAX_CPU_FLOPS = 1e9
+# Flops of one ADMM iteration (12 n d P c) from which on JAX is taken on CPU: a first solve, compilation included, then
+# takes about as long as on NumPy, and every later one of the same shape half as long. Measured by
+# `python -m bench.speed --only auto`, see docs/backends.md.
+JAX_CPU_FLOPS = 2e7
 
 
 @dataclass(frozen=True)
