@@ -162,6 +162,7 @@ def tighten(
     norms: Float[np.ndarray, "2 c P"],
     beta: float,
     slack: float = 0.0,
+    deadline: float = np.inf,
 ) -> Float[np.ndarray, "2 c P"]:
     """Replace the norms above (1 + slack) beta by their smallest value over multipliers, |Proj_K(q)| (host, float64).
 
@@ -173,7 +174,7 @@ def tighten(
     sign = np.where(side == 0, 1.0, -1.0)
     chosen = patterns[:, pattern]
     q = X.T @ np.where(chosen, dual[:, output] * sign, 0.0)
-    projection = project_onto_cones(X, chosen, q)
+    projection = project_onto_cones(X, chosen, q, deadline)
     length = np.linalg.norm(X, axis=1)
     mass = length @ np.abs(dual[:, output]) + projection.multiplier_mass
     tightened = norms.copy()
@@ -190,6 +191,7 @@ def repair(
     W: Float[np.ndarray, "d 2 c P"],
     slack: Float[np.ndarray, "2 c P"],
     negligible: float = 0.0,
+    deadline: float = np.inf,
 ) -> tuple[float, Float[np.ndarray, "d 2 c P"]]:
     """A cone-feasible point near W and its objective: infeasible blocks projected, then all scaled by the best factor.
 
@@ -203,7 +205,7 @@ def repair(
     W = np.where(lengths > 0, W, 0.0)
     side, output, pattern = np.nonzero((lengths > 0) & (slack < 0))
     if side.size:
-        projection = project_onto_cones(X, patterns[:, pattern], W[:, side, output, pattern])
+        projection = project_onto_cones(X, patterns[:, pattern], W[:, side, output, pattern], deadline)
         W[:, side, output, pattern] = np.where(projection.converged, projection.points, 0.0)
     inside = masked(patterns, np.tensordot(X, W, axes=1))
     prediction = np.sum(inside[:, 0] - inside[:, 1], axis=-1)

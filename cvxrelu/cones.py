@@ -15,6 +15,7 @@ Host NumPy in float64: certificates rest on it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,7 +41,10 @@ class ConeProjection(NamedTuple):
 
 
 def project_onto_cones(
-    X: Float[np.ndarray, "n d"], patterns: Bool[np.ndarray, "n B"], q: Float[np.ndarray, "d B"]
+    X: Float[np.ndarray, "n d"],
+    patterns: Bool[np.ndarray, "n B"],
+    q: Float[np.ndarray, "d B"],
+    deadline: float = np.inf,
 ) -> ConeProjection:
     """Project column b of q onto the cone of column b of `patterns`.
 
@@ -49,6 +53,7 @@ def project_onto_cones(
     X : (n, d) float64 rows.
     patterns : (n, B) bool; True asks for x_j @ u >= 0, False for x_j @ u <= 0.
     q : (d, B) float64.
+    deadline : time of `time.perf_counter` after which unfinished columns are left as they are, not converged.
 
     Returns
     -------
@@ -75,6 +80,8 @@ def project_onto_cones(
             break
         stuck = []
         for b, column_slack in zip(todo, slack.T, strict=True):
+            if time.perf_counter() > deadline:
+                return ConeProjection(points, mass, converged)
             column_slack[working[b]] = 0.0
             count = min(2 * d if working[b].size == 0 else d, column_slack.size)
             entering = np.argpartition(column_slack, count - 1)[:count]

@@ -62,11 +62,12 @@ class Incumbent:
         if values[4] > self.sampled_bound:
             self.sampled_bound, self._cheap = float(values[4]), check
 
-    def certify(self, check: certificates.Check, final: bool) -> None:
+    def certify(self, check: certificates.Check, final: bool, deadline: float) -> None:
         """The expensive half of a check: a cone-feasible point, exact multipliers for the bound, the relaxed bound.
 
         Exact multipliers cost one projection per violated block; unless `final`, they are only computed when the bound
-        they could at best lead to, that of all blocks at beta, would close the gap.
+        they could at best lead to, that of all blocks at beta, would close the gap. At the deadline (of
+        `time.perf_counter`) projections stop where they are, which costs tightness, never validity.
         """
         started = time.perf_counter()
         problem = self.problem
@@ -74,7 +75,9 @@ class Incumbent:
         W, dual, norms, slack, prediction = self.backend.get(
             (check.W, check.dual, check.norms, check.slack, check.network_prediction)
         )
-        objective, blocks = certificates.repair(X, masks, loss, beta, W, slack, negligible=0.05 * self.tol)
+        objective, blocks = certificates.repair(
+            X, masks, loss, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline
+        )
         if objective < self.sampled_objective:
             self.sampled_objective, self.sampled_blocks = objective, blocks
         # On its cones the sampled program's prediction is the network's: this point is a network of the same objective.
@@ -82,7 +85,7 @@ class Incumbent:
             self.objective, self._network = objective, (blocks, 1.0)
         hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta)
         if final or (self.sampled_gap > self.tol and relative_gap(self.sampled_objective, float(hoped)) <= self.tol):
-            norms = certificates.tighten(X, masks, dual, norms, beta, slack=0.05 * self.tol)
+            norms = certificates.tighten(X, masks, dual, norms, beta, slack=0.05 * self.tol, deadline=deadline)
             bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta)
             if bound > self.sampled_bound:
                 self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None

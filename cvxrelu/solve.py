@@ -86,7 +86,7 @@ def solve(
     check_patterns : refuse patterns that no vector realises (one linear program each).
     tol : relative gap of (S) at which to stop.
     max_iter : ADMM iterations, at most; None means 20000.
-    time_limit : seconds, kept to within one chunk of iterations; None means no limit.
+    time_limit : seconds, kept to within one chunk of iterations (and what JAX compiles first); None means no limit.
     backend : "auto", "numpy", "jax" or "cupy"; "auto" follows the arrays passed in, then the machine.
     dtype : precision of the iterations, "float32" or "float64"; None means that of X. Certificates are float64 always.
     linear_solver : "auto", "direct" or "cg": how the u-step is solved.
@@ -156,7 +156,8 @@ class _Run:
         self.iteration = 0
         self.residuals = np.full(4, np.nan)
         self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
-        self.certify_at = 40  # iteration of the next one in any case
+        self.certify_at = 120  # iteration of the next one in any case
+        self.estimate = np.inf
         self.balance_at = 10
         self.best_gap, self.best_at = np.inf, 0
 
@@ -268,11 +269,11 @@ class _Run:
 
     def _certify(self, check: certificates.Check, values: np.ndarray) -> None:
         """Repair and tighten, and predict from the result when the next time will pay."""
-        self.best.certify(check, final=self.iteration >= self.limits.max_iter)
+        self.best.certify(check, self.iteration >= self.limits.max_iter, self.started + self.limits.time_limit)
         self.timings["certify"] += self.best.certify_seconds or 0.0
         ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
         self.certify_below = self.estimate * min(0.9, max(0.2, ratio))
-        self.certify_at = 3 * self.iteration
+        self.certify_at = 2 * self.iteration
 
     def _decide(self, stop: bool) -> Status | None:
         """The status to end with, or None to go on."""

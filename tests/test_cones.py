@@ -162,3 +162,13 @@ def test_many_rows_need_several_working_sets():
     assert_projection(X, patterns, q, result)
     alone = project_onto_cones(X, patterns[:, [7]], q[:, [7]])
     np.testing.assert_allclose(alone.points[:, 0], result.points[:, 7], atol=1e-14)
+
+
+def test_a_deadline_in_the_past_leaves_a_valid_bound():
+    """Stopped at once: no column is claimed to be done, and the norms still bound the support values from above."""
+    rng = np.random.default_rng(0)
+    X, q = rng.standard_normal((60, 6)), rng.standard_normal((6, 20))
+    patterns = X @ rng.standard_normal((6, 20)) >= 0
+    stopped, full = project_onto_cones(X, patterns, q, deadline=0.0), project_onto_cones(X, patterns, q)
+    assert full.converged.all() and not stopped.converged.any()
+    assert np.all(np.linalg.norm(stopped.points, axis=0) >= np.linalg.norm(full.points, axis=0) - 1e-12)
