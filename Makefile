@@ -47,6 +47,7 @@ docs: $(VENV)/.installed-test ## run the examples of README and docs, check thei
 bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) bench.rates --quick
 	$(RUN) bench.speed --quick
+	$(RUN) pytest bench/test_micro.py -q --benchmark-max-time=0.2 --benchmark-columns=median,iqr
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
