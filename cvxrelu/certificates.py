@@ -196,7 +196,7 @@ def repair(
     """A cone-feasible point near W and its objective: infeasible blocks projected, then all scaled by the best factor.
 
     The smallest blocks are dropped while they hold no more than the fraction `negligible` of the total norm, and so is
-    a block whose projection does not converge: zero is in every cone. (host, float64)
+    a block whose projection does not converge or leaves its cone: zero is in every cone. (host, float64)
     """
     lengths = np.linalg.norm(W, axis=0)
     order = np.sort(lengths, axis=None)
@@ -206,12 +206,25 @@ def repair(
     side, output, pattern = np.nonzero((lengths > 0) & (slack < 0))
     if side.size:
         projection = project_onto_cones(X, patterns[:, pattern], W[:, side, output, pattern], deadline)
-        W[:, side, output, pattern] = np.where(projection.converged, projection.points, 0.0)
+        points = np.where(projection.converged, projection.points, 0.0)
+        # A cone may leave next to nothing of a block; that is then rounding, and has to be judged by its own size.
+        outside = _outside(X, patterns[:, pattern], points)
+        if outside.any():
+            again = project_onto_cones(X, patterns[:, pattern[outside]], points[:, outside], deadline)
+            points[:, outside] = np.where(again.converged, again.points, 0.0)
+            points[:, _outside(X, patterns[:, pattern], points)] = 0.0
+        W[:, side, output, pattern] = points
     inside = masked(patterns, np.tensordot(X, W, axes=1))
     prediction = np.sum(inside[:, 0] - inside[:, 1], axis=-1)
     penalty = beta * float(np.linalg.norm(W, axis=0).sum())
     scale = float(loss.best_scale(prediction, penalty))
     return float(loss.value(scale * prediction)) + scale * penalty, scale * W
+
+
+def _outside(X: np.ndarray, patterns: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Which columns of points leave the cone of their pattern by more than 1e-10 |x_j| |point| in some row."""
+    lengths = np.linalg.norm(X, axis=1)[:, None] * np.linalg.norm(points, axis=0)
+    return np.any(signed(patterns, X @ points) < -1e-10 * lengths, axis=0)
 
 
 def _gamma(X: Any) -> float:

@@ -80,9 +80,12 @@ class Incumbent:
         )
         if objective < self.sampled_objective:
             self.sampled_objective, self.sampled_blocks = objective, blocks
-        # On its cones the sampled program's prediction is the network's: this point is a network of the same objective.
-        if objective < self.objective:
-            self.objective, self._network = objective, (blocks, 1.0)
+        # On its cones the sampled program's prediction is the network's, up to rounding: the network's own counts.
+        hidden = np.maximum(np.tensordot(X, blocks, axes=1), 0.0)
+        repaired = float(loss.value(np.sum(hidden[:, 0] - hidden[:, 1], axis=-1)))
+        repaired += beta * float(np.linalg.norm(blocks, axis=0).sum())
+        if repaired < self.objective:
+            self.objective, self._network = repaired, (blocks, 1.0)
         hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta)
         if final or (self.sampled_gap > self.tol and relative_gap(self.sampled_objective, float(hoped)) <= self.tol):
             norms = certificates.tighten(X, masks, dual, norms, beta, slack=0.05 * self.tol, deadline=deadline)

@@ -30,8 +30,10 @@ class Limits(NamedTuple):
             raise ValueError(f"max_iter must be None or a positive integer, got {max_iter!r}")
         if not (isinstance(linear_solver, str) and linear_solver in ("auto", "direct", "cg")):
             raise ValueError(f"linear_solver must be 'auto', 'direct' or 'cg', got {short(linear_solver)}")
+        if rho is not None and not 1e-30 <= as_positive("rho", rho) <= 1e30:
+            raise ValueError(f"rho must lie between 1e-30 and 1e30, got {rho!r}")
         return cls(
-            None if rho is None else as_positive("rho", rho),
+            None if rho is None else float(rho),
             as_positive("tol", tol),
             DEFAULT_MAX_ITER if max_iter is None else int(max_iter),
             np.inf if time_limit is None else as_positive("time_limit", time_limit),

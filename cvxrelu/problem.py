@@ -18,7 +18,7 @@ __all__ = ["Problem", "as_finite_array", "as_fraction", "as_positive", "build_pr
 # Beyond these, squares overflow or underflow, and a norm that underflows would make a bound false. A sentence now beats
 # that later: the largest entry of X and y must lie within 10^-k and 10^k, for float64 and float32.
 SCALES = {"float64": 50, "float32": 8}
-SMALLEST_BETA = 1e-100
+BETAS = {"float64": (1e-100, 1e100), "float32": (1e-30, 1e30)}
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,23 @@ def build_problem(
     intercept = as_bool("intercept", intercept)
     check_patterns = as_bool("check_patterns", check_patterns)
     beta = as_positive("beta", beta)
-    if beta < SMALLEST_BETA:
-        raise ValueError(f"beta must be at least {SMALLEST_BETA:.0e}, got {beta!r}: rescale y")
+    smallest, largest = BETAS[working.name]
+    if not smallest <= beta <= largest:
+        raise ValueError(f"beta must lie between {smallest:.0e} and {largest:.0e} for {working.name}, got {beta!r}")
 
     data = host_X.astype(np.float64)
     if intercept:
         data = np.concatenate([data, np.ones((n, 1))], axis=1)
     chosen, n_requested = as_patterns(patterns, data, seed, check_patterns)
-    if (
-        chosen.patterns.shape[1] == 0
-    ):  # every sampled pattern was empty, as one row allows: keep one, whose blocks do nothing
+    if chosen.patterns.shape[1] == 0:  # all were empty, as one row allows: keep one, whose blocks do nothing
         chosen = Patterns(np.zeros((n, 1), dtype=bool), None)
     targets = host_y.astype(np.float64).reshape(n, -1)
     for name, array in (("X", data), ("y", targets), ("sample_weight", weight)):
-        _check_scale(name, array, working)
+        check_scale(name, array, working)
     return Problem(data, Squared(targets, weight), beta, chosen, n_requested, intercept, host_y.ndim == 1, working)
 
 
-def _check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
+def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
     """Refuse data whose squares would not fit the precision; all zeros are fine."""
     largest, exponent = float(np.abs(array).max()), SCALES[working.name]
     if largest > 0 and not 10.0**-exponent <= largest <= 10.0**exponent:

@@ -19,7 +19,7 @@ from cvxrelu.incumbent import Incumbent, public_order
 from cvxrelu.linear_systems import build_system
 from cvxrelu.options import Limits, refuse_unfinished
 from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
-from cvxrelu.problem import Problem, build_problem
+from cvxrelu.problem import Problem, as_bool, build_problem
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
 
@@ -86,7 +86,8 @@ def solve(
     check_patterns : refuse patterns that no vector realises (one linear program each).
     tol : relative gap of (S) at which to stop.
     max_iter : ADMM iterations, at most; None means 20000.
-    time_limit : seconds, kept to within one chunk of iterations (and what JAX compiles first); None means no limit.
+    time_limit : seconds, None for no limit. Kept to within one chunk of iterations, once the first system of the u-step
+        is prepared and, on JAX, compiled.
     backend : "auto", "numpy", "jax" or "cupy"; "auto" follows the arrays passed in, then the machine.
     dtype : precision of the iterations, "float32" or "float64"; None means that of X. Certificates are float64 always.
     linear_solver : "auto", "direct" or "cg": how the u-step is solved.
@@ -125,6 +126,7 @@ def solve(
     >>> sol.status.value, sol.lower_bound <= sol.objective, sol.certificate.rigorous
     ('optimal', True, True)
     """
+    verbose = as_bool("verbose", verbose)
     refuse_unfinished(
         refine=refine, loss=loss, pairs=pairs, margin=margin, skip=skip, skip_l2=skip_l2, equality=equality,
         devices=devices, memory_limit=memory_limit, certificate=certificate, warm_start=warm_start,
@@ -174,9 +176,12 @@ class _Run:
                     break
                 self.best.offer(check, values)
                 if self._worth_certifying(values):
-                    self._certify(check, values)
-                stop = self._record(values)
-                status = self._decide(stop)
+                    self._certify(check)
+                status = self._decide(stop=self._record(values))
+                if (
+                    status is Status.INTERRUPTED
+                ):  # by the callback: spend a tenth of the time so far on a last word on (S)
+                    self.best.certify(check, False, time.perf_counter() + 0.1 * self._elapsed())
                 if status is None and self.iteration >= self.balance_at:
                     self._balance()
         except KeyboardInterrupt:
@@ -231,7 +236,8 @@ class _Run:
             self.method,
         )
         self.backend.block(self.system)
-        self.timings["factor"] += time.perf_counter() - started
+        self.factor_seconds = time.perf_counter() - started
+        self.timings["factor"] += self.factor_seconds
 
     def _chunk_size(self) -> int:
         """Short at first, so that a picture appears early; bounded in flops, so that limits and Ctrl-C are kept."""
@@ -260,20 +266,22 @@ class _Run:
         return check, values
 
     def _worth_certifying(self, values: np.ndarray) -> bool:
-        """At the end, when the gap looks small enough, and at spaced iterations; not past the time limit."""
-        if self._elapsed() > self.limits.time_limit:
-            return False
+        """At the end, when the gap looks small enough, and at spaced iterations."""
         self.estimate = relative_gap(values[2] + values[3], values[4])
-        last = self.iteration >= self.limits.max_iter
+        last = self.iteration >= self.limits.max_iter or self._time_is_up()
         return last or self.iteration >= self.certify_at or self.estimate <= self.certify_below
 
-    def _certify(self, check: certificates.Check, values: np.ndarray) -> None:
+    def _certify(self, check: certificates.Check) -> None:
         """Repair and tighten, and predict from the result when the next time will pay."""
         self.best.certify(check, self.iteration >= self.limits.max_iter, self.started + self.limits.time_limit)
         self.timings["certify"] += self.best.certify_seconds or 0.0
         ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
         self.certify_below = self.estimate * min(0.9, max(0.2, ratio))
         self.certify_at = 2 * self.iteration
+
+    def _time_is_up(self) -> bool:
+        """Iterations end at nine tenths of the time limit: the rest is for the last certification."""
+        return self._elapsed() > 0.9 * self.limits.time_limit
 
     def _decide(self, stop: bool) -> Status | None:
         """The status to end with, or None to go on."""
@@ -284,7 +292,7 @@ class _Run:
             return Status.OPTIMAL
         if stop:
             return Status.INTERRUPTED
-        if self._elapsed() > limits.time_limit:
+        if self._time_is_up():
             return Status.TIME_LIMIT
         if self.iteration >= limits.max_iter:
             return Status.MAX_ITER
@@ -292,13 +300,22 @@ class _Run:
         return Status.OPTIMAL_INACCURATE if stalled and gap <= 10 * limits.tol else None
 
     def _balance(self) -> None:
-        """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges."""
-        self.balance_at = self.iteration + max(20, int(0.3 * self.iteration))
+        """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges.
+
+        A change costs a new system, worth many iterations where that is large: they are spaced accordingly, and none is
+        made that would not be done within the time limit.
+        """
+        n, _, P, _ = self.problem.shape
+        size = {"gram": n, "primal": self.data.X.shape[1] * P, "cg": 0}[self.method]
+        cost = int(0.2 * size**3 / self.problem.flops)
+        self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
         factors = (admm.balance(*map(float, self.residuals[:2])), admm.balance(*map(float, self.residuals[2:])))
-        if factors == (1.0, 1.0):
+        if factors == (1.0, 1.0) or self._elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
             return
         old = self.rho
-        self._set_penalties(self.rho_values[0] * factors[0], self.rho_values[1] * factors[1])
+        # The u-step's matrix has condition 1 + 2 P curvature / rho_cone at most: keep it invertible in this precision.
+        floor = 200 * P * float(self.problem.loss.weight.max()) * float(np.finfo(self.problem.dtype).eps)
+        self._set_penalties(self.rho_values[0] * factors[0], max(self.rho_values[1] * factors[1], floor))
         self.state = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.state)
 
     def _elapsed(self) -> float:
@@ -324,7 +341,7 @@ class _Run:
         self.history.append(record)
         if self.verbose:
             print(progress_row(record, header=len(self.history) == 1), flush=True)
-        return bool(self.callback(record)) if self.callback is not None else False
+        return bool(self.callback(dict(record))) if self.callback is not None else False
 
     def _named_residuals(self) -> dict[str, float]:
         names = ("primal_copy", "dual_copy", "primal_cone", "dual_cone")

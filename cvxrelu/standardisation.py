@@ -12,6 +12,7 @@ import numpy as np
 from cvxrelu.beta_max import beta_max
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.patterns import sample_patterns
+from cvxrelu.problem import as_bool, as_positive, as_seed, check_scale
 from cvxrelu.solution import Solution
 from cvxrelu.solve import solve
 
@@ -49,6 +50,11 @@ def solve_standardised(
     sample_weight : (n,), positive: weighs the moments too.
     seed, options : as in `cvxrelu.solve`.
     """
+    if isinstance(patterns, bool) or not isinstance(patterns, (int, np.integer)) or patterns < 1:
+        raise ValueError(f"patterns must be a positive integer, got {patterns!r}")
+    beta, relative, seed = as_positive("beta", beta), as_bool("relative", relative), as_seed(seed)
+    for name, array in (("X", X), ("y", targets)):
+        check_scale(name, array, np.dtype(np.float64))
     center, scale = moments(X, sample_weight)
     if not intercept:
         center = np.zeros_like(center)
@@ -58,7 +64,7 @@ def solve_standardised(
     problem: dict[str, Any] = {
         "sample_weight": sample_weight,
         "intercept": intercept,
-        "patterns": sample_patterns(data, patterns, seed),
+        "patterns": sample_patterns(data, int(patterns), seed),
         "seed": seed,
     }
     if relative:

@@ -162,3 +162,25 @@ def test_options_reach_the_solver(capsys):
     assert settings["patterns"] <= 7
     assert (model.solution_.dtype, model.solution_.backend) == ("float32", "numpy")
     assert "iter" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"beta": "a"}, "beta"),
+        ({"random_state": -1}, "seed"),
+        ({"patterns": "x"}, "patterns"),
+        ({"patterns": 2.0}, "patterns"),
+        ({"relative": "no"}, "relative"),
+        ({"verbose": "no"}, "verbose"),
+    ],
+)
+def test_bad_options_are_named(options, name):
+    X, y = np.eye(4), np.arange(4.0)
+    with pytest.raises((TypeError, ValueError), match=name):
+        cvxrelu.ConvexReLURegressor(**options).fit(X, y)
+
+
+def test_scales_that_overflow_are_refused():
+    with pytest.raises(ValueError, match="X has largest entry"):
+        cvxrelu.ConvexReLURegressor().fit(np.eye(4) * 1e160, np.arange(4.0))

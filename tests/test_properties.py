@@ -207,3 +207,17 @@ def test_no_false_bound_where_squares_underflow(scale):
     else:
         assert sol.lower_bound <= sol.objective
         assert sol.sampled.lower_bound <= sol.sampled.objective
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_patterns_that_no_vector_realises_cannot_make_a_bound_lie(seed):
+    """Their cones hold little more than zero: what a projection leaves of a block is rounding, not a point of them."""
+    rng = np.random.default_rng(seed)
+    X, y, M = rng.standard_normal((8, 2)), rng.standard_normal(8), rng.random((8, 1)) < 0.5
+    sol = cvxrelu.solve(X, y, beta=1e-3, patterns=M, max_iter=5, backend="numpy")
+    slack = np.where(M, 1.0, -1.0) * (X @ sol.sampled.blocks[:, :, 0].T)
+    lengths = np.linalg.norm(X, axis=1)[:, None] * np.linalg.norm(sol.sampled.blocks[:, :, 0], axis=1)
+    assert np.all(slack >= -1e-9 * lengths)
+    zero_network = 0.5 * float(y @ y) * (1 + 1e-14)
+    assert sol.sampled.lower_bound <= sol.sampled.objective <= zero_network
+    assert sol.lower_bound <= sol.objective <= zero_network

@@ -71,7 +71,7 @@ class Backend:
         raise NotImplementedError
 
     def spd_inverse(self, matrix: Any) -> Any:
-        """Inverse of a symmetric positive definite matrix by its Cholesky factor."""
+        """Inverse of a symmetric positive definite matrix by its Cholesky factor; NaN where there is none."""
         raise NotImplementedError
 
     # -- surroundings -------------------------------------------------------------------------------------------

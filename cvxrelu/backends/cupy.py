@@ -52,7 +52,10 @@ class CupyBackend(Backend):
     def spd_inverse(self, matrix: Any) -> Any:
         from cupyx.scipy.linalg import solve_triangular
 
-        factor = self._cupy.linalg.cholesky(matrix)
+        try:
+            factor = self._cupy.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            return self._cupy.full_like(matrix, np.nan)
         half = solve_triangular(factor, self._cupy.eye(matrix.shape[0], dtype=matrix.dtype), lower=True)
         return half.T @ half
 
