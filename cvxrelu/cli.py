@@ -256,7 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
         "train on two small data sets and write a report",
         "Train on scikit-learn's diabetes (regression) and digits (ten classes) beside its own models, and write\n"
         "report.html and the two networks. Takes one to two minutes. Needs: pip install 'cvxrelu[demo]'",
-        "  cvxrelu demo\n  cvxrelu demo --quick --out /tmp/demo\n",
+        "  cvxrelu demo\n  cvxrelu demo --quick --out my-demo\n",
     )
     demo.add_argument("--out", default="demo-output", metavar="FOLDER", help="where to write (default: %(default)s)")
     demo.add_argument("--quick", action="store_true", help="fewer patterns and rows: some seconds, worse scores")

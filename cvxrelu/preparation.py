@@ -12,7 +12,7 @@ __all__ = ["choose_method", "initial_penalties", "right_singular_basis"]
 DIRECT_LIMIT = 12_000  # largest system whose inverse is formed when linear_solver="auto"
 
 # Start value of rho_cone in units of the loss' curvature, and of rho_copy in units of curvature times the mean
-# eigenvalue # of X^T X: in these units the iterates do not depend on the scale of X, y or the weights. Chosen on
+# eigenvalue of X^T X: in these units the iterates do not depend on the scale of X, y or the weights. Chosen on
 # planted problems.
 RHO_CONE, RHO_COPY = 16.0, 0.5
 

@@ -1,8 +1,8 @@
 """`solve`: from data to a network, its objective, and a bound on how far it can be from the global optimum.
 
-Reads top to bottom as the method: sample activation patterns; rotate X so that the u-step is diagonal but for one (n,
-n) matrix; run ADMM on the sampled program in compiled chunks; after each chunk read a handful of scalars, keep the best
-network and the best bound, and decide whether to certify, to rebalance the penalties, or to stop.
+Reads top to bottom as the method: sample activation patterns; rotate X so that the u-step is diagonal but for one
+(n, n) matrix; run ADMM on the sampled program in compiled chunks; after each chunk read a handful of scalars, keep the
+best network and the best bound, and decide whether to certify, to rebalance the penalties, or to stop.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class _Run:
                 status = self._decide(stop=self._record(values))
                 if (
                     status is Status.INTERRUPTED
-                ):  # by the callback: spend a tenth of the time so far on a last word on (S)
+                ):  # the callback's wish: a tenth of the time so far for a last word on (S)
                     self.best.certify(check, False, time.perf_counter() + 0.1 * self._elapsed())
                 if status is None and self.iteration >= self.balance_at:
                     self._balance()
