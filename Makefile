@@ -47,6 +47,9 @@ docs: $(VENV)/.installed-test ## run the examples of README and docs, check thei
 bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) bench.rates --quick
 	$(RUN) bench.speed --quick
+	$(RUN) bench.last_layer --quick
+	$(RUN) bench.certificates --quick
+	$(RUN) bench.networks --quick
 	$(RUN) pytest bench/test_micro.py -q --benchmark-max-time=0.2 --benchmark-columns=median,iqr
 
 clean: ## remove the environment and everything generated
@@ -54,9 +57,9 @@ clean: ## remove the environment and everything generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made once, renewed when the dependencies change.
-$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing cvxrelu with what '$*' needs into $(VENV): a minute or two"
-	@$(RUN) pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
 	@touch $@
 
 $(VENV)/bin/python:

@@ -1,6 +1,8 @@
-"""Convergence rates: how fast ADMM's ergodic errors fall, with the exact and with the inexact u-step.
+"""Convergence rates: ADMM's ergodic errors with the exact and the inexact u-step, and accelerated gradient's error.
 
-Run `python -m bench.rates [--quick]`. With fixed penalties, theory gives O(1/k) for the objective and the feasibility
+Run `python -m bench.rates [--quick] [--only admm last-layer]`.
+
+**ADMM.** With fixed penalties, theory gives O(1/k) for the objective and the feasibility
 of the averaged iterates (Eckstein & Bertsekas 1992 for summable errors of the u-step; He & Yuan 2012 for the ergodic
 rate). For
 
@@ -12,6 +14,13 @@ a line is fitted by least squares to log error against log k for k >= 10. The si
 where its magnitude says nothing about the rate, so the fit uses the upper envelope, the maximum over j >= k of the
 error at j; the largest k times error, which O(1/k) says is finite, is in the table too. The optimum is that of Clarabel
 through CVXPY.
+
+**Last layer.** f(theta) = sum weight_i log(1 + exp(-y_i theta @ a_i)) + l2/2 |theta|^2. A has singular values j^-1.5,
+every row comes with both labels, weighted by the probabilities that theta* = (j^-1/2) gives them, so that theta* is the
+minimiser for l2 = 0, and l2 = 1e-12 L: linear convergence begins after 1e6 steps. In this spectrum the errors of a
+quadratic would fall as slowly as theory allows. Error (f(x_k) - f*) / f*, with f* = f(theta*) for l2 = 0, off by l2/2
+|theta*|^2 at most. Lines are fitted to the upper envelope for 30 <= k <= 3000. Accelerated gradient is the plain
+method, without restart and Newton; gradient descent takes the same step 1 / L; AdamW has the full gradient.
 """
 
 from __future__ import annotations
@@ -23,21 +32,32 @@ import numpy as np
 
 from bench.problems import Planted, planted
 from bench.report import FIGURES, markdown_table, put_between_markers, save_json
-from cvxrelu import admm
+from cvxrelu import admm, agd
+from cvxrelu.last_layer import Program, gradient, largest_eigenvalue
 from cvxrelu.linear_systems import build_system
-from cvxrelu.losses import Squared
+from cvxrelu.losses import Logistic, Squared
 from cvxrelu.operators import F, G
 from cvxrelu.preparation import initial_penalties, right_singular_basis
 from cvxrelu.proximal import block_norms, group_soft_threshold
 from cvxrelu.selection import get_backend
 
 SLOPE_REQUIRED = -0.9
+AGD_SLOPE_REQUIRED = -1.8
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer iterations, nothing written")
-    quick = parser.parse_args().quick
+    parser.add_argument("--only", nargs="*", choices=["admm", "last-layer"], default=["admm", "last-layer"])
+    arguments = parser.parse_args()
+    if "admm" in arguments.only:
+        admm_rates(arguments.quick)
+    if "last-layer" in arguments.only:
+        last_layer_rates(arguments.quick)
+
+
+def admm_rates(quick: bool) -> None:
+    """Both u-steps on a planted problem; fails where a slope is above what is required."""
     iterations = 1000 if quick else 10_000
     problem = planted(200, 10, 50)
     optimum = clarabel_optimum(problem)
@@ -97,10 +117,63 @@ def ergodic_errors(problem: Planted, method: str, iterations: int, optimum: floa
     return {name: np.array(values) for name, values in found.items()}
 
 
-def slope(k: np.ndarray, errors: np.ndarray) -> float:
-    """Least-squares slope of the log of the errors' upper envelope against log k, for k >= 10."""
+def last_layer_rates(quick: bool) -> None:
+    """Accelerated gradient, gradient descent and AdamW on one ill-conditioned problem."""
+    steps = 1000 if quick else 3000
+    program, optimum = ill_conditioned()
+    rows, curves = [], {}
+    for label, errors in last_layer_errors(program, optimum, steps).items():
+        k = np.arange(1, steps + 1)
+        curves[label] = {"k": k, "error": errors}
+        fitted = slope(k, errors, first=30) if np.isfinite(errors).all() else np.nan
+        guarantee = {"accelerated gradient": "O(1/k^2)", "gradient descent": "O(1/k)"}.get(label, "none")
+        rows.append([label, guarantee, steps, fitted, float(errors[-1])])
+        print(f"{label}: slope {fitted:.3f}, last error {errors[-1]:.2e}")
+    table = markdown_table(["method", "guarantee", "iterations", "slope", "last error"], rows)
+    if not quick:
+        save_json("rates-last-layer", {"optimum": optimum, "rows": rows, "required_slope": AGD_SLOPE_REQUIRED})
+        put_between_markers("docs/benchmarks.md", "rates-last-layer", table)
+    if not rows[0][3] <= AGD_SLOPE_REQUIRED:
+        raise SystemExit(f"the slope of accelerated gradient is above {AGD_SLOPE_REQUIRED}")
+
+
+def ill_conditioned(n: int = 400, d: int = 300, seed: int = 0) -> tuple[Program, float]:
+    """The program above with n pairs of rows, and its optimum up to a part in 1e11."""
+    rng = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(rng.standard_normal((size, d)))[0] for size in (n, d))
+    j = np.arange(1.0, d + 1)
+    A = np.sqrt(n) * (left * j**-1.5) @ right.T
+    minimiser = right @ (rng.choice([-1.0, 1.0], d) * j**-0.5)[:, None]
+    chance = 1.0 / (1.0 + np.exp(-A @ minimiser))
+    signs, none = np.concatenate([np.ones((n, 1)), -np.ones((n, 1))]), np.zeros((2 * n, 1))
+    A, loss = np.vstack([A, A]), Logistic(signs, np.concatenate([chance, 1.0 - chance]), none)
+    program = Program(A, loss, np.asarray(1.0), np.asarray(1e-12 * n / 4))
+    return program, float(loss.value(A @ minimiser))
+
+
+def last_layer_errors(program: Program, optimum: float, steps: int) -> dict[str, np.ndarray]:
+    """Relative errors after 1, ..., steps iterations of each method, from theta = 0."""
+    n, d = program.A.shape
+    L = np.asarray(0.25 * largest_eigenvalue(get_backend("numpy"), program)) + program.l2
+    constants = agd.Smoothness(L, program.l2 / L, np.asarray(False))
+    start = np.zeros((d, 1))
+    accelerated, plain = agd.AGD.init(start), start
+    rate = agd.Rate(np.asarray(1e-3), np.asarray(1.0 / n))
+    adamw = agd.ADAMW.init(start)
+    found: dict[str, list[float]] = {"accelerated gradient": [], "gradient descent": [], "AdamW": []}
+    for _ in range(steps):
+        accelerated = agd.AGD.step(program, constants, accelerated)
+        plain = plain - gradient(program, plain)[0] / L
+        adamw = agd.ADAMW.step(program, rate, adamw)
+        for errors, theta in zip(found.values(), (accelerated.theta, plain, adamw.theta), strict=True):
+            errors.append(float(gradient(program, theta)[1]) / optimum - 1.0)
+    return {name: np.array(errors) for name, errors in found.items()}
+
+
+def slope(k: np.ndarray, errors: np.ndarray, first: int = 10) -> float:
+    """Least-squares slope of the log of the errors' upper envelope against log k, for k >= first."""
     envelope = np.maximum.accumulate(errors[::-1])[::-1]
-    late = k >= 10
+    late = k >= first
     return float(np.polyfit(np.log(k[late]), np.log(envelope[late]), 1)[0])
 
 

@@ -5,7 +5,10 @@ from typing import Any
 from cvxrelu.arrangement import enumerate_patterns
 from cvxrelu.backends import BackendError
 from cvxrelu.beta_max import beta_max
+from cvxrelu.certify import certify
+from cvxrelu.logistic import LogisticSolution, solve_logistic
 from cvxrelu.network import ReLUNetwork
+from cvxrelu.path import Path, path
 from cvxrelu.patterns import Patterns, sample_patterns
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status
 from cvxrelu.solve import solve
@@ -16,15 +19,20 @@ __all__ = [
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
     "History",
+    "LogisticSolution",
+    "Path",
     "Patterns",
     "ReLUNetwork",
     "SampledSolution",
     "Solution",
     "Status",
     "beta_max",
+    "certify",
     "enumerate_patterns",
+    "path",
     "sample_patterns",
     "solve",
+    "solve_logistic",
 ]
 
 

@@ -31,6 +31,7 @@ from cvxrelu.training import Task, Trained, decide_task, labels, train
 __all__ = ["build_parser", "main"]
 
 OK, NOT_TO_TOL, BAD_INPUT, BROKEN_BACKEND, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 4, 130
+PATTERNS = 128  # of the sampled program, unless told otherwise
 
 _EXIT_CODES = """\
 exit codes:
@@ -69,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder without permission
         return _complain(error, BAD_INPUT)
     except MemoryError as error:
-        return _complain(f"not enough memory ({error}); use fewer --patterns, or fewer rows", BAD_INPUT)
+        return _complain(
+            f"not enough memory ({error}); use fewer rows, or with --no-refine fewer --patterns", BAD_INPUT
+        )
     except Exception:
         traceback.print_exc()
         return INTERNAL
@@ -85,6 +88,9 @@ def _complain(message: object, code: int) -> int:
 
 def _fit(options: argparse.Namespace) -> int:
     out = Path(options.out)
+    for name in ("patterns", "max_iter"):
+        if options.refine and getattr(options, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is about the sampled program only: pass --no-refine too")
     check_folder(out, options.overwrite)
     if options.report:
         _need(load_matplotlib)  # before the solve, so that a missing extra costs no waiting
@@ -96,8 +102,9 @@ def _fit(options: argparse.Namespace) -> int:
         names = f"target {data.target_name}" if data.target_name else "no header row: columns go by position"
         print(f"{options.data}: {n_train + n_test} rows, {data.X.shape[1]} features, {names}; {kind} (see --task)")
         print(f"{n_train} rows to train on, {n_test} to test on", flush=True)
-    forwarded = ("beta", "patterns", "seed", "tol", "max_iter", "time_limit", "backend", "dtype")
+    forwarded = ("beta", "refine", "certificate", "seed", "tol", "max_iter", "time_limit", "backend", "dtype")
     settings = {name: getattr(options, name) for name in forwarded}
+    settings["patterns"] = options.patterns or PATTERNS
     trained = train(task, relative=not options.absolute_beta, verbose=not options.quiet, **settings)
     solution = trained.solution
     record = {**task.facts, **describe(solution)}
@@ -255,11 +262,11 @@ def build_parser() -> argparse.ArgumentParser:
         _demo,
         "train on two small data sets and write a report",
         "Train on scikit-learn's diabetes (regression) and digits (ten classes) beside its own models, and write\n"
-        "report.html and the two networks. Takes one to two minutes. Needs: pip install 'cvxrelu[demo]'",
+        "report.html and the two networks. Takes about a minute. Needs: pip install 'cvxrelu[demo]'",
         "  cvxrelu demo\n  cvxrelu demo --quick --out my-demo\n",
     )
     demo.add_argument("--out", default="demo-output", metavar="FOLDER", help="where to write (default: %(default)s)")
-    demo.add_argument("--quick", action="store_true", help="fewer patterns and rows: some seconds, worse scores")
+    demo.add_argument("--quick", action="store_true", help="fewer rows, larger gaps: some seconds, worse scores")
     demo.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     fit = command(
@@ -272,7 +279,7 @@ def build_parser() -> argparse.ArgumentParser:
         "classification may be text), a .npz file with arrays X and y, or a .npz or .npy file with one 2-D table.",
         "  cvxrelu fit houses.csv --target price --out model\n"
         "  cvxrelu fit iris.csv --target -1 --out model --task classification --report\n"
-        "  cvxrelu fit data.npz --out model --beta 0.003 --patterns 512 --tol 1e-4\n",
+        "  cvxrelu fit data.npz --out model --beta 0.003 --tol 1e-4 --certificate relaxed\n",
     )
     fit.add_argument("data", metavar="DATA", help="the file to train on")
     fit.add_argument("--target", metavar="NAME|INDEX", help="column to predict, by name or position (0 first, -1 last)")
@@ -283,15 +290,23 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--beta", type=positive, default=0.01, metavar="B",
                      help="weight decay, as a share of what gives the zero network (default: %(default)s)")  # fmt: skip
     fit.add_argument("--absolute-beta", action="store_true", help="take --beta as it is")
-    fit.add_argument("--patterns", type=count, default=128, metavar="P",
-                     help="activation patterns to sample (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--tol", type=positive, default=1e-3, help="relative gap to stop at (default: %(default)s)")
-    fit.add_argument("--max-iter", type=count, metavar="N", help="iterations at most")
+    fit.add_argument("--tol", type=positive, default=1e-3,
+                     help="relative gap to stop at, by the bound the search uses (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--certificate", choices=("priced", "relaxed", "exact"), default="priced",
+                     help="bound on the best network there is: priced, an estimate; relaxed, proven but loose; exact, "
+                     "proven and tight, for one output and at most two features (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--no-refine", dest="refine", action="store_false",
+                     help="solve the sampled convex program only; its network is worse")  # fmt: skip
+    fit.add_argument("--patterns", type=count, metavar="P",
+                     help=f"with --no-refine: activation patterns to sample (default: {PATTERNS})")  # fmt: skip
+    fit.add_argument("--max-iter", type=count, metavar="N", help="with --no-refine: ADMM iterations at most")
     fit.add_argument("--time-limit", type=positive, metavar="SECONDS", help="time at most")
     fit.add_argument("--backend", choices=("auto", "numpy", "jax", "cupy"), default="auto",
                      help="array library (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--dtype", choices=("float32", "float64"), help="precision of the iterations (default: float64)")
-    fit.add_argument("--seed", type=whole, default=0, metavar="N", help="for split and patterns (default: %(default)s)")
+    fit.add_argument("--dtype", choices=("float32", "float64"), 
+                     help="precision of the search (default: float32 while --tol is at least 1e-4, else float64; with "
+                     "--no-refine float64)")  # fmt: skip
+    fit.add_argument("--seed", type=whole, default=0, metavar="N", help="for split and search (default: %(default)s)")
     fit.add_argument("--test-size", type=share, default=0.2, metavar="SHARE",
                      help="share of rows held out for the scores, 0 for none (default: %(default)s)")  # fmt: skip
     fit.add_argument("--report", action="store_true", help="write report.html too (needs cvxrelu[report])")

@@ -28,6 +28,8 @@ class _ConvexReLU(BaseEstimator):
         *,
         relative: bool = True,
         intercept: bool = True,
+        refine: bool = True,
+        certificate: str = "priced",
         patterns: int = 128,
         tol: float = 1e-3,
         max_iter: int | None = None,
@@ -41,6 +43,8 @@ class _ConvexReLU(BaseEstimator):
         self.beta = beta
         self.relative = relative
         self.intercept = intercept
+        self.refine = refine
+        self.certificate = certificate
         self.patterns = patterns
         self.tol = tol
         self.max_iter = max_iter
@@ -56,16 +60,17 @@ class _ConvexReLU(BaseEstimator):
         weight = None
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-            keep = weight > 0  # a row of weight zero would still constrain the cones
+            keep = weight > 0  # a row of weight zero would still have a say in activation patterns
             X, targets, weight = X[keep], targets[keep], weight[keep]
         solved = solve_standardised(
             X, targets, beta=self.beta, relative=self.relative, intercept=self.intercept, sample_weight=weight,
-            patterns=self.patterns, seed=0 if self.random_state is None else self.random_state, tol=self.tol,
-            max_iter=self.max_iter, time_limit=self.time_limit, backend=self.backend, dtype=self.dtype,
-            linear_solver=self.linear_solver, verbose=self.verbose,
+            refine=self.refine, certificate=self.certificate, patterns=self.patterns, tol=self.tol,
+            seed=0 if self.random_state is None else self.random_state, max_iter=self.max_iter,
+            time_limit=self.time_limit, backend=self.backend, dtype=self.dtype, linear_solver=self.linear_solver,
+            verbose=self.verbose,
         )  # fmt: skip
         self.solution_, self.network_, self.beta_ = solved.solution, solved.network, solved.beta
-        self.n_iter_ = max(1, self.solution_.n_iter)
+        self.n_iter_ = max(1, self.solution_.n_rounds if self.refine else self.solution_.n_iter)
         return self.network_
 
     def _predict(self, X: Any) -> np.ndarray:
@@ -74,34 +79,39 @@ class _ConvexReLU(BaseEstimator):
 
 
 class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
-    """Two-layer ReLU regression by convex optimisation, certified.
+    """Two-layer ReLU regression to a certified gap from the global optimum.
 
         minimise  sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|      on standardised features and targets
 
     Parameters
     ----------
-    beta : regularisation; with `relative=True` a fraction of `beta_max` of the sampled patterns, else absolute.
+    beta : regularisation; with `relative=True` a fraction of `beta_max`, from which on the network is zero, else
+        absolute.
     relative : see beta.
     intercept : append a constant column for the neurons, penalised with them. Without it features are scaled, not
         centred.
-    patterns : number of activation patterns to sample.
-    tol, max_iter, time_limit, backend, dtype, linear_solver, verbose : as in `cvxrelu.solve`.
-    random_state : nonnegative integer seed of the patterns (None means 0).
+    refine : True solves the network program above; False the sampled program alone, of which `beta_max` then is.
+    certificate : "priced" (an estimate), "relaxed" or "exact" (rigorous): kind of the bound in `solution_`.
+    patterns, max_iter, linear_solver : of the sampled program: used with `refine=False` only.
+    tol, time_limit, backend, dtype, verbose : as in `cvxrelu.solve`.
+    random_state : nonnegative integer seed of the search (None means 0).
 
     Attributes
     ----------
     solution_ : the `Solution` in standardised units, with its certificate.
     network_ : `ReLUNetwork` for raw features and targets.
     beta_ : the beta that was solved for, in standardised units.
-    n_features_in_, feature_names_in_, n_iter_ : as scikit-learn has them.
+    n_iter_ : rounds of refinement, or ADMM iterations with `refine=False`; at least 1.
+    n_features_in_, feature_names_in_ : as scikit-learn has them.
 
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes
     >>> from cvxrelu import ConvexReLURegressor
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> ConvexReLURegressor(beta=0.1, patterns=32).fit(X, y).score(X, y) > 0.5
-    True
+    >>> model = ConvexReLURegressor(beta=0.1).fit(X, y)
+    >>> model.score(X, y) > 0.5, model.solution_.gap <= 1e-3
+    (True, True)
     """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ConvexReLURegressor:
@@ -121,9 +131,9 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
 
 
 class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
-    """Two-layer ReLU classification by convex least squares on class indicators, certified.
+    """Two-layer ReLU classification by least squares on class indicators, to a certified gap from the global optimum.
 
-    Targets are 0/1 indicators (one column for two classes, c for c > 2, sharing patterns), so a prediction estimates
+    Targets are 0/1 indicators (one column for two classes, c for c > 2, one network for all), so a prediction estimates
     the class probability; `predict_proba` clips and normalises it. Parameters and attributes as in
     `ConvexReLURegressor`, and `classes_`.
 
@@ -132,7 +142,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
     >>> from sklearn.datasets import load_breast_cancer
     >>> from cvxrelu import ConvexReLUClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> ConvexReLUClassifier(patterns=32).fit(X, y).score(X, y) > 0.9
+    >>> ConvexReLUClassifier().fit(X, y).score(X, y) > 0.9
     True
     """
 

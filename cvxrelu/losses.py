@@ -4,6 +4,10 @@ A loss is a NamedTuple of arrays, hence free for JAX to trace, with methods that
 `a (n, c)`. No loss divides by n.
 
     squared     sum_k weight_k / 2 (a_k - y_k)^2        t = weight (y - a)      -loss*(-t) = t y - t^2 / (2 weight)
+    logistic    sum_k weight_k log(1 + exp(u_k)),  u = margin - y a,  y in {-1, +1}
+                t = weight y s,  s = 1 / (1 + exp(-u))                         -loss*(-t) = weight (H(s) + s margin)
+
+with H(s) = -s log s - (1 - s) log(1 - s), the binary entropy; its domain is s = t y / weight in [0, 1].
 
 The scaled dual variable t is minus the derivative of the loss at a prediction. For any t that satisfies the constraint
 of the dual program, `dual_value(t)` bounds the optimum from below; if t only satisfies it after division, so does
@@ -18,19 +22,25 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 from jaxtyping import Float
 
-__all__ = ["Squared"]
+from cvxrelu.roots import increasing_root
+
+__all__ = ["Logistic", "Squared"]
 
 Array = Any
 
 
 class Squared(NamedTuple):
-    """`sum_k weight_k / 2 (a_k - y_k)^2` over rows and outputs.
+    """`sum_k weight_k / 2 (a_k - y_k)^2` over rows and outputs; with `free`, its minimum over a + span(free).
 
     y : (n, c) targets. weight : (n, 1) nonnegative.
+    free : (n, k) or None, columns with `free^T diag(weight) free = I`: what an unpenalised output bias or linear skip
+        may add to the prediction. Minimising over it makes `free^T t = 0` for every dual variable t that `dual` gives,
+        which is what the bound needs: a t without that proves nothing.
     """
 
     y: Float[Array, "n c"]
     weight: Float[Array, "n 1"]
+    free: Float[Array, "n k"] | None = None
 
     @property
     def curvature(self) -> Float[Array, "n 1"]:
@@ -44,12 +54,26 @@ class Squared(NamedTuple):
 
     def value(self, a: Float[Array, "n c"]) -> Float[Array, ""]:
         xp = array_namespace(self.y)
-        r = a - self.y
+        r = self.settle(self.y - a)
         return 0.5 * xp.sum(self.weight * r * r)
 
     def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """t = weight (y - a): minus the derivative at prediction a."""
-        return self.weight * (self.y - a)
+        return self.weight * self.settle(self.y - a)
+
+    def settle(self, v: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        """v less its weighted projection onto the span of `free`; v itself where there is none.
+
+        Projected twice, for what rounding left. A column that the second time loses more than half of its length was
+        nothing but rounding, and becomes zero: scaled up it would prove false bounds.
+        """
+        if self.free is None:
+            return v
+        xp = array_namespace(v)
+        once = v - self.free @ (self.free.T @ (self.weight * v))
+        twice = once - self.free @ (self.free.T @ (self.weight * once))
+        before, after = (xp.sum(self.weight * a * a, axis=0) for a in (once, twice))
+        return xp.where(after >= 0.25 * before, twice, xp.zeros_like(twice))
 
     def dual_terms(self, t: Float[Array, "n c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         """`(t @ y, sum t^2 / weight)` for every output; D(kappa t) = kappa first - kappa^2 / 2 second.
@@ -87,8 +111,173 @@ class Squared(NamedTuple):
     def best_scale(self, a: Float[Array, "n c"], penalty: Any) -> Float[Array, ""]:
         """The s >= 0 that minimises `value(s a) + s penalty`: a network or a point of a cone may be scaled freely."""
         xp = array_namespace(self.y)
+        a = self.settle(a)
         slope = xp.sum(self.weight * a * self.y) - penalty
         curvature = xp.sum(self.weight * a * a)
         zero = xp.zeros((), dtype=a.dtype)
         usable = (curvature > 0) & (slope > 0)
         return xp.where(usable, slope / xp.where(usable, curvature, 1.0 + zero), zero)
+
+
+class Logistic(NamedTuple):
+    """`sum_k weight_k log(1 + exp(margin_k - y_k a_k))` over rows and outputs.
+
+    y : (n, c), each -1 or +1. weight : (n, 1) nonnegative. margin : (n, 1), of any sign.
+    No method overflows: exponentials are taken of `-|u|` only.
+    """
+
+    y: Float[Array, "n c"]
+    weight: Float[Array, "n 1"]
+    margin: Float[Array, "n 1"]
+
+    @property
+    def curvature(self) -> Float[Array, "n 1"]:
+        """The largest second derivative in the prediction, weight / 4, taken where u = 0."""
+        return 0.25 * self.weight
+
+    def value(self, a: Float[Array, "n c"]) -> Float[Array, ""]:
+        xp = array_namespace(self.y)
+        u = self._argument(a)
+        return xp.sum(self.weight * (xp.maximum(u, xp.zeros_like(u)) + xp.log1p(xp.exp(-xp.abs(u)))))
+
+    def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """t = weight y s: minus the derivative at prediction a. It lies in the domain of the conjugate exactly."""
+        return self.weight * self.y * _sigmoid(self._argument(a))
+
+    def hessian(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """weight s (1 - s): the second derivative at prediction a."""
+        xp = array_namespace(self.y)
+        e = xp.exp(-xp.abs(self._argument(a)))
+        return self.weight * e / ((1.0 + e) * (1.0 + e))
+
+    def dual_value(self, t: Float[Array, "n c"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """`(D(t), the sum of the magnitudes it was computed from)`; D is -inf outside the domain of the conjugate.
+
+        The magnitude counts every s a few times: rounding s moves H(s) by up to 40 machine epsilons times s.
+        """
+        xp = array_namespace(self.y)
+        s, inside = self._share(t)
+        zero, one = xp.zeros((), dtype=t.dtype), xp.ones((), dtype=t.dtype)
+        interior = (s > 0) & (s < 1)
+        p = xp.where(interior, s, 0.5 * one)
+        entropy = xp.where(interior, -p * xp.log(p) - (1.0 - p) * xp.log1p(-p), zero)
+        weight = self.weight
+        value = xp.sum(weight * entropy) + xp.sum(weight * s * self.margin)
+        magnitude = xp.sum(weight * (entropy + s * (4.0 + xp.abs(self.margin))))
+        return xp.where(xp.all(inside), value, -xp.inf * one), magnitude
+
+    def best_dual_scale(
+        self, t: Float[Array, "n c"], kappa_max: Float[Array, "..."], quadratic: Any = 0.0
+    ) -> Float[Array, "..."]:
+        """The kappa in [0, kappa_max] that maximises `D(kappa t) - kappa^2 quadratic / 2`; 0 if only D(0) is finite.
+
+        `quadratic` is what a ridge adds, |R^T X^T t|^2 / l2. Shapes as for `Squared`. Never above the largest kappa
+        inside the domain, less a few machine epsilons.
+        """
+        xp = array_namespace(self.y)
+        share, inside = self._share(t)
+        axis = None if kappa_max.ndim == 0 else 0
+        eps, zero, one = float(xp.finfo(t.dtype).eps), xp.zeros((), dtype=t.dtype), xp.ones((), dtype=t.dtype)
+        largest = xp.max(share, axis=axis)
+        usable = (largest > 0) & xp.all(inside | (share > 1), axis=axis) & (kappa_max > 0)
+        unit = xp.where(usable, largest, one)
+        r = xp.where(usable, share, zero) / unit
+        mass = self.weight * r
+        total = xp.sum(mass, axis=axis)
+        constant = xp.sum(mass * (self.margin - xp.log(xp.where(r > 0, r, one))), axis=axis)
+        quadratic = (zero + quadratic) / unit / unit
+
+        hi = _logit(unit * xp.where(usable, kappa_max, one))
+        start = xp.minimum(hi, _logit(unit))  # kappa = 1, which is nearly the best at the dual of a good prediction
+        lo = start - LOG_RANGE - xp.max(xp.abs(self.margin)) - xp.log1p(quadratic)
+        slope = lambda x: _dual_slope(x, r, mass, total, constant, quadratic, axis)  # noqa: E731
+        x = increasing_root(slope, lo, hi, start)
+        kappa = xp.minimum(_sigmoid(x), (1.0 - 8.0 * eps) * one) / unit
+        return xp.where(usable, xp.minimum(kappa, kappa_max), zero)
+
+    def best_scale(self, a: Float[Array, "n c"], penalty: Any) -> Float[Array, ""]:
+        """The s >= 0 that minimises `value(s a) + s penalty`; finite also where the infimum is not attained."""
+        xp = array_namespace(self.y)
+        zero, one = xp.zeros((), dtype=a.dtype), xp.ones((), dtype=a.dtype)
+        size = xp.where((a != 0) & (self.weight > 0), xp.abs(a), xp.inf * one)
+        # Beyond the first, every exponential has vanished; beyond the second, s penalty alone exceeds the value at 0.
+        flat = (750.0 + xp.max(xp.abs(self.margin))) / xp.min(size)
+        penalty = xp.zeros_like(one) + penalty
+        positive = penalty > 0
+        worth = self.value(xp.zeros_like(a)) / xp.where(positive, penalty, one)
+        top = xp.minimum(xp.where(positive, xp.minimum(flat, worth), flat), 1e30 * one)
+        usable = (penalty < xp.sum(self.dual(xp.zeros_like(a)) * a)) & (top > 0)
+        hi = xp.log(xp.where(usable, top, one))
+
+        slope = lambda x: self._scale_slope(x, a, penalty)  # noqa: E731
+        x = increasing_root(slope, hi - LOG_RANGE, hi, xp.minimum(hi, zero))
+        return xp.where(usable, xp.exp(x), zero)
+
+    def prox(self, v: Float[Array, "n c"], rho: Any) -> Float[Array, "n c"]:
+        """The a that minimises `value(a) + rho / 2 |a - v|^2`, entry by entry.
+
+        With r = y a - margin it is the root of `r - (weight / rho) / (1 + exp(r)) = y v - margin`, between
+        b = y v - margin and the smaller of b + weight / rho and max(b, 0) + log(1 + weight / rho).
+        """
+        xp = array_namespace(self.y)
+        b, pull = self.y * v - self.margin, self.weight / rho + xp.zeros_like(v)
+        hi = xp.minimum(b + pull, xp.maximum(b, xp.zeros_like(b)) + xp.log1p(pull))
+
+        slope = lambda r: _prox_slope(r, b, pull)  # noqa: E731
+        return self.y * (increasing_root(slope, b, hi, hi) + self.margin)
+
+    def _scale_slope(self, x: Any, a: Any, penalty: Any) -> tuple[Any, Any]:
+        """Derivative of `value(s a) + s penalty` at s = exp(x), and its derivative in x."""
+        xp = array_namespace(self.y)
+        s = xp.exp(x)
+        return penalty - xp.sum(self.dual(s * a) * a), s * xp.sum(self.hessian(s * a) * a * a)
+
+    def _argument(self, a: Any) -> Any:
+        return self.margin - self.y * a
+
+    def _share(self, t: Any) -> tuple[Any, Any]:
+        """s = t y / weight, 0 where the weight is, and whether t is in the domain of the conjugate."""
+        xp = array_namespace(self.y)
+        zero = xp.zeros((), dtype=t.dtype)
+        positive = self.weight > 0
+        s = xp.where(positive, t * self.y / xp.where(positive, self.weight, zero + 1.0), zero)
+        return s, xp.where(positive, (s >= 0) & (s <= 1), t == 0)
+
+
+LOG_RANGE = 80.0  # scales are looked for within e^80 of what margins and quadratic suggest
+
+
+def _sigmoid(u: Any) -> Any:
+    """1 / (1 + exp(-u)), with a small relative error on both sides."""
+    xp = array_namespace(u)
+    e = xp.exp(-xp.abs(u))
+    return xp.where(u >= 0, xp.ones_like(e), e) / (1.0 + e)
+
+
+def _logit(p: Any) -> Any:
+    """Inverse of `_sigmoid`, for p moved inside (0, 1 - 8 eps)."""
+    xp = array_namespace(p)
+    info, one = xp.finfo(p.dtype), xp.ones_like(p)
+    p = xp.minimum(xp.maximum(p, float(info.smallest_normal) * one), (1.0 - 8.0 * float(info.eps)) * one)
+    return xp.log(p) - xp.log1p(-p)
+
+
+def _dual_slope(x: Any, r: Any, mass: Any, total: Any, constant: Any, quadratic: Any, axis: Any) -> tuple[Any, Any]:
+    """Minus the derivative of the dual value in kappa at kappa = 1 / (1 + exp(-x)), and its derivative in x.
+
+    `r` are the s at kappa = 1, the largest of them 1; `mass` is weight r, `total` its sum, and `constant` the sum of
+    mass (margin - log r).
+    """
+    xp = array_namespace(x, r)
+    e = xp.exp(-xp.abs(x))
+    small, large = e / (1.0 + e), 1.0 / (1.0 + e)
+    kappa, rest = xp.where(x >= 0, large, small), xp.where(x >= 0, small, large)
+    free = (1.0 - r) + r * rest  # 1 - kappa r
+    log_kappa = xp.minimum(x, xp.zeros_like(x)) - xp.log1p(e)
+    value = total * log_kappa - constant - xp.sum(mass * xp.log(free), axis=axis) + kappa * quadratic
+    return value, rest * (xp.sum(mass / free, axis=axis) + kappa * quadratic)
+
+
+def _prox_slope(r: Any, b: Any, pull: Any) -> tuple[Any, Any]:
+    s = _sigmoid(-r)
+    return r - b - pull * s, 1.0 + pull * s * (1.0 - s)

@@ -77,9 +77,8 @@ def write_model(folder: Path, network: ReLUNetwork, record: Mapping[str, Any]) -
 def describe(solution: Solution) -> dict[str, Any]:
     """What `solution.json` says of the solve; names as in `cvxrelu.Solution`."""
     sampled, certificate = solution.sampled, solution.certificate
-    result = {
-        name: getattr(solution, name) for name in ("status", "message", "objective", "lower_bound", "gap", "n_iter")
-    }
+    names = ("status", "message", "objective", "lower_bound", "gap", "n_rounds", "n_iter")
+    result = {name: getattr(solution, name) for name in names}
     result["certificate"] = {name: getattr(certificate, name) for name in ("kind", "rigorous", "starts")}
     result["sampled"] = None
     if sampled is not None:

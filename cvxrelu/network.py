@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,11 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from cvxrelu.files import atomic_write
+from cvxrelu.arrays import column_norms, device_of, host_array, precise
+from cvxrelu.conversion import OPTIONAL, REQUIRED, check_intercept, fields_of_model, neurons_of_blocks
+from cvxrelu.network_files import read_network, write_network
 
 __all__ = ["ReLUNetwork"]
-
-_FORMAT = "cvxrelu.ReLUNetwork"
-_FORMAT_VERSION = 1
-_REQUIRED = ("first_layer", "second_layer")
-_OPTIONAL = ("hidden_bias", "skip", "bias")
-_STORED_DTYPES = ("F32", "F64")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,11 +56,11 @@ class ReLUNetwork:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in _REQUIRED:
-            object.__setattr__(self, name, _host(name, getattr(self, name)))
-        for name in _OPTIONAL:
+        for name in REQUIRED:
+            object.__setattr__(self, name, host_array(name, getattr(self, name)))
+        for name in OPTIONAL:
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _host(name, getattr(self, name)))
+                object.__setattr__(self, name, host_array(name, getattr(self, name)))
         if self.first_layer.ndim != 2:
             raise ValueError(f"first_layer has shape {self.first_layer.shape}; expected (d, m)")
         d, m = self.first_layer.shape
@@ -109,7 +103,7 @@ class ReLUNetwork:
         if self.hidden_bias is not None:
             inner = np.vstack([inner, self.hidden_bias])
         outer = self.second_layer.astype(np.float64).reshape(self.n_neurons, self.n_outputs)
-        return float(_norms(inner) @ _norms(outer.T))
+        return float(column_norms(inner) @ column_norms(outer.T))
 
     def predict(self, X: Any) -> Any:
         """`relu(X @ first_layer + hidden_bias) @ second_layer + X @ skip + bias`, (n,) or (n, c).
@@ -142,10 +136,10 @@ class ReLUNetwork:
             raise TypeError(f"X has dtype {X.dtype}; expected real numbers")
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X has shape {tuple(X.shape)}; expected (n, {self.n_features})")
-        with _scope(X):
+        with precise(X):
             if not xp.isdtype(X.dtype, "real floating"):
                 X = xp.astype(X, xp.zeros(()).dtype)
-            device = _device(X)
+            device = device_of(X)
             copy = True if array_api_compat.is_torch_array(X) else None  # PyTorch warns about sharing read-only memory
 
             def put(w: np.ndarray) -> Any:
@@ -160,6 +154,46 @@ class ReLUNetwork:
             if self.bias is not None:
                 output = output + put(self.bias)
             return output
+
+    @staticmethod
+    def from_(model: Any, *, intercept: bool = True) -> ReLUNetwork:
+        """The same function of X as `model`, a two-layer ReLU network of another library, at inference.
+
+        Parameters
+        ----------
+        model : one of
+            - a ReLUNetwork, returned as it is; a Solution, for its `network`;
+            - `torch.nn.Sequential(Linear, ReLU, Linear)` of any device and precision, with or without biases. Beside
+              these only what does nothing to rows at inference: Identity, Dropout, Flatten of all axes but the first;
+            - scikit-learn's MLPRegressor or MLPClassifier, fitted, one hidden layer, activation "relu". A classifier's
+              network is what enters its output activation: logits of `classes_[1]` if there are two classes, else one
+              logit a class (softmax) or a label (sigmoid);
+            - arrays of any library, or lists: (first_layer, second_layer[, hidden_bias[, skip[, bias]]]), some None; or
+              a mapping from the names of the constructor. Shapes as in the constructor.
+        intercept : whether the network program that the network is meant for has a constant column for the neurons, as
+            in `solve`. A hidden bias is its weight, penalised with the others; the output bias is a skip, unpenalised.
+
+        Returns
+        -------
+        PyTorch and scikit-learn models of one output give `second_layer` (m,), predicted as (n,); arrays keep their
+        shape. float32 stays float32; other real numbers become float64, without loss.
+
+        Raises
+        ------
+        TypeError : `model` is none of these, or holds something other than real numbers.
+        ValueError : another architecture, a model that is not fitted, shapes that do not fit, values that are not
+            finite, or a nonzero hidden bias with `intercept=False`.
+
+        Examples
+        --------
+        >>> ReLUNetwork.from_(([[1.0, -1.0]], [1.0, 1.0])).predict([[-2.0], [3.0]])
+        array([2., 3.])
+        """
+        network = getattr(model, "network", model)
+        if not isinstance(network, ReLUNetwork):
+            network = ReLUNetwork(**fields_of_model(model))
+        check_intercept(network.hidden_bias, intercept)
+        return network
 
     @staticmethod
     def from_blocks(
@@ -192,25 +226,9 @@ class ReLUNetwork:
         >>> network.second_layer, network.path_norm
         (array([ 2.23606798, -3.        ]), 14.0)
         """
-        V, Z = _host("V", V).astype(np.float64), _host("Z", Z).astype(np.float64)
-        if V.ndim != 3 or V.shape != Z.shape or V.shape[2] == 0:
-            raise ValueError(f"V and Z have shapes {V.shape} and {Z.shape}; expected the same (D, P, c), c >= 1")
-        rows, _, c = V.shape
-        if intercept and rows == 0:
-            raise ValueError("V and Z have no row for the intercept; expected (d + 1, P, c)")
-        blocks = np.stack([V, Z], axis=1)  # (D, 2, P, c)
-        sizes = _norms(blocks)
-        sign, pattern, output = np.nonzero(sizes)
-        root = np.sqrt(sizes[sign, pattern, output])
-        first = blocks[:, sign, pattern, output] / root
-        signed = np.where(sign == 0, root, -root)
-        if scalar is None:
-            scalar = c == 1
-        if scalar and c != 1:
-            raise ValueError(f"V and Z have {c} outputs; the scalar form has 1")
-        second = signed if scalar else signed[:, None] * (output[:, None] == np.arange(c))
-        inner, hidden_bias = (first[:-1], first[-1]) if intercept else (first, None)
-        return ReLUNetwork(inner, second, hidden_bias, metadata={} if metadata is None else metadata)
+        V, Z = host_array("V", V).astype(np.float64), host_array("Z", Z).astype(np.float64)
+        fields = neurons_of_blocks(V, Z, intercept, scalar)
+        return ReLUNetwork(**fields, metadata={} if metadata is None else metadata)
 
     def unstandardise(
         self, x_center: np.ndarray, x_scale: np.ndarray, y_center: Any = 0.0, y_scale: Any = 1.0
@@ -244,7 +262,7 @@ class ReLUNetwork:
 
         With the default tolerances the values must be equal. Networks compare by identity under `==`.
         """
-        for name in _REQUIRED + _OPTIONAL:
+        for name in REQUIRED + OPTIONAL:
             x, y = getattr(self, name), getattr(other, name)
             if x is None or y is None:
                 if x is not y:
@@ -268,19 +286,8 @@ class ReLUNetwork:
         >>> again.allclose(network), again.metadata
         (True, {'beta': 0.1})
         """
-        from safetensors.numpy import save
-
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist")
-        fields = {name: getattr(self, name) for name in _REQUIRED + _OPTIONAL}
-        header = {
-            "format": _FORMAT,
-            "format_version": str(_FORMAT_VERSION),
-            "cvxrelu_version": _version(),
-            "metadata": json.dumps(self.metadata),
-        }
-        atomic_write(path, save({name: value for name, value in fields.items() if value is not None}, header))
+        fields = {name: getattr(self, name) for name in REQUIRED + OPTIONAL}
+        write_network(Path(path), {name: value for name, value in fields.items() if value is not None}, self.metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ReLUNetwork:
@@ -291,53 +298,12 @@ class ReLUNetwork:
         FileNotFoundError : there is no such file.
         ValueError : it is not a whole, readable network of this format; names the file and what is wrong with it.
         """
-        from safetensors import SafetensorError, safe_open
-
-        path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file")
-        if not path.is_file():
-            raise ValueError(f"{path}: not a file")
-        if path.stat().st_size == 0:
-            raise ValueError(f"{path}: the file is empty")
-        try:
-            with safe_open(path, framework="np") as file:
-                metadata = _check_header(file.metadata() or {})
-                names = set(file.keys())
-                if missing := [name for name in _REQUIRED if name not in names]:
-                    raise ValueError(f"the tensor {missing[0]} is missing")
-                if unexpected := sorted(names.difference(_REQUIRED, _OPTIONAL)):
-                    raise ValueError(f"unexpected tensor {unexpected[0]!r}")
-                for name in sorted(names):
-                    if (dtype := file.get_slice(name).get_dtype()) not in _STORED_DTYPES:
-                        raise ValueError(f"the tensor {name} has dtype {dtype}; expected F32 or F64")
-                return cls(**{name: file.get_tensor(name) for name in names}, metadata=metadata)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: truncated, or not a safetensors file ({error})") from error
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        return read_network(Path(path), cls)
 
     def __repr__(self) -> str:
-        present = "".join(f", {name}" for name in _OPTIONAL if getattr(self, name) is not None)
+        present = "".join(f", {name}" for name in OPTIONAL if getattr(self, name) is not None)
         d, m, c = self.n_features, self.n_neurons, self.n_outputs
         return f"ReLUNetwork(n_features={d}, n_neurons={m}, n_outputs={c}{present})"
-
-
-def _host(name: str, value: Any) -> np.ndarray:
-    """A read-only, C-contiguous, finite float32 or float64 copy of `value`."""
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"{name} is a {type(value).__name__} that NumPy cannot read ({error}); expected an array"
-        ) from error
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
-    array = np.array(array, dtype=np.float32 if array.dtype == np.float32 else np.float64, order="C", subok=False)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} contains NaN or infinity; expected finite numbers")
-    array.flags.writeable = False
-    return array
 
 
 def _plain(metadata: Any) -> dict[str, Any]:
@@ -348,66 +314,3 @@ def _plain(metadata: Any) -> dict[str, Any]:
         return json.loads(json.dumps(metadata))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata cannot be written as JSON ({error})") from error
-
-
-def _norms(blocks: np.ndarray) -> np.ndarray:
-    """2-norms along the first axis, free of overflow and underflow: zero only where every entry is zero."""
-    largest = np.max(np.abs(blocks), axis=0, initial=0.0)
-    scale = np.where(largest > 0, largest, 1.0)
-    return scale * np.linalg.norm(blocks / scale, axis=0)
-
-
-def _device(X: Any) -> Any:
-    """The device the weights go to; None for JAX arrays that are traced, sharded or uncommitted: JAX then follows X."""
-    if not array_api_compat.is_jax_array(X):
-        return array_api_compat.device(X)
-    import jax
-
-    if isinstance(X, jax.core.Tracer) or not X.committed or not isinstance(X.device, jax.Device):
-        return None
-    return X.device
-
-
-@contextlib.contextmanager
-def _scope(X: Any) -> Iterator[None]:
-    """For JAX arrays: full-precision products, and float64 allowed where X has it. Nothing for other libraries."""
-    if not array_api_compat.is_jax_array(X):
-        yield
-        return
-    import jax
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(jax.default_matmul_precision("highest"))
-        if X.dtype == np.float64:
-            stack.enter_context(jax.enable_x64(True))
-        yield
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("cvxrelu")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _check_header(header: dict[str, str]) -> dict[str, Any]:
-    """The metadata of a file's header, once its format and version are found right."""
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"a safetensors file, but not a {_FORMAT}: its format is {header.get('format')!r}")
-    version = header.get("format_version", "")
-    if not (version.isascii() and version.isdigit() and int(version) >= 1):
-        raise ValueError(f"the format version is {version!r}; expected a number from 1")
-    if int(version) > _FORMAT_VERSION:
-        raise ValueError(
-            f"format version {version}, written by cvxrelu {header.get('cvxrelu_version', 'unknown')}; "
-            f"this cvxrelu reads up to {_FORMAT_VERSION}: update it"
-        )
-    try:
-        metadata = json.loads(header.get("metadata", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its metadata is not JSON ({error})") from error
-    if not isinstance(metadata, dict):
-        raise ValueError(f"its metadata is a JSON {type(metadata).__name__}; expected an object")
-    return metadata

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_numpy_array
 from jaxtyping import Bool, Float
 
-__all__ = ["F1", "F", "F1_adjoint", "F_adjoint", "G", "G_adjoint", "masked", "signed"]
+__all__ = ["F1", "F", "F1_adjoint", "F_adjoint", "G", "G_adjoint", "masked", "row_blocks", "signed"]
 
 Array = Any
+CACHED = 1 << 17  # entries of a temporary that stay in a core's own cache
 
 
 def masked(M: Bool[Array, "n P"], values: Float[Array, "n ... P"]) -> Float[Array, "n ... P"]:
@@ -73,3 +74,12 @@ def G_adjoint(X: Float[Array, "n d"], M: Bool[Array, "n P"], s: Float[Array, "n 
 def _between(M: Any, values: Any) -> Any:
     """M with as many axes of length one between rows and patterns as `values` has there."""
     return M[(slice(None),) + (None,) * (values.ndim - 2) + (slice(None),)]
+
+
+def row_blocks(X: Float[Array, "n d"], width: int) -> list[slice]:
+    """Slices of rows for temporaries of shape (rows, width): few rows on NumPy, which works two to three times as fast
+    within the cache as on fresh memory; all of them elsewhere, where compilers and devices see to that.
+    """
+    n = X.shape[0]
+    step = max(32, CACHED // max(width, 1)) if is_numpy_array(X) else n
+    return [slice(start, min(start + step, n)) for start in range(0, n, max(step, 1))]

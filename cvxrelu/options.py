@@ -44,11 +44,10 @@ class Limits(NamedTuple):
 def refuse_unfinished(**given: Any) -> None:
     """One clear line for every keyword whose feature is not there yet."""
     done = {
-        "refine": False, "loss": "squared", "pairs": None, "margin": 0.0, "skip": False, "skip_l2": 0.0,
-        "equality": None, "devices": None, "memory_limit": None, "certificate": "relaxed", "warm_start": None,
-        "checkpoint": None,
+        "loss": "squared", "pairs": None, "margin": 0.0, "skip_l2": 0.0, "equality": None, "devices": None,
+        "memory_limit": None, "checkpoint": None,
     }  # fmt: skip
-    known = {"loss": ("squared", "logistic", "multinomial"), "certificate": ("priced", "relaxed", "exact")}
+    known = {"loss": ("squared", "logistic", "multinomial")}
     for name, value in given.items():
         if name in known and not (isinstance(value, str) and value in known[name]):
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known[name]))}, got {short(value)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.solution import Solution
+from cvxrelu.solution import Certificate, Solution
 
 __all__ = ["Plot", "draw_plots", "load_matplotlib", "number", "percent"]
 
@@ -53,19 +53,25 @@ def draw_plots(
     classes: Sequence[object] | None,
     rows: str,
     prefix: str,
+    proof: Certificate | None = None,
 ) -> list[Plot]:
     """The drawings for one solved problem, without those there is nothing to show in.
 
-    `truth` and `predictions` are (n,) values, or labels out of `classes`, on the rows that `rows` names; `prefix` makes
-    the ids of these drawings differ from all others on the page.
+    `proof` is a rigorous certificate beside that of the solution. `truth` and `predictions` are (n,) values, or labels
+    out of `classes`, on the rows that `rows` names; `prefix` makes the ids of these drawings differ from all others on
+    the page.
     """
     plots: list[Plot] = []
     if len(solution.history):
-        plots += [_plot_gaps(solution, f"{prefix}a"), _plot_residuals(solution, f"{prefix}b")]
+        plots += [_plot_progress(solution, proof, f"{prefix}a"), _plot_gaps(solution, f"{prefix}b")]
+        if "iteration" in solution.history.columns:
+            plots.append(_plot_residuals(solution, f"{prefix}c"))
     if solution.sampled is not None:
-        plots.append(_plot_patterns(solution, f"{prefix}c"))
+        plots.append(_plot_patterns(solution, f"{prefix}d"))
+    elif solution.network.n_neurons:
+        plots.append(_plot_neurons(solution, f"{prefix}d"))
     if truth is not None and predictions is not None:
-        truth, predictions, prefix = np.ravel(truth), np.ravel(predictions), f"{prefix}d"
+        truth, predictions, prefix = np.ravel(truth), np.ravel(predictions), f"{prefix}e"
         if classes is None:
             plots.append(_plot_values(truth.astype(float), predictions.astype(float), rows, prefix))
         else:
@@ -91,11 +97,11 @@ def _svg(draw: Callable[[Any], None], prefix: str, height: float = 3.6) -> str:
     return re.sub("|".join(_VARIABLES), lambda match: f"var(--{_VARIABLES[match[0]]})", text)
 
 
-def _column(solution: Solution, name: str) -> np.ndarray:
-    """A column of the history, NaN where it was not recorded, and without values a log axis cannot show."""
+def _column(solution: Solution, name: str, positive: bool = True) -> np.ndarray:
+    """A column of the history, NaN where it was not recorded, with `positive` also where a log axis cannot show it."""
     history = solution.history
     values = np.asarray(history[name], float) if name in history.columns else np.full(len(history), np.nan)
-    return np.where(values > 0, values, np.nan)
+    return np.where(values > 0, values, np.nan) if positive else values
 
 
 def _decades(axes: Any, *columns: np.ndarray) -> None:
@@ -141,25 +147,125 @@ def _from_to(values: np.ndarray) -> str:
     return f"went from {percent(values[0])} to {percent(values[-1])}"
 
 
+def _plot_progress(solution: Solution, proof: Certificate | None, prefix: str) -> Plot:
+    """Objective of (N) and its bounds above, the number of neurons below."""
+    refining = np.isfinite(_column(solution, "round", positive=False))
+    seconds, priced = (_column(solution, name, positive=False) for name in ("time", "priced"))
+    priced = np.where(refining, priced, seconds)
+    objective, bound, count = (
+        _column(solution, name, positive=False) for name in ("objective", "lower_bound", "n_neurons")
+    )
+    certificate = solution.certificate
+    guessed = refining if certificate.kind != "exact" else np.zeros_like(refining)
+    rigorous = [each for each in (certificate, proof) if each is not None and each.rigorous]
+    proven = max((each.lower_bound for each in rigorous), default=np.nan)
+    end = np.fmax(seconds, priced)[-1:]  # both stay what they are while the last pricing runs
+    held = np.concatenate([seconds, end])
+    known = objective[np.isfinite(objective)]
+    top = min(1.05 * known.max(), 2.0 * known[-1]) if known.size and known[-1] > 0 else None  # the start is far above
+    objective, count = (np.concatenate([values, values[-1:]]) for values in (objective, count))
+    handover = seconds[refining][0] if refining.any() and not refining.all() else None
+
+    def draw(figure: Any) -> None:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        _line(above, held, objective, "objective", _ORANGE, "-")
+        if guessed.any():
+            _line(above, priced[guessed], bound[guessed], "estimated bound", _GREEN, "--")
+        if not guessed.all():
+            _line(above, priced[~guessed], bound[~guessed], "proven bound", _PURPLE, "-.")
+        elif np.isfinite(proven):
+            above.axhline(proven, color=_PURPLE, linewidth=1.5, linestyle="-.", label="proven bound")
+        above.set(ylabel="objective of (N)", ylim=(0, top))
+        _line(below, held, count, "neurons", _BLUE, "-")
+        below.set(xlabel="seconds", ylabel="neurons", xlim=(0, None), ylim=(0, None))
+        below.yaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(nbins=4, integer=True))
+        for axes in (above, below):
+            if handover is not None:
+                axes.axvline(handover, color=_SOFT, linewidth=1.3, linestyle=":")
+        _legend_above(above, 3)
+
+    caption = "The objective of (N) "
+    caption += f"falls from {number(known[0], 4)} to " if known.size > 1 else "is "
+    caption += (
+        f"{number(solution.objective, 5)} with {solution.network.n_neurons} neurons; the optimum lies between it and "
+    )
+    if certificate.rigorous:
+        caption += f"the bound of {number(solution.lower_bound, 5)}, which is proven."
+    else:
+        caption += f"the bound of {number(solution.lower_bound, 5)}, if the estimate is right"
+        caption += f", and above {number(proven, 5)} for sure." if np.isfinite(proven) else "."
+    if handover is not None:
+        caption += " The dotted line is where the sampled program (S) ends and refinement starts."
+    alt = "Two line plots against seconds: objective of the network program (N) with its lower bound, and neurons."
+    return "Objective and bound", _svg(draw, prefix, 4.2), f"{alt} {caption}", caption
+
+
 def _plot_gaps(solution: Solution, prefix: str) -> Plot:
     seconds = np.asarray(solution.history["time"], float)
-    sampled, network = _column(solution, "sampled_gap"), _column(solution, "gap")
+    sampled, network, priced = (_column(solution, name) for name in ("sampled_gap", "gap", "priced"))
+    known = np.where(np.isfinite(priced), priced, seconds)  # a gap is known when the pricing is done
     tol = solution.settings.get("tol")
+    both = bool(np.isfinite(sampled).any())
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         _decades(axes, sampled, network, np.array([tol or np.nan], float))
-        _line(axes, seconds, sampled, "(S) sampled program", _BLUE, "-")
-        _line(axes, seconds, network, "(N) network program", _ORANGE, "--")
+        if both:
+            _line(axes, seconds, sampled, "(S) sampled program", _BLUE, "-")
+        _line(axes, known, network, "(N) network program", _ORANGE, "--")
         if tol:
             axes.axhline(tol, color=_SOFT, linewidth=1.3, linestyle=":", label="tol")
         axes.set(xlabel="seconds", ylabel="relative gap", xlim=(0, None))
         _legend_above(axes, 3)
 
-    nature = "a rigorous bound" if solution.certificate.rigorous else "an estimate"
-    caption = f"The gap of (S) {_from_to(sampled)}; that of (N), measured with {nature}, {_from_to(network)}."
-    alt = "Line plot of the relative gaps of the sampled program (S) and the network program (N) against seconds."
+    nature = "with a proven bound"
+    if np.isfinite(_column(solution, "round", positive=False)).any() and solution.certificate.kind != "exact":
+        nature = "as ascents estimate it"
+    caption = (
+        f"The gap of (S) {_from_to(sampled)}; that of (N), {nature}, {_from_to(network)}."
+        if both
+        else (f"The gap of (N), {nature}, {_from_to(network)}.")
+    )
+    programs = "the sampled program (S) and the network program (N)" if both else "the network program (N)"
+    alt = f"Line plot of the relative gap of {programs} against seconds, on a log axis."
     return "Gap against time", _svg(draw, prefix), f"{alt} {caption}", caption
+
+
+def _plot_neurons(solution: Solution, prefix: str) -> Plot:
+    """The shares that single neurons have in the penalty, largest first."""
+    network = solution.network
+    first = (
+        network.first_layer if network.hidden_bias is None else np.vstack([network.first_layer, network.hidden_bias])
+    )
+    second = network.second_layer.reshape(network.n_neurons, -1)
+    sizes = np.linalg.norm(first, axis=0) * np.linalg.norm(second, axis=1)
+    order = np.argsort(-sizes)
+    share = 100 * sizes[order] / sizes.sum()
+    single = second.shape[1] == 1
+    falls = second[order].sum(axis=1) < 0 if single else np.zeros(sizes.size, bool)
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        place = np.arange(1, sizes.size + 1)
+        width = 0.85 if sizes.size <= 100 else 1.0
+        if single:
+            axes.bar(place[~falls], share[~falls], color=_BLUE, width=width, label="adds to the output")
+            axes.bar(place[falls], share[falls], color=_ORANGE, width=width, label="takes from it")
+            _legend_above(axes, 2)
+        else:
+            axes.bar(place, share, color=_BLUE, width=width)
+        axes.set(xlabel="neuron, largest first", ylabel="% of sum |w| |a|", ylim=(0, None))
+        axes.set_xlim(0.5 - 0.02 * sizes.size, sizes.size + 0.5 + 0.02 * sizes.size)
+        axes.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(integer=True))
+        axes.grid(visible=False, axis="x")
+
+    half = int(np.searchsorted(np.cumsum(share), 50.0 - 1e-9)) + 1
+    caption = f"The network has {sizes.size} neurons; {half} of them hold half of the weight that beta penalises"
+    caption += f", the largest {share[0]:.2g}\u00a0%."
+    if single:
+        caption += f" {int((~falls).sum())} add to the output, {int(falls.sum())} take from it."
+    alt = "Bar chart of the share of each neuron in the penalty, largest first."
+    return "Neurons", _svg(draw, prefix), f"{alt} {caption}", caption
 
 
 def _plot_residuals(solution: Solution, prefix: str) -> Plot:

@@ -12,7 +12,7 @@ import numpy as np
 from cvxrelu.losses import Squared
 from cvxrelu.patterns import Patterns, as_patterns
 
-__all__ = ["Problem", "as_finite_array", "as_fraction", "as_positive", "build_problem", "to_host"]
+__all__ = ["Problem", "as_finite_array", "as_fraction", "as_positive", "build_problem", "skip_columns", "to_host"]
 
 
 # Beyond these, squares overflow or underflow, and a norm that underflows would make a bound false. A sentence now beats
@@ -33,6 +33,7 @@ class Problem:
     intercept: bool
     scalar_output: bool
     dtype: np.dtype
+    skip: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -56,8 +57,13 @@ def build_problem(
     check_patterns: bool,
     dtype: Any,
     seed: Any,
+    skip: Any = False,
+    sampled: bool = True,
 ) -> Problem:
-    """Check every argument and put the problem together, or raise one error that names the argument."""
+    """Check every argument and put the problem together, or raise one error that names the argument.
+
+    sampled : False when the sampled program will not be solved: then no patterns are drawn, P = 0.
+    """
     host_X = as_finite_array("X", X, ndim=(2,))
     if host_X.shape[0] == 0 or host_X.shape[1] == 0:
         raise ValueError(f"X must have at least one row and one column, got shape {host_X.shape}")
@@ -91,13 +97,46 @@ def build_problem(
     data = host_X.astype(np.float64)
     if intercept:
         data = np.concatenate([data, np.ones((n, 1))], axis=1)
-    chosen, n_requested = as_patterns(patterns, data, seed, check_patterns)
-    if chosen.patterns.shape[1] == 0:  # all were empty, as one row allows: keep one, whose blocks do nothing
+    skip = as_skip(skip)
+    if sampled:
+        chosen, n_requested = as_patterns(patterns, data, seed, check_patterns)
+    else:
+        chosen, n_requested = Patterns(np.zeros((n, 0), dtype=bool), None), patterns
+    if (
+        sampled and chosen.patterns.shape[1] == 0
+    ):  # all were empty, as one row allows: keep one, whose blocks do nothing
         chosen = Patterns(np.zeros((n, 1), dtype=bool), None)
     targets = host_y.astype(np.float64).reshape(n, -1)
     for name, array in (("X", data), ("y", targets), ("sample_weight", weight)):
         check_scale(name, array, working)
-    return Problem(data, Squared(targets, weight), beta, chosen, n_requested, intercept, host_y.ndim == 1, working)
+    loss = Squared(targets, weight, free_directions(data, weight, intercept, skip))
+    return Problem(data, loss, beta, chosen, n_requested, intercept, host_y.ndim == 1, working, skip)
+
+
+def as_skip(skip: Any) -> str | None:
+    """False as None, else "bias" or "linear"."""
+    if skip is None or (isinstance(skip, (bool, np.bool_)) and not skip):
+        return None
+    if not (isinstance(skip, str) and skip in ("bias", "linear")):
+        raise ValueError(f"skip must be False, 'bias' or 'linear', got {skip!r}")
+    return skip
+
+
+def skip_columns(data: np.ndarray, intercept: bool, skip: str | None) -> np.ndarray:
+    """What a skip adds to a prediction, (n, k): X without the constant column, then a constant one."""
+    n, D = data.shape
+    linear = data[:, : D - intercept] if skip == "linear" else data[:, :0]
+    return np.concatenate([linear, np.ones((n, 1))], axis=1)
+
+
+def free_directions(data: np.ndarray, weight: np.ndarray, intercept: bool, skip: str | None) -> np.ndarray | None:
+    """An orthonormal basis, in the inner product of the weights, of what an unpenalised skip spans."""
+    if skip is None:
+        return None
+    root = np.sqrt(weight)
+    left, singular, _ = np.linalg.svd(root * skip_columns(data, intercept, skip), full_matrices=False)
+    left = left[:, singular > 1e-12 * singular[0]]
+    return np.divide(left, root, out=np.zeros_like(left), where=root > 0)
 
 
 def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
@@ -108,6 +147,17 @@ def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
             f"{name} has largest entry {largest:.1e}, outside 1e-{exponent} to 1e{exponent} for {working.name}: "
             "rescale it (standardised columns work best)"
         )
+
+
+def fits(problem: Problem, working: np.dtype) -> bool:
+    """Whether the data are of a size that this precision can work with."""
+    smallest, largest = BETAS[working.name]
+    try:
+        for name, array in (("X", problem.X), ("y", problem.loss.y), ("sample_weight", problem.loss.weight)):
+            check_scale(name, array, working)
+    except ValueError:
+        return False
+    return smallest <= problem.beta <= largest
 
 
 def to_host(array: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 """One HTML file about solved problems: facts, scores, plots. It needs nothing but a browser: no script, no network.
 
-The sampled program (S) and the network program (N) are labelled wherever a number belongs to one of them.
+The network program (N) and the sampled program (S) are labelled wherever a number belongs to one of them, and a bound
+is called proven or an estimate wherever it stands.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from cvxrelu.environment import machine, versions
 from cvxrelu.files import atomic_write
 from cvxrelu.plots import draw_plots, load_matplotlib, number, percent
-from cvxrelu.solution import Solution
+from cvxrelu.solution import Certificate, Solution, relative_gap
 
 __all__ = ["Section", "write_report"]
 
@@ -30,6 +31,7 @@ class Section:
     ----------
     name : heading, such as "diabetes".
     solution : what `cvxrelu.solve` returned.
+    proof : a rigorous certificate of the same network, shown beside that of the solution; None for none.
     description : a sentence or two on the data and the split.
     scores : rows of the score table, one mapping per model; the columns are the keys of the first row.
     score_note : a sentence under the table (what was tuned, on which rows the scores were taken).
@@ -47,6 +49,7 @@ class Section:
     predictions: np.ndarray | None = None
     classes: Sequence[object] | None = None
     rows: str = "test rows"
+    proof: Certificate | None = None
 
 
 def write_report(
@@ -76,6 +79,7 @@ def write_report(
     ImportError : matplotlib is missing.
     """
     load_matplotlib()  # a missing extra is reported before any drawing starts
+    sections = list(sections)
     parts = [_section(section, position) for position, section in enumerate(sections, start=1)]
     foot = {"Made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"), "Machine": machine()}
     foot["Versions"] = ", ".join(f"{name} {version}" for name, version in versions().items())
@@ -85,7 +89,9 @@ def write_report(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{html.escape(title)}</h1>\n" + (f"<p>{html.escape(intro)}</p>\n" if intro else "") + f"{_PROGRAMS}\n"
+        f"<h1>{html.escape(title)}</h1>\n"
+        + (f"<p>{html.escape(intro)}</p>\n" if intro else "")
+        + f"{_reading(sections)}\n"
         f"{''.join(parts)}</main>\n<footer>{_facts(foot)}</footer>\n</body>\n</html>\n"
     )
     return atomic_write(path, page)
@@ -93,12 +99,25 @@ def write_report(
 
 # --- text and tables -------------------------------------------------------------------------------------------------
 
-_PROGRAMS = """<details class="programs" open><summary>Two programs, two gaps</summary>
-<p><b class="n">(N)</b> The <b>network program</b> is the one to be solved: any two-layer ReLU network, loss plus weight
-decay. <b class="s">(S)</b> The <b>sampled program</b> is convex: each neuron keeps to the cone of one of the sampled
-activation patterns. Every solution of (S) is a network, so its objective is an upper bound for (N); a small gap of (S)
-says that (S) is solved, and nothing on how far its network is from the best of all networks. The gap of (N) says
-that.</p></details>"""
+_NETWORK = """<p><b class="n">(N)</b> The <b>network program</b> is the one to be solved: over all two-layer ReLU
+networks of any width, loss plus weight decay. Its gap says how far a network can be from the best of them all, as a
+share of its own objective.</p>"""
+_BOUNDS = """<p>A lower bound is an <b>estimate</b> when it rests on many ascents that look for a neuron with which the
+network would improve: had all of them missed one, the true bound would be lower. It is <b>proven</b> when it holds
+whatever was computed; a proof that is cheap in any dimension is loose, so a large proven gap need not mean a poor
+network.</p>"""
+_SAMPLED = """<p><b class="s">(S)</b> The <b>sampled program</b> is convex: each neuron keeps to the cone of one of the
+sampled activation patterns. Every solution of (S) is a network, so its objective is an upper bound for (N); a small gap
+of (S) says that (S) is solved, and nothing on how far its network is from the best of all networks. The gap of (N) says
+that.</p>"""
+
+
+def _reading(sections: Sequence[Section]) -> str:
+    """How to read the page: the programs it speaks of, and the two kinds of bounds."""
+    sampled = any(section.solution.sampled is not None for section in sections)
+    heading = "Two programs, two gaps" if sampled else "What the gap says"
+    words = _NETWORK + (_SAMPLED if sampled else "") + _BOUNDS
+    return f'<details class="programs" open><summary>{heading}</summary>\n{words}</details>'
 
 
 def _table(rows: Sequence[Mapping[str, object]], caption: str) -> str:
@@ -121,48 +140,56 @@ def _facts(facts: Mapping[str, str]) -> str:
     return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()) + "</dl>"
 
 
-def _certificate_words(solution: Solution) -> str:
-    """The kind of the bound on (N), with "rigorous" or "estimate" spelled out."""
-    certificate = solution.certificate
+def _certificate_words(certificate: Certificate) -> str:
+    """The kind of a bound on (N), with "proven" or "estimate" spelled out."""
     if certificate.rigorous:
-        # The closed form is loose: without a word on that, a gap of 90 % reads like a poor network.
+        # The relaxation is loose: without a word on that, a gap of 90 % reads like a poor network.
         loose = "; loose, so a large gap need not mean a poor network" if certificate.kind == "relaxed" else ""
-        return f"{certificate.kind}: rigorous, it holds whatever was computed{loose}"
-    starts = "" if certificate.starts is None else f" from {certificate.starts} starts"
-    return f"{certificate.kind}: an estimate{starts}, not a proof"
+        return f"{certificate.kind}: proven, it holds whatever was computed{loose}"
+    return f"{certificate.kind}: {_estimate(certificate)}, not a proof"
+
+
+def _estimate(certificate: Certificate) -> str:
+    return "an estimate" + ("" if certificate.starts is None else f" from {certificate.starts} ascents")
+
+
+def _bounds(section: Section) -> list[dict[str, object]]:
+    """A row per program and bound."""
+    solution, sampled = section.solution, section.solution.sampled
+    rows = [
+        ("(N) network", solution.objective, each.lower_bound, gap, "proven" if each.rigorous else _estimate(each))
+        for each, gap in [
+            (solution.certificate, solution.gap),
+            *([(section.proof, relative_gap(solution.objective, section.proof.lower_bound))] if section.proof else []),
+        ]
+    ]
+    if sampled is not None:
+        rows.append(("(S) sampled", sampled.objective, sampled.lower_bound, sampled.gap, "proven"))
+    names = ("Program", "Objective", "Lower bound", "Gap", "Bound is")
+    return [dict(zip(names, (*row[:3], percent(row[3]), row[4]), strict=True)) for row in rows]
+
+
+def _run_words(solution: Solution) -> str:
+    """What ran, for how long, and where."""
+    stages = [f"{solution.n_iter} iterations of ADMM"] if solution.sampled is not None else []
+    if solution.settings.get("refine"):
+        stages.append(f"{solution.n_rounds} {'round' if solution.n_rounds == 1 else 'rounds'} of refinement")
+    words = " and ".join(stages) or "nothing"
+    return f"{words} in {_seconds(solution)} on {solution.backend}, {solution.device}, {solution.dtype}"
 
 
 def _section(section: Section, position: int) -> str:
-    solution, sampled = section.solution, section.solution.sampled
-    bounds = [
-        {
-            "Program": "(N) network",
-            "Objective": solution.objective,
-            "Lower bound": solution.lower_bound,
-            "Gap": percent(solution.gap),
-            "Bound is": "rigorous" if solution.certificate.rigorous else "an estimate",
-        }
-    ]
-    if sampled is not None:
-        bounds.append(
-            {
-                "Program": "(S) sampled",
-                "Objective": sampled.objective,
-                "Lower bound": sampled.lower_bound,
-                "Gap": percent(sampled.gap),
-                "Bound is": "rigorous",
-            }
-        )
-    settings = solution.settings
+    solution, settings = section.solution, section.solution.settings
     facts = {
         f"Status of {'(N)' if settings.get('refine') else '(S)'}": f"{solution.status.value}: {solution.message}",
         "Problem": f"{settings.get('n')} rows, {settings.get('d')} features, outputs: {settings.get('c')}, "
         f"{settings.get('loss', 'squared')} loss, beta {number(settings.get('beta', '?'), 4)}",
-        "Bound on (N)": _certificate_words(solution),
+        "Bound on (N)": _certificate_words(solution.certificate),
+        "Proof beside it": "" if section.proof is None else _certificate_words(section.proof),
         "Network": f"{solution.network.n_neurons} neurons",
-        "Run": f"{solution.n_iter} iterations in {_seconds(solution)} on {solution.backend}, {solution.device}, "
-        f"{solution.dtype}",
+        "Run": _run_words(solution),
     }
+    facts = {name: words for name, words in facts.items() if words}
     drawings = draw_plots(
         solution,
         section.truth,
@@ -170,6 +197,7 @@ def _section(section: Section, position: int) -> str:
         classes=section.classes,
         rows=section.rows,
         prefix=f"s{position}",
+        proof=section.proof,
     )
     plots = "".join(
         f"<figure><h3>{html.escape(name)}</h3>{svg.replace('<svg ', f'<svg {_label(alt)} ', 1)}"
@@ -182,7 +210,7 @@ def _section(section: Section, position: int) -> str:
     good = "good" if solution.success else "bad"
     return (
         f'<section class="{good}"><h2>{html.escape(section.name)}</h2>{description}{_facts(facts)}'
-        f"{_table(bounds, 'Objective and bound of each program')}{scores}{note}"
+        f"{_table(_bounds(section), 'Objective and bounds')}{scores}{note}"
         f'<div class="plots">{plots}</div></section>\n'
     )
 

@@ -14,7 +14,16 @@ import numpy as np
 
 from cvxrelu.network import ReLUNetwork
 
-__all__ = ["Certificate", "History", "SampledSolution", "Solution", "Status", "progress_row", "relative_gap"]
+__all__ = [
+    "Certificate",
+    "History",
+    "SampledSolution",
+    "Solution",
+    "Status",
+    "progress_row",
+    "refinement_row",
+    "relative_gap",
+]
 
 
 class Status(StrEnum):
@@ -106,6 +115,16 @@ def progress_row(record: Mapping[str, Any], header: bool = False) -> str:
     return heading + row if header else row
 
 
+def refinement_row(record: Mapping[str, Any], header: bool = False) -> str:
+    """One line of the progress table for a round of refinement, below the heading if asked for."""
+    heading = " round     network       bound      gap | neurons   added   starts |    time\n"
+    row = (
+        f"{record['round']:6d} {record['objective']:11.5g} {record['lower_bound']:11.5g} {record['gap']:8.1e} | "
+        f"{record['n_neurons']:7d} {record['added']:7d} {record['starts']:8d} | {record['priced']:6.1f}s"
+    )
+    return heading + row if header else row
+
+
 @dataclass(frozen=True)
 class Certificate:
     """A lower bound on the optimum of the network program (N), and how it was obtained.
@@ -118,6 +137,7 @@ class Certificate:
     gap : `(objective - lower_bound) / max(|objective|, tiny)` for the objective it was issued for.
     dual : the scaled dual variable t that proves it, (n,) or (n, c).
     starts : number of ascents behind a "priced" bound, else None.
+    objective : the objective the gap is of.
     """
 
     kind: str
@@ -126,6 +146,7 @@ class Certificate:
     gap: float
     dual: np.ndarray
     starts: int | None = None
+    objective: float = np.nan
 
     def __str__(self) -> str:
         nature = "rigorous" if self.rigorous else f"estimate from {self.starts} starts"
@@ -184,6 +205,7 @@ class Solution:
     timings : seconds by phase: "setup", "factor", "iterate", "certify", "total"; on JAX each holds its own compilation.
     backend, dtype, device : where and in what precision the iterations ran.
     settings : the problem's sizes and the options in force, as plain values.
+    n_rounds : rounds of refinement.
     """
 
     network: ReLUNetwork
@@ -199,6 +221,7 @@ class Solution:
     dtype: str
     device: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    n_rounds: int = 0
 
     @property
     def lower_bound(self) -> float:

@@ -1,32 +1,32 @@
 """`solve`: from data to a network, its objective, and a bound on how far it can be from the global optimum.
 
-Reads top to bottom as the method: sample activation patterns; rotate X so that the u-step is diagonal but for one
-(n, n) matrix; run ADMM on the sampled program in compiled chunks; after each chunk read a handful of scalars, keep the
-best network and the best bound, and decide whether to certify, to rebalance the penalties, or to stop.
+Reads top to bottom as the method: validate; where fixed activation patterns are asked for, solve the sampled program by
+ADMM; refine, from its network, a given one or nothing, to a network that pricing cannot improve; prove or estimate a
+lower bound from the dual variable where that ends.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cvxrelu import admm, certificates
 from cvxrelu.backends import Backend
-from cvxrelu.incumbent import Incumbent, public_order
-from cvxrelu.linear_systems import build_system
-from cvxrelu.options import Limits, refuse_unfinished
-from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
-from cvxrelu.problem import Problem, as_bool, build_problem
+from cvxrelu.certify import FLOAT32_TOL, as_kind, check_kind, free_coefficients, network_certificate, network_objective
+from cvxrelu.conversion import to_arrays
+from cvxrelu.network import ReLUNetwork
+from cvxrelu.options import Limits, refuse_unfinished, short
+from cvxrelu.pricing import Priced
+from cvxrelu.problem import Problem, as_bool, as_skip, build_problem, fits
+from cvxrelu.refinement import Refined, Refinement
+from cvxrelu.sampled_stage import SampledStage
 from cvxrelu.selection import select_backend
-from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
+from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap
 
 __all__ = ["solve"]
-
-LANDMARKS = 128  # columns behind the Nystrom preconditioner of the CG step
-CHUNK_FLOPS = 5e10  # a chunk is at most 25 iterations and about this much work: a second or less on two cores
 
 
 def solve(
@@ -45,7 +45,7 @@ def solve(
     equality: Any = None,
     patterns: Any = 128,
     check_patterns: bool = False,
-    refine: bool = False,
+    refine: bool = True,
     tol: float = 1e-3,
     max_iter: int | None = None,
     time_limit: float | None = None,
@@ -54,18 +54,20 @@ def solve(
     devices: Any = None,
     linear_solver: str = "auto",
     memory_limit: int | None = None,
-    certificate: str = "relaxed",
+    certificate: str = "priced",
     warm_start: Any = None,
     checkpoint: Any = None,
     seed: int = 0,
     verbose: bool = False,
     callback: Callable[[dict[str, Any]], Any] | None = None,
 ) -> Solution:
-    """Train a two-layer ReLU network by convex optimisation, with a certificate.
+    """Train a two-layer ReLU network to a certified gap from its global optimum.
 
     The network program, for which `objective`, `lower_bound` and `certificate` of the result speak:
 
-        minimise  sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|,   f(x) = sum_j (x @ w_j)_+ a_j      (N)
+        minimise  sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|                                     (N)
+
+        f(x) = sum_j (x @ w_j)_+ a_j + skip(x)
 
     and the sampled program that ADMM solves for P fixed activation patterns M_i, whose result is `sampled`:
 
@@ -78,24 +80,34 @@ def solve(
     X : (n, d) real array of any array library. Integers are taken as float64.
     y : (n,) or (n, c) real targets.
     beta : weight of the regulariser, > 0, in the units of the loss.
-    rho : start value of both ADMM penalties; None chooses them from the spectrum of X.
+    refine : True solves (N): neurons are moved, added by pricing and weighed until the gap of (N) is at most `tol`.
+        False solves (S) only.
+    tol : relative gap to stop at, of (N) with `refine`, else of (S).
+    certificate : kind of the bound on (N). "priced": an estimate, from many ascents. "relaxed": rigorous in any
+        dimension, less tight. "exact": rigorous and tight, one output and rank(X) at most 3. With `refine` the search
+        itself is steered by the priced gap, or by the exact one.
     sample_weight : (n,) nonnegative, or None for ones.
     intercept : append a constant column for the neurons, penalised with them.
-    patterns : number of patterns to sample, or bool (n, P) patterns, or float (d, P) gates, or the pair
-        that `sample_patterns` returns. With `intercept=True` gates have d + 1 rows.
+    skip : False, "bias" or "linear": an unpenalised output bias, or linear function and bias, beside the neurons. With
+        `refine=True` and patterns not given as an array.
+    patterns : number of patterns to sample for (S), or bool (n, P) patterns, or float (d, P) gates, or the pair that
+        `sample_patterns` returns. With `refine`, (S) is solved first only if patterns are given as an array; a number
+        is then not used, because refinement from nothing was measured to be faster. With `intercept=True` gates have
+        d + 1 rows.
     check_patterns : refuse patterns that no vector realises (one linear program each).
-    tol : relative gap of (S) at which to stop.
+    warm_start : a Solution, or any network `ReLUNetwork.from_` takes, to refine from.
     max_iter : ADMM iterations, at most; None means 20000.
-    time_limit : seconds, None for no limit. Kept to within one chunk of iterations, once the first system of the u-step
-        is prepared and, on JAX, compiled.
+    rho : start value of both ADMM penalties; None chooses them from the spectrum of X.
+    linear_solver : "auto", "direct" or "cg": how the u-step of ADMM is solved.
+    time_limit : seconds, None for no limit. Kept to within one chunk of iterations, ascents or descent, once the first
+        system of the u-step is prepared and, on JAX, compiled.
     backend : "auto", "numpy", "jax" or "cupy"; "auto" follows the arrays passed in, then the machine.
-    dtype : precision of the iterations, "float32" or "float64"; None means that of X. Certificates are float64 always.
-    linear_solver : "auto", "direct" or "cg": how the u-step is solved.
-    certificate : kind of the bound on (N). "relaxed" is the closed form: rigorous, any size, loose.
-    seed : nonnegative integer; patterns and landmarks are drawn from it on the host, the same for every backend.
-    verbose : print one line per check.
+    dtype : precision of the iterations, "float32" or "float64". None means that of X for ADMM; refinement then works in
+        float32 while tol is at least 1e-4. Objectives, dual variables and bounds are float64 always.
+    seed : nonnegative integer; everything random is drawn from it on the host, the same for every backend.
+    verbose : print one line per check or round.
     callback : called with every record of the history; a true result stops the solve.
-    refine, loss, pairs, margin, skip, skip_l2, equality, devices, memory_limit, warm_start, checkpoint :
+    loss, pairs, margin, skip_l2, equality, devices, memory_limit, checkpoint :
         parts of the contract that later releases fill; any value but the default raises NotImplementedError.
 
     Returns
@@ -114,274 +126,186 @@ def solve(
 
     Notes
     -----
-    Sources: Pilanci & Ergen 2020 (the convex program); Bai, Gautam & Sojoudi 2023 (ADMM for it); docs/theory.md for the
-    steps.
+    Sources: Pilanci & Ergen 2020 (the convex program); Bai, Gautam & Sojoudi 2023 (ADMM for it); docs/theory.md and
+    docs/refinement.md for the steps.
 
     Examples
     --------
     >>> import numpy as np, cvxrelu
     >>> rng = np.random.default_rng(0)
     >>> X = rng.standard_normal((100, 5)); y = np.maximum(X[:, 0], 0) - np.maximum(X[:, 1], 0)
-    >>> sol = cvxrelu.solve(X, y, beta=1.0, patterns=20)
-    >>> sol.status.value, sol.lower_bound <= sol.objective, sol.certificate.rigorous
-    ('optimal', True, True)
+    >>> sol = cvxrelu.solve(X, y, beta=1.0)
+    >>> sol.status.value, sol.gap <= 1e-3, sol.certificate.kind, sol.certificate.rigorous
+    ('optimal', True, 'priced', False)
     """
-    verbose = as_bool("verbose", verbose)
+    verbose, refine = as_bool("verbose", verbose), as_bool("refine", refine)
     refuse_unfinished(
-        refine=refine, loss=loss, pairs=pairs, margin=margin, skip=skip, skip_l2=skip_l2, equality=equality,
-        devices=devices, memory_limit=memory_limit, certificate=certificate, warm_start=warm_start,
-        checkpoint=checkpoint,
+        loss=loss, pairs=pairs, margin=margin, skip_l2=skip_l2, equality=equality, devices=devices,
+        memory_limit=memory_limit, checkpoint=checkpoint,
     )  # fmt: skip
+    kind = as_kind("certificate", certificate)
     limits = Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
+    sampled = not refine or not isinstance(patterns, (int, np.integer)) or isinstance(patterns, bool)
+    if not sampled and patterns < 1:
+        raise ValueError(f"patterns is {patterns}; expected an integer P >= 1, or an array of patterns or gates")
+    if sampled and as_skip(skip) is not None:
+        raise NotImplementedError(
+            f"skip={short(skip)} is not implemented for the sampled program; use refine=True and a number of patterns"
+        )
     problem = build_problem(
         X, y, beta=beta, sample_weight=sample_weight, intercept=intercept, patterns=patterns,
-        check_patterns=check_patterns, dtype=dtype, seed=seed,
+        check_patterns=check_patterns, dtype=dtype, seed=seed, skip=skip, sampled=sampled,
     )  # fmt: skip
-    chosen = select_backend(backend, (X, y), problem.flops)
+    start = None if warm_start is None else start_network(warm_start, problem)
+    if start is not None and not refine:
+        raise ValueError("warm_start needs refine=True: the sampled program starts from zero")
+    check_kind(kind, problem)
+    chosen = select_backend(backend, (X, y), problem.flops if sampled else 0.0)
+    started = time.perf_counter()
+    solution = None
     with chosen.scope():
-        return _Run(problem, chosen, limits, int(seed), verbose, callback).run()
+        if sampled:
+            solution = SampledStage(problem, chosen, limits, int(seed), verbose, callback).run()
+            if not refine or solution.status in (Status.INTERRUPTED, Status.TIME_LIMIT, Status.NUMERICAL_ERROR):
+                return _certified(solution, kind, problem, chosen, int(seed), started)
+            start = start or solution.network
+        stage = _RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started)
+        return stage.run(start, solution)
 
 
-class _Run:
-    """One solve: the device state of ADMM on one side, the best network and bounds so far on the other."""
+def start_network(warm_start: Any, problem: Problem) -> ReLUNetwork:
+    """The network to refine from, which must fit the problem."""
+    network = ReLUNetwork.from_(warm_start, intercept=problem.intercept)
+    d, c = problem.X.shape[1] - problem.intercept, problem.loss.y.shape[1]
+    if (network.n_features, network.n_outputs) != (d, c):
+        raise ValueError(
+            f"warm_start takes {network.n_features} features and has {network.n_outputs} outputs; "
+            f"expected {d} and {c}, as X and y have"
+        )
+    return network
+
+
+class _RefinementStage:
+    """Refinement as `solve` runs it: history, progress and the Solution around `refinement.Refinement`."""
 
     def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, seed: int, verbose: bool, callback: Callable | None
-    ) -> None:
-        self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
-        self.verbose, self.callback = verbose, callback
-        self.started = time.perf_counter()
-        self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
+        self, problem: Problem, backend: Backend, limits: Limits, kind: str, dtype: Any, seed: int, verbose: bool,
+        callback: Callable | None, started: float,
+    ) -> None:  # fmt: skip
+        self.problem, self.backend, self.limits, self.kind, self.seed = problem, backend, limits, kind, seed
+        self.verbose, self.callback, self.started = verbose, callback, started
+        self.dtype = problem.dtype.name
+        if dtype is None and limits.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32)):
+            self.dtype = "float32"
         self.history = History()
-        self.iteration = 0
-        self.residuals = np.full(4, np.nan)
-        self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
-        self.certify_at = 120  # iteration of the next one in any case
-        self.estimate = np.inf
-        self.balance_at = 10
-        self.best_gap, self.best_at = np.inf, 0
+        self.reached = 0.0
 
-    def run(self) -> Solution:
-        """The method: chunk, check, decide."""
-        status = None
-        self._set_up()
-        try:
-            while status is None:
-                report = self._iterate(self._chunk_size())
-                check, values = self._check(report)
-                if not np.isfinite(values).all():
-                    status = Status.NUMERICAL_ERROR
-                    break
-                self.best.offer(check, values)
-                if self._worth_certifying(values):
-                    self._certify(check)
-                status = self._decide(stop=self._record(values))
-                if (
-                    status is Status.INTERRUPTED
-                ):  # the callback's wish: a tenth of the time so far for a last word on (S)
-                    self.best.certify(check, False, time.perf_counter() + 0.1 * self._elapsed())
-                if status is None and self.iteration >= self.balance_at:
-                    self._balance()
-        except KeyboardInterrupt:
-            status = Status.INTERRUPTED
-        return self._finish(status)
-
-    def _set_up(self) -> None:
-        """Rotate X, move the data to the device, choose penalties, prepare the u-step."""
-        backend, problem, xp = self.backend, self.problem, self.backend.xp
-        masks = problem.patterns.patterns
-        self.exact = certificates.Exact(
-            *backend.put((problem.X, masks, problem.loss, np.asarray(problem.beta)), np.float64)
-        )
-        self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
-        self.basis, eigenvalues = right_singular_basis(self.exact.X, xp)
-        rank = eigenvalues.shape[0]
-        self.method = choose_method(
-            self.limits.linear_solver, (problem.X.shape[0], rank), masks.shape[1], problem.dtype
-        )
-        working = getattr(xp, problem.dtype.name)
-
-        def cast(array: Any) -> Any:
-            return xp.astype(array, working, copy=False)
-
-        # The patterns are shared with `exact`; in float64 the targets and weights are too.
-        self.data = backend.compile(admm.prepare)(
-            backend, cast(self.exact.X @ self.basis), cast(eigenvalues), self.exact.patterns,
-            type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta),
+    def run(self, start: ReLUNetwork | None, sampled: Solution | None) -> Solution:
+        """Refine from the network given, certify what comes out, and put the Solution together."""
+        problem, limits = self.problem, self.limits
+        if sampled is not None:
+            self.history = sampled.history
+        search = Refinement(
+            problem.X, problem.loss, problem.beta, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed,
+            exact=self.kind == "exact",
         )  # fmt: skip
-        self.state = admm.initial_state(self.data)
-        rng = np.random.default_rng([self.seed, 1])
-        n = problem.X.shape[0]
-        self.landmarks = backend.put(np.sort(rng.choice(n, size=min(n, LANDMARKS), replace=False)))
-        curvature = float(problem.loss.curvature.mean())
-        self._set_penalties(*initial_penalties(self.limits.rho, backend.get(eigenvalues), curvature))
-        self.timings["setup"] = self._elapsed() - self.timings["factor"]
+        setup = self._elapsed()
+        try:
+            if start is not None:
+                W, A, _, _ = to_arrays(start, problem.intercept)
+                sizes = np.linalg.norm(W, axis=0)
+                search.start_from(W / sizes, A.T / sizes, sizes**2)
+            found = search.run(self._record, self.started + limits.time_limit)
+        except KeyboardInterrupt:
+            found = search.result(Status.INTERRUPTED)
+        refined = self._elapsed()
+        return self._solution(found, sampled, setup, refined)
 
-    def _set_penalties(self, rho_copy: float, rho_cone: float) -> None:
-        """Prepare the u-step for these penalties."""
-        started = time.perf_counter()
-        data, dtype = self.data, self.problem.dtype
-        self.rho_values = (rho_copy, rho_cone)
-        self.rho = admm.Penalties(*self.backend.put((np.asarray(rho_copy), np.asarray(rho_cone)), dtype))
-        self.system = build_system(
-            self.backend,
-            data.X,
-            data.patterns,
-            data.eigenvalues,
-            data.loss.curvature,
-            *self.rho,
-            self.landmarks,
-            self.method,
-        )
-        self.backend.block(self.system)
-        self.factor_seconds = time.perf_counter() - started
-        self.timings["factor"] += self.factor_seconds
-
-    def _chunk_size(self) -> int:
-        """Short at first, so that a picture appears early; bounded in flops, so that limits and Ctrl-C are kept."""
-        most = 5 if self.iteration < 10 else 25
-        return int(max(1, min(most, CHUNK_FLOPS // self.problem.flops, self.limits.max_iter - self.iteration)))
-
-    def _iterate(self, steps: int) -> admm.Report:
-        """One compiled chunk of ADMM."""
-        started = time.perf_counter()
-        chunk = self.backend.compile(admm.run_chunk)
-        self.state, report = chunk(self.backend, self.data, self.system, self.rho, self.state, steps)
-        self.backend.block(report)
-        self.iteration += steps
-        self.timings["iterate"] += time.perf_counter() - started
-        return report
-
-    def _check(self, report: admm.Report) -> tuple[certificates.Check, np.ndarray]:
-        """Objectives, residuals, and the bound with ADMM's own multipliers. One transfer of scalars."""
-        started = time.perf_counter()
-        check = self.backend.compile(certificates.check)(
-            self.backend, self.exact, self.basis, report.W, report.prediction_U, self.state.t, self.rho.cone
-        )
-        values, residuals = self.backend.get((check.values, report.residuals))
-        self.residuals = residuals.astype(np.float64)
-        self.timings["certify"] += time.perf_counter() - started
-        return check, values
-
-    def _worth_certifying(self, values: np.ndarray) -> bool:
-        """At the end, when the gap looks small enough, and at spaced iterations."""
-        self.estimate = relative_gap(values[2] + values[3], values[4])
-        last = self.iteration >= self.limits.max_iter or self._time_is_up()
-        return last or self.iteration >= self.certify_at or self.estimate <= self.certify_below
-
-    def _certify(self, check: certificates.Check) -> None:
-        """Repair and tighten, and predict from the result when the next time will pay."""
-        self.best.certify(check, self.iteration >= self.limits.max_iter, self.started + self.limits.time_limit)
-        self.timings["certify"] += self.best.certify_seconds or 0.0
-        ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
-        self.certify_below = self.estimate * min(0.9, max(0.2, ratio))
-        self.certify_at = 2 * self.iteration
-
-    def _time_is_up(self) -> bool:
-        """Iterations end at nine tenths of the time limit: the rest is for the last certification."""
-        return self._elapsed() > 0.9 * self.limits.time_limit
-
-    def _decide(self, stop: bool) -> Status | None:
-        """The status to end with, or None to go on."""
-        gap, limits = self.best.sampled_gap, self.limits
-        if gap < 0.98 * self.best_gap:
-            self.best_gap, self.best_at = gap, self.iteration
-        if gap <= limits.tol:
-            return Status.OPTIMAL
-        if stop:
-            return Status.INTERRUPTED
-        if self._time_is_up():
-            return Status.TIME_LIMIT
-        if self.iteration >= limits.max_iter:
-            return Status.MAX_ITER
-        stalled = self.iteration - self.best_at > 2000 + self.iteration // 2
-        return Status.OPTIMAL_INACCURATE if stalled and gap <= 10 * limits.tol else None
-
-    def _balance(self) -> None:
-        """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges.
-
-        A change costs a new system, worth many iterations where that is large: they are spaced accordingly, and none is
-        made that would not be done within the time limit.
-        """
-        n, _, P, _ = self.problem.shape
-        size = {"gram": n, "primal": self.data.X.shape[1] * P, "cg": 0}[self.method]
-        cost = int(0.2 * size**3 / self.problem.flops)
-        self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
-        factors = (admm.balance(*map(float, self.residuals[:2])), admm.balance(*map(float, self.residuals[2:])))
-        if factors == (1.0, 1.0) or self._elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
-            return
-        old = self.rho
-        # The u-step's matrix has condition 1 + 2 P curvature / rho_cone at most: keep it invertible in this precision.
-        floor = 200 * P * float(self.problem.loss.weight.max()) * float(np.finfo(self.problem.dtype).eps)
-        self._set_penalties(self.rho_values[0] * factors[0], max(self.rho_values[1] * factors[1], floor))
-        self.state = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.state)
+    def _record(self, search: Refinement, added: int, priced: Priced) -> bool:
+        """Append to the history, print, call back; true when the callback asks to stop."""
+        record = {
+            "round": search.rounds,
+            "time": search.reached - self.started,
+            "priced": self._elapsed(),
+            "objective": search.objective,
+            "lower_bound": search.lower_bound,
+            "gap": relative_gap(search.objective, search.lower_bound),
+            "n_neurons": search.neurons.width,
+            "added": added,
+            "starts": priced.starts,
+        }
+        self.history.append(record)
+        if self.verbose:
+            print(refinement_row(record, header=search.rounds == 0), flush=True)
+        return bool(self.callback(dict(record))) if self.callback is not None else False
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started
 
-    def _record(self, values: np.ndarray) -> bool:
-        """Append to the history, print, call back; true when the callback asks to stop."""
-        best = self.best
-        record = {
-            "iteration": self.iteration,
-            "time": self._elapsed(),
-            "objective": best.objective,
-            "lower_bound": best.lower_bound,
-            "gap": best.gap,
-            "n_neurons": int(values[5]),
-            "sampled_objective": best.sampled_objective,
-            "sampled_lower_bound": best.sampled_bound,
-            "sampled_gap": best.sampled_gap,
-            **self._named_residuals(),
-            "rho_copy": self.rho_values[0],
-            "rho_cone": self.rho_values[1],
-        }
-        self.history.append(record)
-        if self.verbose:
-            print(progress_row(record, header=len(self.history) == 1), flush=True)
-        return bool(self.callback(dict(record))) if self.callback is not None else False
-
-    def _named_residuals(self) -> dict[str, float]:
-        names = ("primal_copy", "dual_copy", "primal_cone", "dual_cone")
-        return dict(zip(names, map(float, self.residuals), strict=True))
-
-    def _finish(self, status: Status) -> Solution:
-        """Put the best network and bounds into a Solution; objectives are evaluated once more on what is returned."""
-        problem, limits, best = self.problem, self.limits, self.best
-        n, D, P, c = problem.shape
+    def _solution(self, found: Refined, sampled: Solution | None, setup: float, refined: float) -> Solution:
+        """The network, evaluated once more as it is returned, and its certificate."""
+        problem, limits = self.problem, self.limits
+        n, D = problem.X.shape
         settings = {
-            "n": n, "d": D - problem.intercept, "c": c, "loss": "squared", "beta": problem.beta, "tol": limits.tol,
-            "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
-            "max_iter": limits.max_iter, "linear_solver": self.method, "rho": limits.rho, "seed": self.seed,
-            "refine": False,
+            "n": n, "d": D - problem.intercept, "c": problem.loss.y.shape[1], "loss": "squared", "beta": problem.beta,
+            "tol": limits.tol, "intercept": problem.intercept, "skip": problem.skip or False, "seed": self.seed,
+            "refine": True,
         }  # fmt: skip
-        network = best.network({"settings": settings, "status": status.value})
-        shape = (n,) if problem.scalar_output else (n, c)
-        blocks = public_order(best.sampled_blocks)
-        sampled = SampledSolution(
-            blocks=blocks[..., 0] if problem.scalar_output else blocks,
-            patterns=problem.patterns.patterns,
-            gates=problem.patterns.gates,
-            n_requested=problem.n_requested,
-            objective=best.sampled_objective,
-            lower_bound=best.sampled_bound,
-            gap=best.sampled_gap,
-            status=status,
-            residuals=self._named_residuals(),
-            rho=self.rho_values,
-            dual=best.settle_dual().reshape(shape),
-        )
-        certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
-        self.timings["total"] = self._elapsed()
-        message = (
-            f"{status.advice} (sampled program: gap {best.sampled_gap:.1e}, tol {limits.tol:.1e}; "
-            f"network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
-        )
+        network = self._network(found, {"settings": settings, "status": found.status.value})
+        objective, dual = network_objective(network, problem)
+        if self.kind == "priced":
+            proof = found.dual[:, 0] if problem.scalar_output else found.dual
+            gap = relative_gap(objective, found.lower_bound)
+            certificate = Certificate("priced", False, found.lower_bound, gap, proof, found.starts, objective)
+        else:
+            certificate = network_certificate(
+                self.kind, problem, dual, objective, self.backend, seed=self.seed, known=found.neurons.u,
+                deadline=max(self.started + limits.time_limit, time.perf_counter() + 1.0),
+            )  # fmt: skip
+        timings = {"setup": setup, "refine": refined - setup, "certify": self._elapsed() - refined}
+        if sampled is not None:
+            timings = {**sampled.timings, **timings}
+        timings["total"] = self._elapsed()
+        message = f"{found.status.advice} ({_in_words(certificate)}, tol {limits.tol:.1e})"
         if self.verbose:
-            print(f"{status.value}: {message}", flush=True)
+            print(f"{found.status.value}: {message}", flush=True)
         return Solution(
-            network, best.objective, certificate, sampled, status, message, self.iteration, self.history,
-            dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, settings,
+            network, objective, certificate, None if sampled is None else sampled.sampled, found.status, message,
+            0 if sampled is None else sampled.n_iter, self.history, timings, self.backend.name, self.dtype,
+            self.backend.device, settings, found.rounds,
         )  # fmt: skip
+
+    def _network(self, found: Refined, metadata: dict[str, Any]) -> ReLUNetwork:
+        """Balanced weights, with the best free skip or bias beside them."""
+        problem, (u, a, s) = self.problem, found.neurons
+        skip, bias = free_coefficients(problem, np.maximum(problem.X @ u, 0.0) @ (s * a).T)
+        first, second = u * np.sqrt(s), (a * np.sqrt(s)).T
+        first, hidden_bias = (first[:-1], first[-1]) if problem.intercept else (first, None)
+        if problem.scalar_output:
+            second = second[:, 0]
+            skip, bias = (None if part is None else part[..., 0] for part in (skip, bias))
+        return ReLUNetwork(first, second, hidden_bias, skip, bias, metadata)
+
+
+def _certified(
+    solution: Solution, kind: str, problem: Problem, backend: Backend, seed: int, started: float
+) -> Solution:
+    """The solution of the sampled stage, with a certificate of (N) of the kind asked for."""
+    if kind == "relaxed" and solution.status is Status.TIME_LIMIT:
+        return solution
+    _, dual = network_objective(solution.network, problem)
+    certificate = network_certificate(kind, problem, dual, solution.objective, backend, seed=seed)
+    if kind == "relaxed" and certificate.lower_bound < solution.lower_bound:
+        return solution
+    timings = {**solution.timings, "total": time.perf_counter() - started}
+    gap = solution.sampled.gap if solution.sampled is not None else np.nan
+    advice = solution.message.partition(" (")[0]
+    message = f"{advice} (sampled program: gap {gap:.1e}; {_in_words(certificate)})"
+    return replace(solution, certificate=certificate, timings=timings, message=message)
+
+
+def _in_words(certificate: Certificate) -> str:
+    nature = "rigorous" if certificate.rigorous else "an estimate"
+    return f"network program: gap {certificate.gap:.1e} by the {certificate.kind} bound, {nature}"

@@ -36,6 +36,7 @@ def solve_standardised(
     relative: bool,
     patterns: Any,
     seed: int,
+    refine: bool = True,
     intercept: bool = True,
     sample_weight: np.ndarray | None = None,
     **options: Any,
@@ -44,8 +45,10 @@ def solve_standardised(
 
     Parameters
     ----------
-    beta : weight decay; with `relative` a share of `beta_max` of the sampled patterns.
-    patterns : number of activation patterns to sample.
+    beta : weight decay; with `relative` a share of `beta_max`: of the network program, or without `refine` of the
+        sampled patterns.
+    refine : as in `cvxrelu.solve`: the network program, or the sampled one alone.
+    patterns : number of activation patterns to sample; not used with `refine`.
     intercept : append a constant column for the neurons. Without it features are scaled, not centred.
     sample_weight : (n,), positive: weighs the moments too.
     seed, options : as in `cvxrelu.solve`.
@@ -53,6 +56,7 @@ def solve_standardised(
     if isinstance(patterns, bool) or not isinstance(patterns, (int, np.integer)) or patterns < 1:
         raise ValueError(f"patterns must be a positive integer, got {patterns!r}")
     beta, relative, seed = as_positive("beta", beta), as_bool("relative", relative), as_seed(seed)
+    refine = as_bool("refine", refine)
     for name, array in (("X", X), ("y", targets)):
         check_scale(name, array, np.dtype(np.float64))
     center, scale = moments(X, sample_weight)
@@ -60,17 +64,16 @@ def solve_standardised(
         center = np.zeros_like(center)
     target_center, target_scale = moments(targets, sample_weight)
     features, standardised = (X - center) / scale, (targets - target_center) / target_scale
-    data = np.concatenate([features, np.ones((len(X), 1))], axis=1) if intercept else features
-    problem: dict[str, Any] = {
-        "sample_weight": sample_weight,
-        "intercept": intercept,
-        "patterns": sample_patterns(data, int(patterns), seed),
-        "seed": seed,
-    }
+    problem: dict[str, Any] = {"sample_weight": sample_weight, "intercept": intercept, "seed": seed}
+    drawn = None
+    if not refine:
+        data = np.concatenate([features, np.ones((len(X), 1))], axis=1) if intercept else features
+        drawn = sample_patterns(data, int(patterns), seed)
     if relative:
         # beta_max is zero when the targets are constant; any beta then gives the zero network.
-        beta = beta * (beta_max(features, standardised, **problem) or 1.0)
-    solution = solve(features, standardised, beta=beta, **problem, **options)
+        beta = beta * (beta_max(features, standardised, patterns=drawn, **problem) or 1.0)
+    given = int(patterns) if drawn is None else drawn
+    solution = solve(features, standardised, beta=beta, patterns=given, refine=refine, **problem, **options)
     network = solution.network.unstandardise(center, scale, target_center, target_scale)
     values = {"mean": center, "scale": scale, "target_mean": target_center, "target_scale": target_scale}
     return Standardised(solution, network, float(beta), values)

@@ -19,7 +19,19 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 # Shapes and types in annotations are checked under pytest, and only there. Not in the modules that users call: these
 # take whatever they are given and answer bad input with messages of their own, which the tests want to see. Where
 # beartype is missing (a bare GPU machine, say) the tests run unchecked.
-BOUNDARY = {"beta_max", "estimators", "network", "options", "patterns", "problem", "solve", "standardisation"}
+BOUNDARY = {
+    "beta_max",
+    "certify",
+    "conversion",
+    "estimators",
+    "network",
+    "options",
+    "path",
+    "patterns",
+    "problem",
+    "solve",
+    "standardisation",
+}
 if importlib.util.find_spec("beartype") and importlib.util.find_spec("jaxtyping"):
     if early := [name for name in sys.modules if name.partition(".")[0] == "cvxrelu"]:
         raise RuntimeError(f"imported before the checking hook was in place, so unchecked: {', '.join(early)}")

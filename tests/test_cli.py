@@ -20,7 +20,8 @@ from cvxrelu import standardisation
 from cvxrelu.cli import build_parser, main
 from cvxrelu.network import ReLUNetwork
 
-FAST = ("--patterns", "10", "--tol", "1e-2", "--backend", "numpy")
+FAST = ("--tol", "1e-2", "--backend", "numpy")
+SAMPLED = ("--no-refine", "--patterns", "10")
 
 
 def make_data(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -73,8 +74,10 @@ def test_fit_then_predict(houses: str, here: Path) -> None:
     record = json.loads((here / "model" / "solution.json").read_text())
     assert record["status"] == "optimal" and record["task"] == "regression"
     assert record["feature_names"] == ["a", "b", "c"] and record["target"] == "price" and record["classes"] is None
-    assert record["lower_bound"] <= record["objective"] and record["certificate"]["rigorous"] is True
-    assert record["sampled"]["gap"] <= 1e-2 and record["settings"]["tol"] == 1e-2
+    assert record["lower_bound"] <= record["objective"] and record["gap"] <= 1e-2 == record["settings"]["tol"]
+    assert record["certificate"]["kind"] == "priced" and record["certificate"]["rigorous"] is False
+    assert record["certificate"]["starts"] > 0 and record["sampled"] is None
+    assert record["n_rounds"] >= 1 and record["n_iter"] == 0
     assert record["scores"]["rows"] == "test rows" and record["scores"]["n"] == 12 and record["scores"]["R2"] > 0.5
 
     assert main(["predict", "model", houses, "--out", "p.csv"]) == 0
@@ -82,6 +85,35 @@ def test_fit_then_predict(houses: str, here: Path) -> None:
     network = ReLUNetwork.load(here / "model" / "network.safetensors")
     assert name == "price"
     np.testing.assert_array_equal(np.array(values, float), network.predict(make_data()[0]))
+
+
+def test_the_sampled_program_alone(houses: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(houses, "--target", "price", *SAMPLED, "--report") == 0
+    record = json.loads((here / "model" / "solution.json").read_text())
+    assert record["sampled"]["gap"] <= 1e-2 and record["sampled"]["patterns"] <= 10
+    assert record["n_rounds"] == 0 and record["n_iter"] > 0
+    assert "(S) sampled" in (here / "model" / "report.html").read_text()
+    for option in ("--patterns", "--max-iter"):
+        assert fit(houses, "--target", "price", option, "5", out="other") == 2
+        assert f"{option} is about the sampled program" in one_line(capsys)
+
+
+@pytest.mark.parametrize("refine", [(), SAMPLED], ids=["refined", "sampled"])
+def test_a_rigorous_certificate(houses: str, here: Path, refine: tuple[str, ...]) -> None:
+    assert fit(houses, "--target", "price", "--certificate", "relaxed", *refine) == 0
+    record = json.loads((here / "model" / "solution.json").read_text())
+    assert record["certificate"] == {"kind": "relaxed", "rigorous": True, "starts": None}
+    assert 0 < record["lower_bound"] <= record["objective"]
+
+
+def test_an_exact_certificate_needs_a_plane(houses: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(houses, "--target", "price", "--certificate", "exact") == 2
+    assert "rank at most 3" in one_line(capsys)
+    X, y = make_data()
+    np.savez(here / "plane.npz", X=X[:, :2], y=y)
+    assert fit("plane.npz", "--certificate", "exact") == 0
+    record = json.loads((here / "model" / "solution.json").read_text())
+    assert record["certificate"]["kind"] == "exact" and record["gap"] <= 1e-2
 
 
 def test_the_objective_is_that_of_the_saved_network(houses: str, here: Path) -> None:
@@ -107,7 +139,7 @@ def test_units_do_not_matter(here: Path) -> None:
     X, y = make_data()
     for name, columns in (("one", X), ("two", X * [5.0, 1e-4, 300.0] + [1.0, -8.0, 1e3])):
         np.savez(here / f"{name}.npz", X=columns, y=y)
-        assert fit(f"{name}.npz", out=name) == 0
+        assert fit(f"{name}.npz", *SAMPLED, out=name) == 0
         assert main(["predict", name, f"{name}.npz", "--out", f"{name}.csv"]) == 0
     one, two = (np.array(read_predictions(here / f"{name}.csv")[1:], float) for name in ("one", "two"))
     np.testing.assert_allclose(one, two, rtol=1e-6)
@@ -195,7 +227,7 @@ def test_progress_and_report(houses: str, here: Path, capsys: pytest.CaptureFixt
     assert main(["fit", houses, "--target", "price", "--out", "new/model", *FAST, "--report"]) == 0
     printed = capsys.readouterr().out
     assert "60 rows, 3 features, target price; regression" in printed
-    assert "iter" in printed and "certificate" in printed and "R2" in printed
+    assert "round" in printed and "certificate" in printed and "R2" in printed
     assert "report.html" in printed
     report = (here / "new" / "model" / "report.html").read_text()
     assert "cvxrelu fit" in report and "houses.csv" in report
@@ -211,8 +243,10 @@ def test_absolute_beta_and_seed(houses: str, here: Path) -> None:
 
 # -- exit codes and what is left behind -------------------------------------------------------------------------------
 def test_not_to_tol(houses: str, here: Path) -> None:
-    assert fit(houses, "--target", "price", "--tol", "1e-9", "--max-iter", "5") == 1
+    assert fit(houses, "--target", "price", "--tol", "1e-9", *SAMPLED, "--max-iter", "5") == 1
     assert json.loads((here / "model" / "solution.json").read_text())["status"] == "max_iter"
+    assert fit(houses, "--target", "price", "--tol", "1e-9", "--time-limit", "0.01", out="hurried") == 1
+    assert json.loads((here / "hurried" / "solution.json").read_text())["status"] == "time_limit"
 
 
 def test_an_interrupt_keeps_the_network(houses: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,6 +444,7 @@ def test_foreign_and_damaged_model_folders(here: Path, houses: str, capsys: pyte
         ["fit", "d.csv", "--out", "m", "--test-size", "1"],
         ["fit", "d.csv", "--out", "m", "--backend", "torch"],
         ["fit", "d.csv", "--out", "m", "--pattern", "5"],
+        ["fit", "d.csv", "--out", "m", "--certificate", "proof"],
     ],
 )
 def test_bad_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -471,6 +506,8 @@ def test_demo(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "MLP",
         "Test accuracy",
         "lower bound",
+        "priced (estimate",
+        "relaxed (rigorous)",
         "optimal",
     ):
         assert word in printed

@@ -111,7 +111,13 @@ BAD_OPTIONS = [
     *(("backend", bad, ValueError) for bad in ("torch", "JAX", None, 1, ["numpy"])),
     *(("linear_solver", bad, ValueError) for bad in ("lu", "", None, True, np.array(["cg", "direct"]))),
     *(("callback", bad, TypeError) for bad in (1, "print", [])),
-    *((name, bad, TypeError) for name in ("intercept", "check_patterns") for bad in (1, None, "yes")),
+    *(
+        (name, bad, TypeError)
+        for name in ("intercept", "check_patterns", "refine", "verbose")
+        for bad in (1, None, "yes")
+    ),
+    *(("skip", bad, ValueError) for bad in (True, "affine", 1, "Linear")),
+    *(("certificate", bad, ValueError) for bad in ("Exact", 3)),
     *(("loss", bad, (TypeError, ValueError)) for bad in ("hinge", None, 2, np.array(["squared", "logistic"]))),
     *(("certificate", bad, (TypeError, ValueError)) for bad in ("best", None, True)),
 ]
@@ -123,22 +129,15 @@ def test_options(capfd, name, value, kind):
 
 
 LATER = [
-    ("refine", True),
     ("loss", "logistic"),
     ("loss", "multinomial"),
     ("pairs", np.zeros((40, 2), int)),
     ("margin", 0.5),
     ("margin", np.ones(40)),
-    ("skip", True),
-    ("skip", "bias"),
-    ("skip", "linear"),
     ("skip_l2", 1.0),
     ("equality", (np.ones((40, 40)), np.ones(40))),
     ("devices", 2),
     ("memory_limit", 10**9),
-    ("certificate", "priced"),
-    ("certificate", "exact"),
-    ("warm_start", (X, Y)),
     ("checkpoint", "folder"),
 ]
 
@@ -153,10 +152,24 @@ def test_what_later_releases_fill(capfd, name, value):
 
 @pytest.mark.parametrize(
     ("name", "default"),
-    [("refine", False), ("refine", np.False_), ("margin", 0), ("skip_l2", 0), ("skip", False), ("loss", "squared")],
+    [
+        ("refine", True),
+        ("refine", np.False_),
+        ("certificate", "priced"),
+        ("warm_start", None),
+        ("margin", 0),
+        ("skip_l2", 0),
+        ("skip", False),
+        ("loss", "squared"),
+    ],
 )
 def test_the_defaults_of_later_keywords_may_be_written_out(name, default):
     assert cvxrelu.solve(X, Y, beta=1.0, patterns=5, **{name: default}).success
+
+
+@pytest.mark.parametrize("bad", [(X, Y), "zero", 3, np.ones((3, 3)), (X, X), (np.full((3, 2), NAN), np.ones(2))])
+def test_networks_to_start_from(capfd, bad):
+    refused((TypeError, ValueError), capfd, warm_start=bad)
 
 
 def test_keywords_only():
@@ -227,7 +240,8 @@ def test_what_is_meant_is_accepted(capfd, options):
         ({"patterns": 0}, ValueError, "patterns"),
         ({"seed": -1}, ValueError, "seed"),
         ({"intercept": None}, TypeError, "intercept"),
-        ({"patterns": None}, NotImplementedError, "beta_max without patterns"),
+        ({"skip": True}, ValueError, "skip"),
+        ({"skip": "bias"}, NotImplementedError, "beta_max with skip"),
         ({"loss": "logistic"}, NotImplementedError, "beta_max with loss"),
         ({"pairs": np.zeros((40, 2), int)}, NotImplementedError, "beta_max with"),
     ],

@@ -60,8 +60,18 @@ def regression() -> tuple[Solution, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 3))
     y = np.maximum(X[:, 0], 0) - np.maximum(X[:, 1], 0)
-    solution = cvxrelu.solve(X, y, beta=0.5, patterns=12, backend="numpy")
+    solution = cvxrelu.solve(X, y, beta=0.5, patterns=cvxrelu.sample_patterns(X, 12), backend="numpy")
     return solution, y, solution.network.predict(X)
+
+
+@pytest.fixture(scope="module", params=["refined", "sampled", "both"])
+def each_kind(request: pytest.FixtureRequest) -> Solution:
+    """Refinement alone, the sampled program alone, and one after the other."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    y = np.maximum(X[:, 0], 0) - np.maximum(X[:, 1], 0)
+    patterns = cvxrelu.sample_patterns(X, 12) if request.param == "both" else 12
+    return cvxrelu.solve(X, y, beta=0.5, patterns=patterns, refine=request.param != "sampled", backend="numpy")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def classification() -> tuple[Solution, list[str], np.ndarray, np.ndarray]:
     X = rng.standard_normal((60, 3))
     codes = X.argmax(axis=1)
     classes = ["low", "<i>mid</i>", "high & up"]
-    solution = cvxrelu.solve(X, np.eye(3)[codes], beta=0.5, patterns=12, backend="numpy")
+    solution = cvxrelu.solve(X, np.eye(3)[codes], beta=0.5, backend="numpy")
     guess = solution.network.predict(X).argmax(axis=1)
     return solution, classes, np.array(classes)[codes], np.array(classes)[guess]
 
@@ -94,18 +104,37 @@ def test_headline_facts(regression, tmp_path: Path) -> None:
         assert f"{program.objective:.6g}" in page.text
         assert f"{program.lower_bound:.6g}" in page.text
     assert "(N) network" in page.text and "(S) sampled" in page.text
-    assert "relaxed: rigorous" in page.text
+    assert f"priced: an estimate from {solution.certificate.starts} ascents, not a proof" in page.text
+    assert f"{solution.n_iter} iterations of ADMM and {solution.n_rounds} round" in page.text
     assert "cvxrelu fit x.csv" in page.text and "Seed 3" in page.text and np.__version__ in page.text
 
 
-def test_an_estimate_is_called_one(regression, tmp_path: Path) -> None:
+def test_an_estimate_and_a_proof_are_called_so(regression, tmp_path: Path) -> None:
     solution = regression[0]
-    priced = dataclasses.replace(
-        solution, certificate=Certificate("priced", False, solution.lower_bound, solution.gap, np.zeros(3), starts=600)
-    )
-    page = write(tmp_path, of(regression, solution=priced))
-    assert "priced: an estimate from 600 starts, not a proof" in page.text
-    assert "relaxed" not in page.text.replace(solution.message, "")
+    proof = Certificate("relaxed", True, 0.5 * solution.objective, 0.5, np.zeros(60))
+    page = write(tmp_path, of(regression, proof=proof))
+    assert "relaxed: proven" in page.text and "50 % proven" in page.text
+    assert f"an estimate from {solution.certificate.starts} ascents" in page.text
+    assert f"and above {proof.lower_bound:.5g} for sure" in page.text
+    page = write(tmp_path, of(regression, solution=dataclasses.replace(solution, certificate=proof)))
+    assert "priced" not in page.text.replace(solution.message, "") and "which is proven" in page.text
+    assert "if the estimate is right" not in page.text
+
+
+def test_only_what_was_solved_is_spoken_of(each_kind: Solution, tmp_path: Path) -> None:
+    page = write(tmp_path, Section(name="one", solution=each_kind))
+    sampled, refined = each_kind.sampled is not None, bool(each_kind.settings["refine"])
+    assert ("(S)" in page.text) == ("sampled program" in page.text.lower()) == sampled
+    assert ("of refinement" in page.text) == refined
+    assert (f"Status of ({'N' if refined else 'S'})") in page.text
+    headings = ["Objective and bound", "Gap against time"]
+    headings += ["Residuals and penalties of (S)", "Chosen patterns of (S)"] if sampled else ["Neurons"]
+    assert sum(tag == "figure" for tag, _ in page.tags) == len(headings)
+    assert all(heading in page.text for heading in headings)
+    assert ("where the sampled program (S) ends" in page.text) == (sampled and refined)
+    assert f"{each_kind.objective:.5g} with {each_kind.network.n_neurons} neurons" in page.text
+    assert ("estimated bound" in page.text) == refined
+    assert ("proven bound" in page.text) == sampled
 
 
 def test_nothing_is_loaded_from_elsewhere(regression, classification, tmp_path: Path) -> None:
@@ -124,9 +153,9 @@ def test_plots_are_labelled_and_their_ids_distinct(regression, classification, t
     digits = Section(name="digits", solution=solution, truth=truth, predictions=guess, classes=classes)
     page = write(tmp_path, of(regression), digits)
     plots = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(plots) == 8
+    assert len(plots) == 9
     assert all(attributes["role"] == "img" and len(attributes["aria-label"] or "") > 40 for attributes in plots)
-    assert sum(tag == "figcaption" for tag, _ in page.tags) == 8
+    assert sum(tag == "figcaption" for tag, _ in page.tags) == 9
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
     targets = {target.removeprefix("#") for target in page.attributes("xlink:href")}
@@ -182,12 +211,13 @@ def test_odd_solutions_are_shown(regression, tmp_path: Path, change: dict[str, o
     assert "planted" in page.text
 
 
-def test_the_zero_solution_is_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refine", [True, False])
+def test_the_zero_solution_is_shown(tmp_path: Path, refine: bool) -> None:
     X = np.random.default_rng(0).standard_normal((30, 2))
     y = X[:, 0]
-    solution = cvxrelu.solve(X, y, beta=1e4, patterns=5, backend="numpy")
+    solution = cvxrelu.solve(X, y, beta=1e4, patterns=5, refine=refine, backend="numpy")
     page = write(tmp_path, Section(name="zero", solution=solution, truth=y, predictions=np.zeros(30)))
-    assert "0 neurons" in page.text and "the solution is zero" in page.text
+    assert "0 neurons" in page.text and ("the solution is zero" in page.text) == (not refine)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

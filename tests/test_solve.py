@@ -1,4 +1,4 @@
-"""`solve` as its user sees it: against Clarabel, in every shape, with every option, and stopped in every way."""
+"""The sampled program as the user of `solve` sees it: against Clarabel, with every option, stopped in every way."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ import pytest
 
 import cvxrelu
 from cvxrelu import Patterns, Status, admm, certificates, preparation
+from cvxrelu.sampled_stage import SampledStage
 
 cp = pytest.importorskip("cvxpy")
 
 BETA_MAX_FRACTION = 0.1
+
+solve = functools.partial(cvxrelu.solve, refine=False, certificate="relaxed")
 
 
 class Planted(NamedTuple):
@@ -27,7 +30,7 @@ class Planted(NamedTuple):
     patterns: Patterns
 
     def solve(self, **options):
-        return cvxrelu.solve(self.X, self.y, **{"beta": self.beta, "patterns": self.patterns, **options})
+        return solve(self.X, self.y, **{"beta": self.beta, "patterns": self.patterns, **options})
 
 
 @functools.cache
@@ -103,7 +106,7 @@ def test_sampled_program_against_clarabel(n, d, P):
     problem = planted(n, d, P)
     X, y, beta, (M, _) = problem
     optimum = clarabel_optimum(problem)
-    sol = problem.solve(refine=False)
+    sol = problem.solve()
     assert sol.status is Status.OPTIMAL
     assert sol.success
     sampled = sol.sampled
@@ -148,7 +151,7 @@ def test_more_patterns_can_only_help():
 @pytest.mark.parametrize("outputs", [0, 1, 3])
 def test_shapes_follow_the_targets(outputs):
     X, y, beta, patterns = planted(50, 4, 10, c=outputs)
-    sol = cvxrelu.solve(X, y, beta=beta, patterns=patterns)
+    sol = solve(X, y, beta=beta, patterns=patterns)
     tail = (outputs,) if outputs else ()
     P = patterns.patterns.shape[1]
     assert sol.status is Status.OPTIMAL
@@ -158,7 +161,7 @@ def test_shapes_follow_the_targets(outputs):
     assert sol.network.n_outputs == max(1, outputs)
     assert sol.sampled.objective == pytest.approx(dense_objective(X, y, patterns.patterns, sol.sampled.blocks, beta))
     if outputs == 1:
-        assert sol.objective == cvxrelu.solve(X, y[:, 0], beta=beta, patterns=patterns).objective
+        assert sol.objective == solve(X, y[:, 0], beta=beta, patterns=patterns).objective
     else:
         assert sol.network.predict(X).shape == y.shape
         check_consistent(sol, X, y, beta)
@@ -166,15 +169,15 @@ def test_shapes_follow_the_targets(outputs):
 
 def test_one_column_target_predicts_one_column():
     X, y, beta, patterns = planted(50, 4, 10, c=1)
-    sol = cvxrelu.solve(X, y, beta=beta, patterns=patterns)
+    sol = solve(X, y, beta=beta, patterns=patterns)
     assert sol.network.predict(X).shape == (50, 1)
     check_consistent(sol, X, y, beta)
 
 
 def test_outputs_separate_in_the_sampled_program():
     X, y, beta, patterns = planted(50, 4, 10, c=3)
-    joint = cvxrelu.solve(X, y, beta=beta, patterns=patterns, tol=1e-5).sampled
-    single = [cvxrelu.solve(X, column, beta=beta, patterns=patterns, tol=1e-5).sampled for column in y.T]
+    joint = solve(X, y, beta=beta, patterns=patterns, tol=1e-5).sampled
+    single = [solve(X, column, beta=beta, patterns=patterns, tol=1e-5).sampled for column in y.T]
     assert joint.objective == pytest.approx(sum(s.objective for s in single), rel=3e-5)
     assert joint.lower_bound == pytest.approx(sum(s.lower_bound for s in single), rel=3e-5)
 
@@ -182,8 +185,8 @@ def test_outputs_separate_in_the_sampled_program():
 def test_integer_weights_are_repeated_rows():
     X, y, beta, (M, gates) = SMALL
     weight = np.random.default_rng(1).integers(1, 4, len(X))
-    weighted = cvxrelu.solve(X, y, beta=beta, patterns=gates, sample_weight=weight, tol=1e-5)
-    repeated = cvxrelu.solve(np.repeat(X, weight, axis=0), np.repeat(y, weight), beta=beta, patterns=gates, tol=1e-5)
+    weighted = solve(X, y, beta=beta, patterns=gates, sample_weight=weight, tol=1e-5)
+    repeated = solve(np.repeat(X, weight, axis=0), np.repeat(y, weight), beta=beta, patterns=gates, tol=1e-5)
     assert weighted.sampled.objective == pytest.approx(repeated.sampled.objective, rel=2e-5)
     assert weighted.sampled.lower_bound == pytest.approx(repeated.sampled.lower_bound, rel=2e-5)
     assert weighted.sampled.objective == pytest.approx(dense_objective(X, y, M, weighted.sampled.blocks, beta, weight))
@@ -197,9 +200,9 @@ def test_weight_zero_drops_the_loss_of_a_row_but_not_its_cone(solver):
     weight[::3] = 0.0
     other = np.where(weight > 0, y, 1e3)
     options = {"beta": beta, "patterns": patterns, "sample_weight": weight, "linear_solver": solver, "tol": 1e-5}
-    sol = cvxrelu.solve(X, y, **options)
+    sol = solve(X, y, **options)
     assert sol.status is Status.OPTIMAL
-    assert cvxrelu.solve(X, other, **options).sampled.objective == pytest.approx(sol.sampled.objective, rel=2e-5)
+    assert solve(X, other, **options).sampled.objective == pytest.approx(sol.sampled.objective, rel=2e-5)
     check_consistent(sol, X, y, beta, weight)
     assert (np.where(patterns.patterns, 1, -1) * (X @ sol.sampled.blocks) >= -1e-9).all()
 
@@ -208,8 +211,8 @@ def test_intercept_is_a_column_of_ones():
     X, y, beta, _ = SMALL
     ones = np.hstack([X, np.ones((len(X), 1))])
     patterns = cvxrelu.sample_patterns(ones, 15, 0)
-    inside = cvxrelu.solve(X, y, beta=beta, patterns=patterns, intercept=True)
-    outside = cvxrelu.solve(ones, y, beta=beta, patterns=patterns)
+    inside = solve(X, y, beta=beta, patterns=patterns, intercept=True)
+    outside = solve(ones, y, beta=beta, patterns=patterns)
     assert inside.objective == outside.objective
     assert inside.lower_bound == outside.lower_bound
     assert np.array_equal(inside.sampled.blocks, outside.sampled.blocks)
@@ -219,7 +222,7 @@ def test_intercept_is_a_column_of_ones():
     np.testing.assert_allclose(inside.network.predict(X), outside.network.predict(ones), rtol=0, atol=1e-12)
     assert inside.settings["d"] == 4
     check_consistent(inside, X, y, beta)
-    drawn = cvxrelu.solve(X, y, beta=beta, patterns=15, intercept=True)
+    drawn = solve(X, y, beta=beta, patterns=15, intercept=True)
     assert drawn.objective == inside.objective
 
 
@@ -243,8 +246,8 @@ def test_admms_own_multipliers_prove_the_bound(monkeypatch):
 
 def test_automatic_penalties_do_not_see_units():
     X, y, beta, patterns = SMALL
-    plain = cvxrelu.solve(X, y, beta=beta, patterns=patterns)
-    scaled = cvxrelu.solve(1024 * X, y / 32, beta=beta * 32, patterns=patterns)
+    plain = solve(X, y, beta=beta, patterns=patterns)
+    scaled = solve(1024 * X, y / 32, beta=beta * 32, patterns=patterns)
     assert scaled.n_iter == plain.n_iter
     assert scaled.sampled.gap == pytest.approx(plain.sampled.gap, rel=1e-6)
 
@@ -255,7 +258,7 @@ def test_linear_solvers_agree(n, P, direct, weighted):
     X, y, beta, patterns = planted(n, 5, P, seed=1)
     weight = np.random.default_rng(0).uniform(0.1, 3, n) if weighted else None
     options = {"beta": beta, "patterns": patterns, "sample_weight": weight, "tol": 1e-5}
-    by_factor, by_cg, auto = (cvxrelu.solve(X, y, linear_solver=s, **options) for s in ("direct", "cg", "auto"))
+    by_factor, by_cg, auto = (solve(X, y, linear_solver=s, **options) for s in ("direct", "cg", "auto"))
     assert by_factor.settings["linear_solver"] == auto.settings["linear_solver"] == direct
     assert by_cg.settings["linear_solver"] == "cg"
     assert by_cg.status is by_factor.status is Status.OPTIMAL
@@ -276,7 +279,7 @@ def test_float32(of_data):
     exact = SMALL.solve(tol=1e-6).sampled
     if of_data:
         X, y = X.astype(np.float32), y.astype(np.float32)
-        sol = cvxrelu.solve(X, y, beta=beta, patterns=patterns)
+        sol = solve(X, y, beta=beta, patterns=patterns)
     else:
         sol = SMALL.solve(dtype="float32")
     assert sol.dtype == "float32"
@@ -285,15 +288,15 @@ def test_float32(of_data):
     assert sol.sampled.lower_bound <= exact.objective * (1 + 1e-6)
     assert sol.network.first_layer.dtype == sol.sampled.blocks.dtype == np.float64
     check_consistent(sol, X.astype(np.float64), y.astype(np.float64), beta)
-    assert cvxrelu.solve(X, y, beta=beta, patterns=patterns, dtype=np.float64).dtype == "float64"
+    assert solve(X, y, beta=beta, patterns=patterns, dtype=np.float64).dtype == "float64"
 
 
 def test_integers_are_float64():
     X = np.arange(24).reshape(12, 2) % 7
     y = np.arange(12) % 5
-    sol = cvxrelu.solve(X, y, beta=1, patterns=6)
+    sol = solve(X, y, beta=1, patterns=6)
     assert sol.dtype == "float64"
-    assert sol.objective == cvxrelu.solve(X.tolist(), y.astype(float), beta=1.0, patterns=6).objective
+    assert sol.objective == solve(X.tolist(), y.astype(float), beta=1.0, patterns=6).objective
 
 
 def test_tiny_beta_stays_finite_and_bounded():
@@ -308,7 +311,7 @@ def test_tiny_beta_stays_finite_and_bounded():
 def test_from_beta_max_on_zero_is_optimal(factor, outputs):
     """At the beta_max of (S) a network may still beat zero, for its neurons need not stay in the sampled cones."""
     X, y, _, patterns = planted(50, 4, 10, c=outputs)
-    sol = cvxrelu.solve(X, y, beta=factor * cvxrelu.beta_max(X, y, patterns=patterns), patterns=patterns)
+    sol = solve(X, y, beta=factor * cvxrelu.beta_max(X, y, patterns=patterns), patterns=patterns)
     assert sol.status is Status.OPTIMAL
     assert not sol.sampled.blocks.any()
     assert sol.sampled.objective == pytest.approx(0.5 * np.sum(y**2))
@@ -399,7 +402,8 @@ def test_sigint(root):
         import numpy as np, cvxrelu
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((300, 8)), rng.standard_normal(300)
-        sol = cvxrelu.solve(X, y, beta=3.0, patterns=40, tol=1e-14, max_iter=10**8, backend="numpy", verbose=True)
+        options = dict(patterns=40, tol=1e-14, max_iter=10**8, backend="numpy", verbose=True, refine=False)
+        sol = cvxrelu.solve(X, y, beta=3.0, **options)
         print(sol.status, sol.network.n_neurons > 0, bool(np.isfinite(sol.network.predict(X)).all()))
     """
     process = subprocess.Popen(
@@ -423,8 +427,7 @@ def test_sigint(root):
 
 
 def test_iterates_that_are_not_finite_end_with_the_best_network(monkeypatch):
-    module = sys.modules["cvxrelu.solve"]
-    sound = module._Run._check
+    sound = SampledStage._check
     checks = []
 
     def broken(self, report):
@@ -432,7 +435,7 @@ def test_iterates_that_are_not_finite_end_with_the_best_network(monkeypatch):
         checks.append(values)
         return check, values * (np.nan if len(checks) == 4 else 1.0)
 
-    monkeypatch.setattr(module._Run, "_check", broken)
+    monkeypatch.setattr(SampledStage, "_check", broken)
     sol = SMALL.solve(**HARD)
     assert sol.status is Status.NUMERICAL_ERROR
     assert "standardise" in sol.message
@@ -515,12 +518,12 @@ def test_a_system_that_cannot_be_inverted_ends_in_a_status():
     """A penalty far below the precision: the zero network comes back, with the reason, and no exception."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 3)).astype(np.float32), rng.standard_normal(40)
-    sol = cvxrelu.solve(X, y, beta=0.1, rho=1e-9, patterns=20, backend="numpy", linear_solver="direct")
+    sol = solve(X, y, beta=0.1, rho=1e-9, patterns=20, backend="numpy", linear_solver="direct")
     assert sol.status is cvxrelu.Status.NUMERICAL_ERROR
     assert sol.lower_bound <= sol.objective <= 0.5 * float(y @ y)
 
 
 def test_the_callback_cannot_change_the_history():
     X, y = np.eye(3), np.array([1.0, 2.0, 3.0])
-    sol = cvxrelu.solve(X, y, beta=0.1, patterns=4, max_iter=5, backend="numpy", callback=lambda record: record.clear())
+    sol = solve(X, y, beta=0.1, patterns=4, max_iter=5, backend="numpy", callback=lambda record: record.clear())
     assert sol.history[-1]["iteration"] > 0

@@ -49,6 +49,10 @@ class Backend:
         """
         return fn
 
+    def padded(self, size: int) -> int:
+        """The size to pad an axis to that changes from call to call; where shapes are compiled in, one of few."""
+        return size
+
     def repeat(self, n: Any, body: Callable[[Any], Any], state: Any) -> Any:
         """Apply `body` n times."""
         for _ in range(int(n)):

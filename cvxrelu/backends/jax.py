@@ -38,6 +38,10 @@ class JaxBackend(Backend):
     def compile(self, fn: Callable[..., Any], static: Sequence[str] = ()) -> Callable[..., Any]:
         return _jit(fn, tuple(static))
 
+    def padded(self, size: int) -> int:
+        steps = 2 ** max(4, (size - 1).bit_length() - 1) // 2  # 16, 24, 32, 48, 64, 96, ...
+        return max(16, -(-size // steps) * steps)
+
     def repeat(self, n: Any, body: Callable[[Any], Any], state: Any) -> Any:
         return self._jax.lax.fori_loop(0, n, lambda _, s: body(s), state)
 

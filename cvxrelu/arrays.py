@@ -1,0 +1,78 @@
+"""Arrays between NumPy and the other libraries: to the host exactly, and where and how X's own library computes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+__all__ = ["column_norms", "device_of", "host_array", "precise"]
+
+
+def host_array(name: str, value: Any) -> np.ndarray:
+    """A read-only, C-contiguous, finite copy of an array of any library, on any device, or of nested lists.
+
+    float32 stays float32; other real numbers, float16 and bfloat16 among them, become float64.
+
+    Raises
+    ------
+    TypeError : not an array of real numbers.
+    ValueError : NaN or infinity. Both name `name`.
+    """
+    try:
+        array = _to_numpy(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} is a {type(value).__name__} that NumPy cannot read ({error}); expected an array"
+        ) from error
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
+    array = np.array(array, dtype=np.float32 if array.dtype == np.float32 else np.float64, order="C", subok=False)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contains NaN or infinity; expected finite numbers")
+    array.flags.writeable = False
+    return array
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    if array_api_compat.is_torch_array(value):
+        value = value.detach().cpu()
+        # PyTorch hands no bfloat16 to NumPy, which lacks it.
+        return (value.double() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
+    return value.get() if array_api_compat.is_cupy_array(value) else np.asarray(value)
+
+
+def column_norms(blocks: np.ndarray) -> np.ndarray:
+    """2-norms along the first axis, free of overflow and underflow: zero only where every entry is zero."""
+    largest = np.max(np.abs(blocks), axis=0, initial=0.0)
+    scale = np.where(largest > 0, largest, 1.0)
+    return scale * np.linalg.norm(blocks / scale, axis=0)
+
+
+def device_of(X: Any) -> Any:
+    """The device the weights go to; None for JAX arrays that are traced, sharded or uncommitted: JAX then follows X."""
+    if not array_api_compat.is_jax_array(X):
+        return array_api_compat.device(X)
+    import jax
+
+    if isinstance(X, jax.core.Tracer) or not X.committed or not isinstance(X.device, jax.Device):
+        return None
+    return X.device
+
+
+@contextlib.contextmanager
+def precise(X: Any) -> Iterator[None]:
+    """For JAX arrays: full-precision products, and float64 allowed where X has it. Nothing for other libraries."""
+    if not array_api_compat.is_jax_array(X):
+        yield
+        return
+    import jax
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.default_matmul_precision("highest"))
+        if X.dtype == np.float64:
+            stack.enter_context(jax.enable_x64(True))
+        yield

@@ -1,0 +1,264 @@
+"""`path`: the network program for falling beta, each point started from the one before and certified.
+
+With f(beta) the optimal value of the network program (N), f is concave and nondecreasing in beta, as a minimum over
+networks of functions that are affine in it, and it is constant from `beta_max` on, where the zero network is optimal.
+So the path begins there, with no neuron, and every later point has the neurons of the one before to begin with.
+
+Source for the scheme: Friedman, Hastie & Tibshirani, "Regularization paths for generalized linear models via coordinate
+descent", Journal of Statistical Software 33, 2010; the rule of one standard error: Breiman et al. 1984.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cvxrelu.beta_max import beta_max
+from cvxrelu.certify import as_kind, check_kind
+from cvxrelu.cross_validation import Fold, Scorer, as_folds, as_scorer, check_spread, r2, standard_errors
+from cvxrelu.options import refuse_unfinished, short
+from cvxrelu.path_solution import Path, path_row
+from cvxrelu.problem import as_bool, as_finite_array, as_fraction, as_positive, as_seed, build_problem
+from cvxrelu.selection import select_backend
+from cvxrelu.solution import Solution, Status
+from cvxrelu.solve import solve
+
+__all__ = ["Path", "path"]
+
+
+def path(
+    X: Any,
+    y: Any = None,
+    *,
+    betas: Any = 50,
+    smallest: float = 1e-2,
+    cv: Any = None,
+    scorer: Any = None,
+    loss: str = "squared",
+    sample_weight: Any = None,
+    intercept: bool = False,
+    skip: bool | str = False,
+    tol: float = 1e-3,
+    time_limit: float | None = None,
+    backend: str = "auto",
+    dtype: Any = None,
+    certificate: str = "priced",
+    seed: int = 0,
+    verbose: bool = False,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+) -> Path:
+    """Solve (N) for falling beta, each point warm-started and certified; choose among them by cross-validation.
+
+        f(beta) = min over networks of  sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|
+
+    Parameters
+    ----------
+    X, y, loss, sample_weight, intercept, skip, tol, backend, dtype, certificate, seed : as in `solve` with
+        `refine=True`. Nothing is rescaled: standardise columns beforehand, or in a pipeline.
+    betas : a number k of values, geometric from `beta_max(X, y)`, where the network is zero, down to `smallest` times
+        that; or positive values in any order. They are solved and reported in falling order.
+    smallest : the last beta as a share of `beta_max`, in (0, 1), when `betas` is a number.
+    cv : None; or a number of folds, of rows in random order by `seed`; or pairs (train, test) of row positions or
+        masks, as scikit-learn's splitters give. In a fold, beta is multiplied by the share of all weight that is on its
+        training rows, because the loss is a sum. Folds have paths of their own, and see nothing of their test rows.
+    scorer : "r2" (None, the default), "neg_mean_squared_error", or callable as `scorer(network, X, y)` on test rows,
+        the larger the better. The named ones weigh rows by `sample_weight`.
+    time_limit : seconds for the whole path, None for no limit. The points complete by then are returned.
+    verbose : print one line per point.
+    callback : called with a record (dict) after every point: point, beta, objective, lower_bound, gap, n_neurons,
+        n_rounds, score, score_error, time; a true result stops the path.
+
+    Returns
+    -------
+    Path : with k points, or those complete when the time limit, the callback or Ctrl-C ended it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad input, naming argument, value and expectation, before any work; a number of betas where `beta_max` is 0.
+    NotImplementedError, BackendError
+        As `solve`.
+
+    Notes
+    -----
+    A point's certificate is of the kind asked for; the folds, which are only scored, are solved to a priced gap of tol.
+    Points that do not reach tol are kept, with bounds that hold as ever: see `Path.status` and `Solution.status`.
+
+    Examples
+    --------
+    >>> import numpy as np, cvxrelu
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((100, 3)); y = np.maximum(X[:, 0], 0) + 0.1 * rng.standard_normal(100)
+    >>> found = path(X, y, betas=5, cv=4)
+    >>> int(found.n_neurons[0]), bool(found.gaps.max() <= 1e-3), bool(found.scores[found.best_index] > 0.9)
+    (0, True, True)
+    """
+    started = time.perf_counter()
+    verbose, seed, kind = as_bool("verbose", verbose), as_seed(seed), as_kind("certificate", certificate)
+    tol, smallest = as_positive("tol", tol), as_fraction("smallest", smallest)
+    deadline = started + (np.inf if time_limit is None else as_positive("time_limit", time_limit))
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable or None, got {callback!r}")
+    refuse_unfinished(loss=loss)
+    count, given = _as_betas(betas)
+    problem = build_problem(
+        X, y, beta=1.0, sample_weight=sample_weight, intercept=intercept, patterns=1, check_patterns=False,
+        dtype=dtype, seed=seed, skip=skip, sampled=False,
+    )  # fmt: skip
+    check_kind(kind, problem)
+    score, weight = as_scorer(scorer, loss), problem.loss.weight[:, 0]
+    folds = [] if cv is None else as_folds(cv, weight, seed)
+    if score is r2:
+        check_spread(folds, problem.loss.y, weight)
+    chosen = select_backend(backend, (X, y), 0.0).name
+
+    data: dict[str, Any] = {"loss": loss, "intercept": intercept, "skip": skip, "seed": seed}
+    if count:
+        largest = beta_max(X, y, sample_weight=sample_weight, **data)
+        if largest == 0:
+            raise ValueError(
+                f"betas={count} asks for values from beta_max down, but beta_max is 0: the best network is zero for "
+                "every beta. Give y that X can explain, or betas as an array"
+            )
+        given = largest * np.geomspace(1.0, smallest, count)
+    options = {**data, "tol": tol, "backend": chosen, "dtype": dtype}
+    rows = _Rows(as_finite_array("X", X, ndim=(2,)), as_finite_array("y", y, ndim=(1, 2)), weight)
+    walk = _Walk(given, rows, folds, score, options, kind, deadline, time.perf_counter() - started)
+    status = walk.run(verbose, callback, started)
+    settings = {
+        "n": problem.X.shape[0], "d": problem.X.shape[1] - problem.intercept, "c": problem.loss.y.shape[1],
+        "loss": loss, "tol": tol, "certificate": kind, "intercept": problem.intercept,
+        "skip": problem.skip or False, "seed": seed, "backend": chosen, "betas": given.size, "cv": len(folds),
+        "scorer": getattr(score if scorer is None or isinstance(scorer, str) else scorer, "__name__", "scorer")
+    }  # fmt: skip
+    return walk.path(status, settings, started)
+
+
+def _as_betas(betas: Any) -> tuple[int, np.ndarray]:
+    """(number of values below beta_max, none) or (0, values in falling order)."""
+    if isinstance(betas, (int, np.integer)) and not isinstance(betas, bool):
+        if betas < 1:
+            raise ValueError(f"betas must be a positive number of values, or the values themselves, got {betas}")
+        return int(betas), np.zeros(0)
+    if isinstance(betas, (bool, float, str)) or betas is None:
+        raise TypeError(f"betas must be an integer or an array of positive values, got {betas!r}")
+    values = as_finite_array("betas", betas, ndim=(1,)).astype(np.float64)
+    if values.size == 0 or values.min() <= 0:
+        raise ValueError(f"betas must hold at least one value, all positive, got {short(betas)}")
+    return 0, np.sort(values)[::-1]
+
+
+class _OutOfTime(Exception):
+    """The time limit came before the point was complete."""
+
+
+@dataclass
+class _Rows:
+    """The rows that one sequence of solves is on, and where it has got to."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    share: float = 1.0
+    last: Solution | None = None
+
+    def take(self, fold: Fold) -> _Rows:
+        return _Rows(self.X[fold.train], self.y[fold.train], self.weight[fold.train], fold.share)
+
+    def solve(self, beta: float, deadline: float, **options: Any) -> Solution:
+        """The next point, from the network of the last one."""
+        left = deadline - time.perf_counter()
+        if left <= 0:
+            raise _OutOfTime
+        found = solve(
+            self.X, self.y, beta=beta * self.share, sample_weight=self.weight, warm_start=self.last,
+            time_limit=None if np.isinf(left) else left, **options,
+        )  # fmt: skip
+        if found.status is Status.TIME_LIMIT:
+            raise _OutOfTime
+        if found.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        self.last = found
+        return found
+
+
+class _Walk:
+    """Down the path: at every beta a solve on all rows and one on each fold, so that a path cut short is complete."""
+
+    def __init__(
+        self, betas: np.ndarray, rows: _Rows, folds: list[Fold], score: Scorer, options: dict[str, Any], kind: str,
+        deadline: float, setup: float,
+    ) -> None:  # fmt: skip
+        self.betas, self.rows, self.folds, self.score = betas, rows, folds, score
+        self.options, self.kind, self.deadline = options, kind, deadline
+        self.parts = [rows.take(fold) for fold in folds]
+        self.solutions: list[Solution] = []
+        self.fold_scores: list[list[float]] = []
+        self.timings = {"beta_max": setup, "solve": 0.0, "cross_validate": 0.0}
+
+    def run(self, verbose: bool, callback: Callable | None, started: float) -> Status:
+        """Solve until the betas, the time or the user's patience end."""
+        try:
+            for i, beta in enumerate(self.betas):
+                self._point(float(beta))
+                record = self._record(i, time.perf_counter() - started)
+                if verbose:
+                    score = (record["score"], record["score_error"]) if self.folds else None
+                    print(path_row(float(beta), self.solutions[i], score, header=i == 0), flush=True)
+                if callback is not None and callback(record):
+                    return Status.INTERRUPTED
+        except KeyboardInterrupt:
+            return Status.INTERRUPTED
+        except _OutOfTime:
+            return Status.TIME_LIMIT
+        return next((found.status for found in self.solutions if found.status is not Status.OPTIMAL), Status.OPTIMAL)
+
+    def _point(self, beta: float) -> None:
+        """Solve and score at one beta; nothing is kept of a point that is not complete."""
+        begun = time.perf_counter()
+        solution = self.rows.solve(beta, self.deadline, certificate=self.kind, **self.options)
+        solved = time.perf_counter()
+        scores = []
+        for part, fold in zip(self.parts, self.folds, strict=True):
+            found = part.solve(beta, self.deadline, certificate="priced", **self.options)
+            X, y, weight = (values[fold.test] for values in (self.rows.X, self.rows.y, self.rows.weight))
+            scores.append(self.score(found.network, X, y, weight))
+        self.timings["solve"] += solved - begun
+        self.timings["cross_validate"] += time.perf_counter() - solved
+        self.fold_scores.append(scores)
+        self.solutions.append(solution)
+
+    def _record(self, i: int, elapsed: float) -> dict[str, Any]:
+        """What the callback is told of point i."""
+        solution, scores = self.solutions[i], np.array([self.fold_scores[i]])
+        return {
+            "point": i, "beta": float(self.betas[i]), "objective": solution.objective,
+            "lower_bound": solution.lower_bound, "gap": solution.gap, "n_neurons": solution.network.n_neurons,
+            "n_rounds": solution.n_rounds, "score": float(scores.mean()) if self.folds else None,
+            "score_error": float(standard_errors(scores)[0]) if self.folds else None, "time": elapsed,
+        }  # fmt: skip
+
+    def path(self, status: Status, settings: dict[str, Any], started: float) -> Path:
+        """The points so far."""
+        done = len(self.solutions)
+        scores = np.array(self.fold_scores, dtype=np.float64).reshape(done, len(self.folds)) if self.folds else None
+        timings = {**self.timings, "total": time.perf_counter() - started}
+        return Path(self.betas[:done], tuple(self.solutions), scores, status, self._message(status), timings, settings)
+
+    def _message(self, status: Status) -> str:
+        done, wanted = len(self.solutions), len(self.betas)
+        if done < wanted:
+            why = {Status.TIME_LIMIT: "time_limit reached", Status.INTERRUPTED: "stopped by the user"}[status]
+            start = f"{why} after {done} of {wanted} points"
+        else:
+            missed = sum(not found.success for found in self.solutions)
+            start = f"{done} points" if missed == 0 else f"{missed} of {done} points did not reach tol"
+        if done == 0:
+            return start
+        certificate = max(self.solutions, key=lambda found: found.gap).certificate
+        nature = "rigorous" if certificate.rigorous else "an estimate"
+        return f"{start}; largest gap {certificate.gap:.1e} by the {certificate.kind} bound, {nature}"

@@ -1,0 +1,298 @@
+"""Pricing: neurons that a dual variable says are worth adding.
+
+    price(p) = max over |u| <= 1 of |p^T (X u)_+|_2,     p = R^T t   (n, c), 2-norm over outputs
+
+A unit vector whose value exceeds beta violates the dual constraint of the network program, hence belongs into the
+network. The maximum has very many local maxima; ascents from many starts find some of them, and the best is an estimate
+from below of the price, never a proof.
+
+Ascent. phi(u) = |p^T (Xu)_+| is positively homogeneous with gradient g(u) = X^T (1[X u > 0] * (p s)), s the unit vector
+along p^T (X u)_+, so phi(u) = g(u) @ u. Nonlinear conjugate gradients on the sphere (Polak-Ribiere, restarted where the
+direction does not ascend), every column with a step length of its own that follows the secant of its slope and shrinks
+when the value does not rise: one evaluation a step and no line search. With the same number of evaluations it finds
+three to ten times as many violators as steps along the gradient do.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace
+from jaxtyping import Float, Int
+
+from cvxrelu.backends.base import Backend
+from cvxrelu.operators import row_blocks
+from cvxrelu.row_space import power_of_two
+
+__all__ = ["Ascent", "Priced", "Pricing", "ascend", "best_first", "distinct", "prices", "spectrum", "start_ascent"]
+
+Array = Any
+PARENTS, PARENTS_APART = 60, 0.99  # directions that a wave recombines, and their largest cosine
+LARGEST_SPECTRUM = 1500  # columns up to which eigenvectors are computed: d^3 beside n d for every ascent
+
+
+class Ascent(NamedTuple):
+    """Ascents side by side: unit points (d, S), values, tangent gradients, search directions and step lengths."""
+
+    u: Float[Array, "d S"]
+    value: Float[Array, " S"]
+    gradient: Float[Array, "d S"]
+    direction: Float[Array, "d S"]
+    length: Float[Array, " S"]
+
+
+def prices(X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"]) -> Float[Array, " S"]:
+    """|p^T (X u)_+| for every column of u."""
+    xp = array_namespace(X)
+    zero = xp.zeros((), dtype=X.dtype)
+    q = sum(p[b, :].T @ xp.maximum(X[b, :] @ u, zero) for b in row_blocks(X, u.shape[1]))
+    return xp.sqrt(xp.sum(q * q, axis=0))
+
+
+def _value_and_gradient(X: Array, p: Array, u: Array) -> tuple[Array, Array]:
+    """phi and the part of g/|g| that is tangent to the sphere."""
+    xp = array_namespace(X)
+    zero, one = xp.zeros((), dtype=X.dtype), xp.ones((), dtype=X.dtype)
+    blocks = row_blocks(X, u.shape[1])
+    if p.shape[1] == 1:  # g @ u is p^T (X u)_+ up to its sign: one product less, and p weighs rows of X, not of X u
+        g = sum((p[b, :] * X[b, :]).T @ xp.astype(X[b, :] @ u > 0, X.dtype) for b in blocks)
+        value = xp.sum(g * u, axis=0)
+        g, value = xp.where(value < 0, -g, g), xp.abs(value)
+    else:
+        hidden = [xp.maximum(X[b, :] @ u, zero) for b in blocks]
+        q = sum(p[b, :].T @ h for b, h in zip(blocks, hidden, strict=True))
+        value = xp.sqrt(xp.sum(q * q, axis=0))
+        s = q / xp.where(value > 0, value, one)
+        g = sum(X[b, :].T @ xp.where(h > 0, p[b, :] @ s, zero) for b, h in zip(blocks, hidden, strict=True))
+    return value, _tangent(u, _unit(g))
+
+
+def start_ascent(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"]) -> Ascent:
+    """Ascents at the columns of u, which are scaled to unit length; zero columns stay zero, with value zero."""
+    xp = array_namespace(X)
+    u = _unit(u)
+    value, gradient = _value_and_gradient(X, p, u)
+    return Ascent(u, value, gradient, gradient, xp.ones_like(value))
+
+
+def ascend(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], ascent: Ascent, steps: Any) -> Ascent:
+    """`steps` steps of all ascents, one evaluation each; a value never falls."""
+    xp = array_namespace(X)
+
+    def step(a: Ascent) -> Ascent:
+        u = _unit(a.u + a.length * a.direction)
+        value, gradient = _value_and_gradient(X, p, u)
+        better = value > a.value
+        moved = _tangent(u, a.direction)
+        before, after = _dots(a.gradient, a.direction), _dots(gradient, moved)
+        # Where the slope along the direction would vanish if it fell linearly.
+        fall = before - after
+        zero, one = xp.zeros_like(fall), xp.ones_like(fall)
+        factor = xp.where(fall > 0, before / xp.where(fall > 0, fall, one), 2 * one)
+        factor = xp.minimum(xp.maximum(factor, 0.5 * one), 2 * one)
+        squared = _dots(a.gradient, a.gradient)
+        conjugate = _dots(gradient, gradient - a.gradient) / xp.where(squared > 0, squared, one)
+        direction = gradient + xp.minimum(xp.maximum(conjugate, zero), 2 * one) * moved
+        direction = xp.where(_dots(direction, gradient) > 0, direction, gradient)
+        old, new = _lengths(a.direction), _lengths(direction)
+        new = xp.where(new > 0, new, one)
+        longest = 3 * one / new
+        grown = xp.minimum(factor * a.length * old / new, longest)
+        return Ascent(
+            xp.where(better, u, a.u),
+            xp.where(better, value, a.value),
+            xp.where(better, gradient, a.gradient),
+            xp.where(better, direction, a.direction),
+            xp.where(better, grown, xp.minimum(factor, 0.35 * one) * a.length),
+        )
+
+    return backend.repeat(steps, step, ascent)
+
+
+def _dots(a: Array, b: Array) -> Array:
+    return array_namespace(a).sum(a * b, axis=0)
+
+
+def _lengths(a: Array) -> Array:
+    return array_namespace(a).sqrt(_dots(a, a))
+
+
+def _unit(a: Array) -> Array:
+    length = _lengths(a)
+    return a / array_namespace(a).where(length > 0, length, length * 0 + 1)
+
+
+def _tangent(u: Array, a: Array) -> Array:
+    """The part of a that is orthogonal to the unit vectors u."""
+    return a - u * _dots(u, a)
+
+
+def spectrum(backend: Backend, X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
+    """Eigenvectors of X^T diag(weight) X, of decreasing eigenvalue."""
+    xp = array_namespace(X)
+    scatter = X.T @ (weight[:, None] * X)
+    return xp.flip(xp.linalg.eigh(0.5 * (scatter + scatter.T))[1], axis=1)
+
+
+def best_first(ascent: Ascent, count: int) -> Ascent:
+    """The `count` ascents with the largest values, in falling order."""
+    xp = array_namespace(ascent.u)
+    order = xp.argsort(-ascent.value)[:count]
+    return Ascent(*(xp.take(a, order, axis=a.ndim - 1) for a in ascent))
+
+
+class Priced(NamedTuple):
+    """What one pricing found (host): the largest value, unit directions and their values in falling order."""
+
+    price: float
+    directions: Float[np.ndarray, "d k"]
+    values: Float[np.ndarray, " k"]
+    starts: int
+
+
+class Pricing:
+    """Ascents from many kinds of starts on one data matrix; remembers the near misses of the last call.
+
+    X, exact_X : the data on the device, in the working precision and in float64; prices are evaluated with the second.
+    """
+
+    def __init__(self, backend: Backend, X: Any, exact_X: Any, rng: np.random.Generator) -> None:
+        self.backend, self.X, self.exact_X, self.rng = backend, X, exact_X, rng
+        self.n, self.d = X.shape
+        self.misses = np.zeros((self.d, 0))
+        self.whitening = np.eye(self.d)
+        if self.d <= LARGEST_SPECTRUM:
+            self.whitening = _whitening(backend.get(exact_X.T @ exact_X))
+
+    def price(
+        self,
+        p: Float[np.ndarray, "n c"],
+        known: Float[np.ndarray, "d m"],
+        count: int,
+        *,
+        coarse: bool = False,
+        waves: int = 0,
+        steps: tuple[int, int] = (12, 16),
+    ) -> Priced:
+        """Ascend from `count` starts of every kind, all for `steps[0]` steps, and the best for `steps[1]` more.
+
+        known : unit directions of the neurons there are. Ascents that return to them are kept: that the values there
+            are beta is what says that the rest is below.
+        coarse : take the first steps on a sample of the rows, where n is many times d.
+        waves : how often to start again from mixtures and noisy copies of the best directions so far.
+        """
+        unit = power_of_two(p)  # so that no p overflows the working precision
+        p = p / unit
+        working_p = self.backend.put(p, _name(self.X.dtype))
+        u = self._starts(p, known, count)
+        found, starts = self._climb(working_p, u, coarse, steps), u.shape[1]
+        directions, values = self._rank(p, np.concatenate([found, known], axis=1))
+        for _ in range(waves):
+            parents = directions[:, distinct(directions, PARENTS_APART, PARENTS)]
+            u = np.concatenate([self._mixtures(parents, 2 * count), self._copies(parents, 2 * count, 0.5)], axis=1)
+            starts += u.shape[1]
+            found = self._climb(working_p, u, False, steps)
+            directions, values = self._rank(p, np.concatenate([found, directions[:, : 4 * PARENTS], known], axis=1))
+        self.misses, values = directions[:, :32], values * unit
+        return Priced(float(values.max(initial=0.0)), directions, values, starts)
+
+    def _climb(self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int]) -> np.ndarray:
+        """Where ascents from the columns of u end, the best first; the best thirty-two or more take more steps."""
+        backend, X, some_p = self.backend, self.X, p
+        size = backend.padded(u.shape[1])
+        u = np.pad(u, ((0, 0), (0, size - u.shape[1])))
+        rows = 1000 + 60 * self.d
+        if coarse and self.n > 2 * rows:
+            sample = backend.put(np.sort(self.rng.choice(self.n, size=rows, replace=False)))
+            X, some_p = (backend.xp.take(a, sample, axis=0) for a in (X, p))
+        start, climb = backend.compile(start_ascent), backend.compile(ascend)
+        ascent = climb(backend, X, some_p, start(backend, X, some_p, backend.put(u, _name(self.X.dtype))), steps[0])
+        if X is not self.X:
+            ascent = climb(backend, self.X, p, start(backend, self.X, p, ascent.u), 2)
+        ascent = best_first(ascent, size)
+        finish = min(backend.padded(max(32, size // 16)), size)
+        best = climb(backend, self.X, p, best_first(ascent, finish), steps[1])
+        return np.concatenate([backend.get(best.u), backend.get(ascent.u)[:, finish:]], axis=1).astype(np.float64)
+
+    def _rank(self, p: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Unit directions in falling order of their values, which are float64; zero directions are dropped."""
+        lengths = np.linalg.norm(u, axis=0)
+        u = u[:, lengths > 0] / lengths[lengths > 0]
+        padded = np.pad(u, ((0, 0), (0, self.backend.padded(u.shape[1]) - u.shape[1])))
+        evaluate = self.backend.compile(_prices)
+        values = self.backend.get(evaluate(self.backend, self.exact_X, *self.backend.put((p, padded))))[: u.shape[1]]
+        order = np.argsort(-values, kind="stable")
+        return u[:, order], values[order]
+
+    def _starts(self, p: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:
+        """Gaussian and spectral directions; neurons, their negatives, noisy copies, sums, and moves along data rows."""
+        rng, d = self.rng, self.d
+        kinds = [rng.standard_normal((d, count)), self.whitening @ rng.standard_normal((d, count))]
+        kinds.append(self._spectral(p, max(2, count // 8)))
+        if known.shape[1]:
+            kinds += [known, -known, self._copies(known, count, 0.3), self._copies(known, count, 0.6)]
+            kinds += [self._mixtures(known, count), self._nudged(known, count), self.misses]
+        return np.concatenate(kinds, axis=1)
+
+    def _mixtures(self, u: np.ndarray, count: int) -> np.ndarray:
+        """Random combinations of two random columns of u."""
+        pairs = u[:, self.rng.integers(u.shape[1], size=(2, count))] * self.rng.standard_normal((2, count))
+        return pairs[:, 0] + pairs[:, 1]
+
+    def _copies(self, u: np.ndarray, count: int, noise: float) -> np.ndarray:
+        """Random columns of u or their negatives, plus noise of this relative length that moves all of X u alike."""
+        rng = self.rng
+        chosen = u[:, rng.integers(u.shape[1], size=count)] * rng.choice([-1.0, 1.0], count)
+        moves = self.whitening @ rng.standard_normal((self.d, count))
+        return chosen + noise * moves / np.maximum(np.linalg.norm(moves, axis=0), np.finfo(np.float64).tiny)
+
+    def _nudged(self, known: np.ndarray, count: int) -> np.ndarray:
+        """Neurons moved along random rows of X, by about their own length."""
+        rng = self.rng
+        sample = self.backend.put(rng.integers(self.n, size=count))
+        rows = self.backend.get(self.backend.xp.take(self.exact_X, sample, axis=0)).T
+        lengths = np.linalg.norm(rows, axis=0)
+        rows = rows * rng.choice([-0.5, 0.5], count) / np.where(lengths > 0, lengths, 1.0)
+        return known[:, rng.integers(known.shape[1], size=count)] + rows
+
+    def _spectral(self, p: np.ndarray, count: int) -> np.ndarray:
+        """Random combinations of the leading eigenvectors of +-X^T diag(w p) X, w = 1 and w log-normal."""
+        if self.d > LARGEST_SPECTRUM:
+            return np.zeros((self.d, 0))
+        rng, found = self.rng, []
+        for weight in (np.ones(self.n), np.exp(1.5 * rng.standard_normal(self.n))):
+            mixed = weight * (p @ rng.standard_normal(p.shape[1]))
+            size = np.abs(mixed).max()
+            mixed = self.backend.put(mixed / (size if size > 0 else 1.0), _name(self.X.dtype))
+            vectors = self.backend.get(self.backend.compile(spectrum)(self.backend, self.X, mixed))
+            for end in (vectors, vectors[:, ::-1]):
+                found += [end[:, :k] @ rng.standard_normal((min(k, self.d), count)) for k in (3, 10, 30)]
+        return np.concatenate(found, axis=1)
+
+
+def _prices(backend: Backend, X: Array, p: Array, u: Array) -> Array:
+    return prices(X, p, u)
+
+
+def _whitening(scatter: np.ndarray) -> np.ndarray:
+    """S with S^T X^T X S = I on the row space of X: directions S z, z Gaussian, have X S z alike in all coordinates."""
+    values, vectors = np.linalg.eigh(scatter)
+    seen = values > 1e-10 * max(values[-1], np.finfo(np.float64).tiny)
+    return vectors * np.where(seen, np.sqrt(values[-1] / np.where(seen, values, 1.0)), 0.0)
+
+
+def distinct(directions: Float[np.ndarray, "d k"], cosine: float, most: int) -> Int[np.ndarray, " j"]:
+    """Indices of at most `most` columns, first come first, no two of which are closer than `cosine`."""
+    chosen: list[int] = []
+    for j in range(directions.shape[1]):
+        if not chosen or (directions[:, chosen].T @ directions[:, j]).max() <= cosine:
+            chosen.append(j)
+            if len(chosen) == most:
+                break
+    return np.array(chosen, dtype=np.intp)
+
+
+def _name(dtype: Any) -> str:
+    """ "float32" or "float64" for a dtype of any array library."""
+    return "float32" if "32" in str(dtype) else "float64"

@@ -1,0 +1,124 @@
+"""The network that is best for the relaxation of the price: its dual variable gives the best relaxed lower bound.
+
+The relaxation (`relaxation`) lets the price act on features z between limits instead of on (X u)_+. For a moment matrix
+
+    [U  u; u^T  theta] = sum_k (g_k; h_k) (g_k; h_k)^T >= 0,      trace U = theta,
+
+    1/2 (x_i u + max(|x_i u|, x_i U x_i / |x_i|)) <= z_i <= 1/2 (x_i u + sqrt(theta x_i U x_i)),
+
+and every network sum_j (x w_j)_+ a_j has such features. Replacing it by one group of these per output and sign gives
+
+    minimise over g, h   sum_i min over the interval of f_i of loss_i(f_i) + beta |(theta_k+ + theta_k-)_k|_2,
+
+a convex program whose dual is the best of all D(t) with relaxed price(t) <= beta. In the factors (g, h), of which a few
+more than sqrt(2 d) are enough in practice, it is minimised by L-BFGS (Burer & Monteiro, "A nonlinear programming
+algorithm for solving semidefinite programs via low-rank factorization", 2003), theta replaced by 1/2 (|g|^2 + |h|^2).
+With t(f) = minus the derivative of the loss at f, the interval [lo, hi] leaves t = min(t(lo), 0) + max(t(hi), 0): zero
+where the loss has its minimum inside. Nothing here is rigorous, and nothing has to be: any t gives a bound.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxrelu.row_space import power_of_two, row_space
+
+__all__ = ["relaxed_network_dual"]
+
+FACTORS = 16
+START = 0.1  # regularisation of the first point, relative to the loss of zero
+TINY = 1e-150
+
+
+def relaxed_network_dual(
+    loss: Any,
+    X: Float[np.ndarray, "n d"],
+    n_outputs: int,
+    beta: float,
+    *,
+    max_iter: int = 200,
+    deadline: float = np.inf,
+) -> Float[np.ndarray, "n c"]:
+    """The t at the optimum of the relaxed network program, up to what `max_iter` L-BFGS iterations leave.
+
+    loss : separable over rows and outputs, with `value` and `dual`. X : (n, d) float64. Cost of an iteration:
+    O(n d c min(d + 1, 16)).
+    """
+    from scipy.optimize import minimize
+
+    used = np.any(X != 0, axis=1)
+    if not used.any():
+        return loss.dual(np.zeros((len(X), n_outputs)))
+    unit = power_of_two(X)
+    program = _Program(loss, row_space(X / unit).rows, n_outputs, beta / unit)
+    r = program.X.shape[1]
+    z = np.random.default_rng(0).standard_normal((r + 1, 2, n_outputs, min(r + 1, FACTORS)))
+    size = max(abs(program.evaluate(0.0 * z)[0]), TINY)
+    z *= np.sqrt(START * size / (program.beta * np.sum(z * z)))  # zero is a saddle point
+    spread = np.sqrt(np.mean(z * z))
+
+    def scaled(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient, _ = program.evaluate(spread * flat.reshape(z.shape))
+        return value / size, gradient.ravel() * (spread / size)
+
+    def on_time(_: np.ndarray) -> None:
+        if time.perf_counter() > deadline:
+            raise StopIteration
+
+    options = {"maxiter": max_iter, "maxcor": 20, "gtol": 1e-9, "ftol": 1e-9}
+    found = minimize(scaled, z.ravel() / spread, method="L-BFGS-B", jac=True, options=options, callback=on_time)
+    return program.evaluate(spread * found.x.reshape(z.shape))[2]
+
+
+class _Program:
+    def __init__(self, loss: Any, X: np.ndarray, n_outputs: int, beta: float) -> None:
+        self.loss, self.X, self.beta = loss, X, beta
+        self.lengths = np.maximum(np.linalg.norm(X, axis=1), TINY)[:, None, None]
+        self.signs = np.array([1.0, -1.0])[:, None]
+
+    def evaluate(self, z: Float[np.ndarray, "rows 2 c k"]) -> tuple[float, np.ndarray, np.ndarray]:
+        """(objective, gradient, t) at the factors z = (g, h); axis 1 holds the two signs."""
+        X, loss = self.X, self.loss
+        g, h = z[:-1], z[-1]
+        Xg = np.tensordot(X, g, axes=1)
+        moment, along = np.sum(Xg * Xg, axis=-1), np.sum(Xg * h, axis=-1)  # x U x and x u, (n, 2, c)
+        theta, trace = np.sum(h * h, axis=-1) + TINY, np.sum(g * g, axis=(0, -1)) + TINY  # (2, c)
+        widest = np.sqrt(theta * moment + TINY)
+        ratio = np.sqrt(theta / trace) / self.lengths
+        curved = moment * ratio
+        narrowest = np.maximum(np.abs(along), curved)
+        least, most = 0.5 * (along + narrowest), 0.5 * (along + widest)
+        lo, hi = least[:, 0] - most[:, 1], most[:, 0] - least[:, 1]
+        at_lo, at_hi = loss.dual(lo), loss.dual(hi)
+        low, high = np.minimum(at_lo, 0.0), np.maximum(at_hi, 0.0)
+        cost = 0.5 * np.sum(theta + trace, axis=0)
+        norm = np.linalg.norm(cost)
+        value = float(loss.value(_least_loss(lo, hi, at_lo, at_hi)) + self.beta * norm)
+
+        # Backwards: d value / d lo = -low, d value / d hi = -high; sign - has least and most exchanged.
+        of_least = np.stack([-low, high], axis=1)
+        of_most = np.stack([-high, low], axis=1)
+        bent = curved > np.abs(along)
+        of_along = 0.5 * (of_least + of_most) + np.where(bent, 0.0, 0.5 * of_least * np.sign(along))
+        of_curved = np.where(bent, 0.5 * of_least, 0.0)
+        of_widest = 0.5 * of_most / widest
+        of_moment = 0.5 * of_widest * theta + of_curved * ratio
+        weight = self.beta * cost / norm
+        pull = 0.5 * np.sum(of_curved * curved, axis=0)
+        of_theta = 0.5 * np.sum(of_widest * moment, axis=0) + pull / theta + 0.5 * weight
+        of_trace = 0.5 * weight - pull / trace
+        of_Xg = 2.0 * of_moment[..., None] * Xg + of_along[..., None] * h
+        of_g = np.tensordot(X.T, of_Xg, axes=1) + 2.0 * of_trace[..., None] * g
+        of_h = np.sum(of_along[..., None] * Xg, axis=0) + 2.0 * of_theta[..., None] * h
+        return value, np.concatenate([of_g, of_h[None]]), low + high
+
+
+def _least_loss(lo: np.ndarray, hi: np.ndarray, at_lo: np.ndarray, at_hi: np.ndarray) -> np.ndarray:
+    """Where in [lo, hi] a convex loss is least; inside by a secant of t, exact for the squared loss."""
+    inside = (at_lo > 0) & (at_hi < 0)
+    share = at_lo / np.where(inside, at_lo - at_hi, 1.0)
+    return np.where(inside, lo + np.where(inside, share, 0.0) * (hi - lo), np.where(at_lo <= 0, lo, hi))

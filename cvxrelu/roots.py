@@ -1,0 +1,66 @@
+"""Roots of nondecreasing scalar functions, many at once, on any array library and inside compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace, is_jax_namespace
+
+__all__ = ["increasing_root"]
+
+MAX_STEPS = 40  # near a good start three or four do
+
+
+def increasing_root(slope: Callable[[Any], tuple[Any, Any]], lo: Any, hi: Any, start: Any) -> Any:
+    """Root of a nondecreasing function in [lo, hi], entry by entry: Newton's steps, halving where they do not help.
+
+    `slope` returns value and derivative. Of all points tried the one with the smallest value is returned: near the root
+    rounding decides the sign, and the last point need not be the best.
+    """
+    xp = array_namespace(lo)
+    infinite, count = xp.full_like(lo, xp.inf), xp.zeros((), dtype=xp.int32)
+    state = _Search(start, infinite, lo, hi, infinite, start, infinite, count)
+    return _while(xp, _searching, lambda s: _search_step(slope, s), state).best
+
+
+class _Search(NamedTuple):
+    x: Any
+    moved: Any  # by the last step
+    lo: Any
+    hi: Any
+    previous: Any  # magnitude of the value before
+    best: Any
+    smallest: Any  # magnitude of the value at `best`
+    count: Any
+
+
+def _searching(state: _Search) -> Any:
+    xp = array_namespace(state.x)
+    tolerance = 4.0 * float(xp.finfo(state.x.dtype).eps)
+    return (state.count < MAX_STEPS) & xp.any(state.moved > tolerance * (1.0 + xp.abs(state.x)))
+
+
+def _search_step(slope: Callable[[Any], tuple[Any, Any]], state: _Search) -> _Search:
+    x, _, lo, hi, previous, best, smallest, count = state
+    xp = array_namespace(x)
+    value, derivative = slope(x)
+    size, low, rising = xp.abs(value), value < 0, derivative > 0
+    better = size < smallest
+    lo, hi = xp.where(low, x, lo), xp.where(low, hi, x)
+    newton = x - value / xp.where(rising, derivative, size + 1.0)
+    good = rising & (newton >= lo) & (newton <= hi) & (size <= 0.25 * previous)
+    new = xp.where(good, newton, 0.5 * (lo + hi))
+    best, smallest = xp.where(better, x, best), xp.where(better, size, smallest)
+    return _Search(new, xp.abs(new - x), lo, hi, size, best, smallest, count + 1)
+
+
+def _while(xp: Any, condition: Callable[[Any], Any], body: Callable[[Any], Any], state: Any) -> Any:
+    """Apply `body` while `condition` holds. Under JAX a loop of its own: Python's cannot see values there."""
+    if is_jax_namespace(xp):
+        from jax import lax
+
+        return lax.while_loop(condition, body, state)
+    while condition(state):
+        state = body(state)
+    return state

@@ -1,0 +1,55 @@
+"""Rows of X in an orthonormal basis of the space they span, with a bound on what that moves; scales and rounding.
+
+For u in the unit ball, p^T (X u)_+ changes by at most sum_i |p_i| |delta_i| when every row x_i moves by delta_i. So a
+maximum over the ball may be computed in the r coordinates of row space, and stay a statement about X.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+__all__ = ["RowSpace", "gamma", "power_of_two", "row_space"]
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+class RowSpace(NamedTuple):
+    """`X = rows @ basis.T` up to `moved`: basis (d, r) orthonormal, rows (n, r), |x_i - basis @ rows_i| <= moved_i."""
+
+    basis: Float[np.ndarray, "d r"]
+    rows: Float[np.ndarray, "n r"]
+    moved: Float[np.ndarray, " n"]
+
+
+def row_space(X: Float[np.ndarray, "n d"]) -> RowSpace:
+    """X in coordinates of its row space, X itself at full rank; scales of rows and columns do not sway the rank."""
+    n, d = X.shape
+    rows = X[np.any(X != 0, axis=1)]
+    if len(rows) == 0:
+        return RowSpace(np.zeros((d, 0)), np.zeros((n, 0)), np.zeros(n))
+    scale = np.max(np.abs(rows), axis=0)
+    scale[scale == 0] = 1.0
+    unit = rows / scale
+    unit /= np.linalg.norm(unit, axis=1)[:, None]
+    _, values, right = np.linalg.svd(unit, full_matrices=False)
+    rank = int(np.sum(values > max(unit.shape) * EPS * values[0]))
+    if rank == d:
+        return RowSpace(np.eye(d), X, np.zeros(n))
+    basis = np.linalg.qr((right[:rank] * scale).T)[0]
+    coordinates = X @ basis
+    moved = np.linalg.norm(X - coordinates @ basis.T, axis=1) + gamma(d, rank) * np.linalg.norm(X, axis=1)
+    return RowSpace(basis, coordinates, moved)
+
+
+def power_of_two(array: np.ndarray) -> float:
+    """The size of an array, as a divisor that rounds nothing."""
+    largest = float(np.abs(array).max(initial=0.0))
+    return 2.0 ** float(np.floor(np.log2(largest))) if largest > 0 else 1.0
+
+
+def gamma(n: int, d: int) -> float:
+    """Relative error bound of inner products over n rows or d columns."""
+    return EPS * (2.0 * (n + d) + 10.0)

@@ -1,0 +1,271 @@
+"""The sampled program: ADMM in compiled chunks, certified as it goes.
+
+Rotate X so that the u-step is diagonal but for one (n, n) matrix; run ADMM on fixed patterns; after each chunk read a
+handful of scalars, keep the best network and the best bounds, and decide whether to certify, to rebalance the
+penalties, or to stop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cvxrelu import admm, certificates
+from cvxrelu.backends import Backend
+from cvxrelu.incumbent import Incumbent, public_order
+from cvxrelu.linear_systems import build_system
+from cvxrelu.options import Limits
+from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
+from cvxrelu.problem import Problem
+from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
+
+__all__ = ["SampledStage"]
+
+LANDMARKS = 128  # columns behind the Nystrom preconditioner of the CG step
+CHUNK_FLOPS = 5e10  # a chunk is at most 25 iterations and about this much work: a second or less on two cores
+
+
+class SampledStage:
+    """One solve: the device state of ADMM on one side, the best network and bounds so far on the other."""
+
+    def __init__(
+        self, problem: Problem, backend: Backend, limits: Limits, seed: int, verbose: bool, callback: Callable | None
+    ) -> None:
+        self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
+        self.verbose, self.callback = verbose, callback
+        self.started = time.perf_counter()
+        self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
+        self.history = History()
+        self.iteration = 0
+        self.residuals = np.full(4, np.nan)
+        self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
+        self.certify_at = 120  # iteration of the next one in any case
+        self.estimate = np.inf
+        self.balance_at = 10
+        self.best_gap, self.best_at = np.inf, 0
+
+    def run(self) -> Solution:
+        """The method: chunk, check, decide."""
+        status = None
+        self._set_up()
+        try:
+            while status is None:
+                report = self._iterate(self._chunk_size())
+                check, values = self._check(report)
+                if not np.isfinite(values).all():
+                    status = Status.NUMERICAL_ERROR
+                    break
+                self.best.offer(check, values)
+                if self._worth_certifying(values):
+                    self._certify(check)
+                status = self._decide(stop=self._record(values))
+                if (
+                    status is Status.INTERRUPTED
+                ):  # the callback's wish: a tenth of the time so far for a last word on (S)
+                    self.best.certify(check, False, time.perf_counter() + 0.1 * self._elapsed())
+                if status is None and self.iteration >= self.balance_at:
+                    self._balance()
+        except KeyboardInterrupt:
+            status = Status.INTERRUPTED
+        return self._finish(status)
+
+    def _set_up(self) -> None:
+        """Rotate X, move the data to the device, choose penalties, prepare the u-step."""
+        backend, problem, xp = self.backend, self.problem, self.backend.xp
+        masks = problem.patterns.patterns
+        self.exact = certificates.Exact(
+            *backend.put((problem.X, masks, problem.loss, np.asarray(problem.beta)), np.float64)
+        )
+        self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
+        self.basis, eigenvalues = right_singular_basis(self.exact.X, xp)
+        rank = eigenvalues.shape[0]
+        self.method = choose_method(
+            self.limits.linear_solver, (problem.X.shape[0], rank), masks.shape[1], problem.dtype
+        )
+        working = getattr(xp, problem.dtype.name)
+
+        def cast(array: Any) -> Any:
+            return None if array is None else xp.astype(array, working, copy=False)
+
+        # The patterns are shared with `exact`; in float64 the targets and weights are too.
+        self.data = backend.compile(admm.prepare)(
+            backend, cast(self.exact.X @ self.basis), cast(eigenvalues), self.exact.patterns,
+            type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta),
+        )  # fmt: skip
+        self.state = admm.initial_state(self.data)
+        rng = np.random.default_rng([self.seed, 1])
+        n = problem.X.shape[0]
+        self.landmarks = backend.put(np.sort(rng.choice(n, size=min(n, LANDMARKS), replace=False)))
+        curvature = float(problem.loss.curvature.mean())
+        self._set_penalties(*initial_penalties(self.limits.rho, backend.get(eigenvalues), curvature))
+        self.timings["setup"] = self._elapsed() - self.timings["factor"]
+
+    def _set_penalties(self, rho_copy: float, rho_cone: float) -> None:
+        """Prepare the u-step for these penalties."""
+        started = time.perf_counter()
+        data, dtype = self.data, self.problem.dtype
+        self.rho_values = (rho_copy, rho_cone)
+        self.rho = admm.Penalties(*self.backend.put((np.asarray(rho_copy), np.asarray(rho_cone)), dtype))
+        self.system = build_system(
+            self.backend,
+            data.X,
+            data.patterns,
+            data.eigenvalues,
+            data.loss.curvature,
+            *self.rho,
+            self.landmarks,
+            self.method,
+        )
+        self.backend.block(self.system)
+        self.factor_seconds = time.perf_counter() - started
+        self.timings["factor"] += self.factor_seconds
+
+    def _chunk_size(self) -> int:
+        """Short at first, so that a picture appears early; bounded in flops, so that limits and Ctrl-C are kept."""
+        most = 5 if self.iteration < 10 else 25
+        return int(max(1, min(most, CHUNK_FLOPS // self.problem.flops, self.limits.max_iter - self.iteration)))
+
+    def _iterate(self, steps: int) -> admm.Report:
+        """One compiled chunk of ADMM."""
+        started = time.perf_counter()
+        chunk = self.backend.compile(admm.run_chunk)
+        self.state, report = chunk(self.backend, self.data, self.system, self.rho, self.state, steps)
+        self.backend.block(report)
+        self.iteration += steps
+        self.timings["iterate"] += time.perf_counter() - started
+        return report
+
+    def _check(self, report: admm.Report) -> tuple[certificates.Check, np.ndarray]:
+        """Objectives, residuals, and the bound with ADMM's own multipliers. One transfer of scalars."""
+        started = time.perf_counter()
+        check = self.backend.compile(certificates.check)(
+            self.backend, self.exact, self.basis, report.W, report.prediction_U, self.state.t, self.rho.cone
+        )
+        values, residuals = self.backend.get((check.values, report.residuals))
+        self.residuals = residuals.astype(np.float64)
+        self.timings["certify"] += time.perf_counter() - started
+        return check, values
+
+    def _worth_certifying(self, values: np.ndarray) -> bool:
+        """At the end, when the gap looks small enough, and at spaced iterations."""
+        self.estimate = relative_gap(values[2] + values[3], values[4])
+        last = self.iteration >= self.limits.max_iter or self._time_is_up()
+        return bool(last or self.iteration >= self.certify_at or self.estimate <= self.certify_below)
+
+    def _certify(self, check: certificates.Check) -> None:
+        """Repair and tighten, and predict from the result when the next time will pay."""
+        self.best.certify(check, self.iteration >= self.limits.max_iter, self.started + self.limits.time_limit)
+        self.timings["certify"] += self.best.certify_seconds or 0.0
+        ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
+        self.certify_below = self.estimate * min(0.9, max(0.2, ratio))
+        self.certify_at = 2 * self.iteration
+
+    def _time_is_up(self) -> bool:
+        """Iterations end at nine tenths of the time limit: the rest is for the last certification."""
+        return self._elapsed() > 0.9 * self.limits.time_limit
+
+    def _decide(self, stop: bool) -> Status | None:
+        """The status to end with, or None to go on."""
+        gap, limits = self.best.sampled_gap, self.limits
+        if gap < 0.98 * self.best_gap:
+            self.best_gap, self.best_at = gap, self.iteration
+        if gap <= limits.tol:
+            return Status.OPTIMAL
+        if stop:
+            return Status.INTERRUPTED
+        if self._time_is_up():
+            return Status.TIME_LIMIT
+        if self.iteration >= limits.max_iter:
+            return Status.MAX_ITER
+        stalled = self.iteration - self.best_at > 2000 + self.iteration // 2
+        return Status.OPTIMAL_INACCURATE if stalled and gap <= 10 * limits.tol else None
+
+    def _balance(self) -> None:
+        """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges.
+
+        A change costs a new system, worth many iterations where that is large: they are spaced accordingly, and none is
+        made that would not be done within the time limit.
+        """
+        n, _, P, _ = self.problem.shape
+        size = {"gram": n, "primal": self.data.X.shape[1] * P, "cg": 0}[self.method]
+        cost = int(0.2 * size**3 / self.problem.flops)
+        self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
+        factors = (admm.balance(*map(float, self.residuals[:2])), admm.balance(*map(float, self.residuals[2:])))
+        if factors == (1.0, 1.0) or self._elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
+            return
+        old = self.rho
+        # The u-step's matrix has condition 1 + 2 P curvature / rho_cone at most: keep it invertible in this precision.
+        floor = 200 * P * float(self.problem.loss.weight.max()) * float(np.finfo(self.problem.dtype).eps)
+        self._set_penalties(self.rho_values[0] * factors[0], max(self.rho_values[1] * factors[1], floor))
+        self.state = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.state)
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    def _record(self, values: np.ndarray) -> bool:
+        """Append to the history, print, call back; true when the callback asks to stop."""
+        best = self.best
+        record = {
+            "iteration": self.iteration,
+            "time": self._elapsed(),
+            "objective": best.objective,
+            "lower_bound": best.lower_bound,
+            "gap": best.gap,
+            "n_neurons": int(values[5]),
+            "sampled_objective": best.sampled_objective,
+            "sampled_lower_bound": best.sampled_bound,
+            "sampled_gap": best.sampled_gap,
+            **self._named_residuals(),
+            "rho_copy": self.rho_values[0],
+            "rho_cone": self.rho_values[1],
+        }
+        self.history.append(record)
+        if self.verbose:
+            print(progress_row(record, header=len(self.history) == 1), flush=True)
+        return bool(self.callback(dict(record))) if self.callback is not None else False
+
+    def _named_residuals(self) -> dict[str, float]:
+        names = ("primal_copy", "dual_copy", "primal_cone", "dual_cone")
+        return dict(zip(names, map(float, self.residuals), strict=True))
+
+    def _finish(self, status: Status) -> Solution:
+        """Put the best network and bounds into a Solution; objectives are evaluated once more on what is returned."""
+        problem, limits, best = self.problem, self.limits, self.best
+        n, D, P, c = problem.shape
+        settings = {
+            "n": n, "d": D - problem.intercept, "c": c, "loss": "squared", "beta": problem.beta, "tol": limits.tol,
+            "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
+            "max_iter": limits.max_iter, "linear_solver": self.method, "rho": limits.rho, "seed": self.seed,
+            "refine": False,
+        }  # fmt: skip
+        network = best.network({"settings": settings, "status": status.value})
+        shape = (n,) if problem.scalar_output else (n, c)
+        blocks = public_order(best.sampled_blocks)
+        sampled = SampledSolution(
+            blocks=blocks[..., 0] if problem.scalar_output else blocks,
+            patterns=problem.patterns.patterns,
+            gates=problem.patterns.gates,
+            n_requested=problem.n_requested,
+            objective=best.sampled_objective,
+            lower_bound=best.sampled_bound,
+            gap=best.sampled_gap,
+            status=status,
+            residuals=self._named_residuals(),
+            rho=self.rho_values,
+            dual=best.settle_dual().reshape(shape),
+        )
+        certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
+        self.timings["total"] = self._elapsed()
+        message = (
+            f"{status.advice} (sampled program: gap {best.sampled_gap:.1e}, tol {limits.tol:.1e}; "
+            f"network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
+        )
+        if self.verbose:
+            print(f"{status.value}: {message}", flush=True)
+        return Solution(
+            network, best.objective, certificate, sampled, status, message, self.iteration, self.history,
+            dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, settings,
+        )  # fmt: skip

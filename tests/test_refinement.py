@@ -1,0 +1,439 @@
+"""Refinement as `solve` runs it: the global optimum against convex programs over all patterns and against multi-start
+L-BFGS, every option, odd data, and every way to stop.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from network_optimum import ACCURACY, network_optimum
+from oracles import max_in_cells, max_on_circle
+from scipy.optimize import minimize
+
+import cvxrelu
+from cvxrelu import Status
+from cvxrelu.refinement import Refinement
+
+OPTIONS = {"backend": "numpy"}
+EXACT = {"backend": "numpy", "certificate": "exact", "tol": 1e-6}
+
+
+def planted(n, d, c=0, seed=0, noise=0.1):
+    """Three neurons and noise; c = 0 for y (n,)."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    clean = np.maximum(X @ rng.standard_normal((d, 3)) / np.sqrt(d), 0) @ rng.standard_normal((3, max(c, 1)))
+    y = clean + noise * rng.standard_normal(clean.shape)
+    return X, y if c else y[:, 0]
+
+
+def objective(network, X, y, beta, weight=None):
+    """(N), through the network's public parts only."""
+    weight = np.ones(len(X)) if weight is None else weight
+    residual = np.reshape(network.predict(X) - y, (len(X), -1))
+    inner = network.first_layer
+    if network.hidden_bias is not None:
+        inner = np.vstack([inner, network.hidden_bias])
+    outer = network.second_layer.reshape(network.n_neurons, network.n_outputs)
+    path = np.linalg.norm(inner, axis=0) @ np.linalg.norm(outer, axis=1)
+    return float(0.5 * np.sum(weight[:, None] * residual**2) + beta * path)
+
+
+def check(sol, X, y, beta, weight=None):
+    """What holds for every solution: honest numbers, balanced weights, no more neurons than theory asks for."""
+    assert sol.objective == pytest.approx(objective(sol.network, X, y, beta, weight), rel=1e-9, abs=1e-300)
+    assert 0 <= sol.lower_bound <= sol.objective * (1 + 1e-9)
+    assert sol.certificate.lower_bound == sol.lower_bound and sol.certificate.gap == sol.gap
+    assert sol.objective <= 0.5 * np.sum(np.reshape(1.0 if weight is None else weight, (-1, 1))
+                                         * np.reshape(y, (len(X), -1)) ** 2) * (1 + 1e-12)  # fmt: skip
+    n, c = len(X), sol.network.n_outputs
+    assert sol.network.n_neurons <= n * c + 1
+    seen = sol.history["objective"]
+    assert np.all(np.diff(seen) <= 0)
+    if sol.status is Status.OPTIMAL:
+        assert sol.gap <= sol.settings["tol"] * (1 + 1e-6)
+    assert sol.success == (sol.status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE))
+    assert np.isfinite(sol.network.predict(X)).all()
+    return sol
+
+
+def solved(X, y, beta, weight=None, **options):
+    sol = cvxrelu.solve(X, y, beta=beta, sample_weight=weight, **{**OPTIONS, **options})
+    return check(sol, np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64), beta, weight)
+
+
+def fraction(X, y, part, **options):
+    return part * cvxrelu.beta_max(X, y, **options)
+
+
+def proved_optimal(X, y, beta, weight=None, columns=None, free=None, **options):
+    """Solved to 1e-6 with an exact certificate; the convex program over all patterns says the same."""
+    sol = cvxrelu.solve(X, y, beta=beta, sample_weight=weight, **{**EXACT, **options})
+    truth = network_optimum(X if columns is None else columns, y, beta, weight, free)
+    unit = ACCURACY * 0.5 * float(np.sum((1.0 if weight is None else weight) * y**2))
+    assert sol.status is Status.OPTIMAL and sol.gap <= 1e-6 and sol.certificate.rigorous
+    assert sol.lower_bound <= truth + unit
+    assert truth - unit <= sol.objective <= truth * (1 + 2e-6) + unit
+    return sol
+
+
+# -- the optimum -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("part", [0.5, 0.1, 0.02])
+@pytest.mark.parametrize(("n", "d"), [(15, 2), (8, 3), (40, 1)])
+def test_proved_optimal_in_few_dimensions(n, d, part):
+    X, y = planted(n, d, seed=n)
+    proved_optimal(X, y, fraction(X, y, part))
+
+
+@pytest.mark.parametrize(("n", "rank"), [(200, 2), (60, 3)])
+def test_proved_optimal_on_data_of_low_rank(n, rank):
+    """Many columns, few dimensions: the exact certificate and the price of its dual variable by brute force."""
+    X, y = planted(n, rank, seed=rank)
+    X = X @ np.linalg.qr(np.random.default_rng(0).standard_normal((6, rank)))[0].T
+    beta = fraction(X, y, 0.1)
+    sol = solved(X, y, beta, certificate="exact", tol=1e-6)
+    assert sol.status is Status.OPTIMAL and sol.gap <= 1e-6 and sol.certificate.rigorous
+    dual = sol.certificate.dual[:, None]
+    basis = np.linalg.svd(X, full_matrices=False)[2][:rank].T
+    if n == 200:
+        assert max_on_circle(X @ basis, dual) <= beta * (1 + 1e-9)
+    small = cvxrelu.solve(X[:15], y[:15], beta=beta, **EXACT)
+    assert max_in_cells(X[:15] @ basis, small.certificate.dual[:, None]) <= beta * (1 + 1e-9)
+    value = float(dual[:, 0] @ y - 0.5 * dual[:, 0] @ dual[:, 0])
+    assert sol.lower_bound == pytest.approx(value, rel=1e-9)
+
+
+@settings(max_examples=6)
+@given(st.integers(0, 10**6), st.sampled_from([0.5, 0.1, 0.02]))
+def test_priced_gap_brackets_the_optimum_of_small_problems(seed, part):
+    """A priced bound is an estimate; in two dimensions there is nothing to miss."""
+    X, y = planted(12, 2, seed=seed)
+    beta = fraction(X, y, part)
+    sol = solved(X, y, beta, seed=seed % 7)
+    truth = network_optimum(X, y, beta)
+    assert sol.status is Status.OPTIMAL and sol.gap <= 1e-3
+    assert sol.lower_bound <= truth * (1 + 1e-5) and truth * (1 - 1e-6) <= sol.objective <= truth * (1 + 1.1e-3)
+    assert (sol.certificate.kind, sol.certificate.rigorous) == ("priced", False) and sol.certificate.starts > 0
+
+
+def multi_start(X, y, beta, runs=4, width=30):
+    """Best of L-BFGS runs on the balanced non-convex objective."""
+    (_, d), c = X.shape, y.reshape(len(X), -1).shape[1]
+    Y = y.reshape(len(X), -1)
+
+    def value(flat):
+        x = flat.reshape(d + c, width)
+        XW = X @ x[:d]
+        r = np.maximum(XW, 0) @ x[d:].T - Y
+        of_W = X.T @ ((XW > 0) * (r @ x[d:]))
+        gradient = np.vstack([of_W, r.T @ np.maximum(XW, 0)]) + beta * x
+        return 0.5 * np.sum(r * r) + 0.5 * beta * np.sum(x * x), gradient.ravel()
+
+    starts = np.random.default_rng(0).standard_normal((runs, (d + c) * width)) / np.sqrt(d)
+    return min(minimize(value, x, jac=True, method="L-BFGS-B", options={"maxiter": 500}).fun for x in starts)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "c", "part"), [(60, 4, 0, 0.1), (60, 4, 0, 0.01), (40, 10, 0, 0.1), (60, 3, 2, 0.1), (40, 4, 3, 0.03)]
+)
+def test_no_worse_than_the_best_of_many_descents(n, d, c, part):
+    X, y = planted(n, d, c, seed=1)
+    beta = fraction(X, y, part)
+    sol = solved(X, y, beta)
+    assert sol.status is Status.OPTIMAL
+    assert sol.objective <= multi_start(X, y, beta) * (1 + 1e-3)
+
+
+def test_vector_outputs_beat_one_network_for_each():
+    """Neurons shared by outputs are at least as good as neurons that serve one; one output is the scalar problem."""
+    X, y = planted(30, 3, 2, seed=2)
+    beta = fraction(X, y, 0.05)
+    joint = solved(X, y, beta)
+    apart = [solved(X, column, beta) for column in y.T]
+    assert joint.objective <= sum(s.objective for s in apart) * (1 + 1e-9)
+    assert joint.certificate.dual.shape == (30, 2)
+    one = solved(X, y[:, :1], beta)
+    assert one.objective == pytest.approx(apart[0].objective, rel=1e-3)
+    assert one.network.predict(X).shape == (30, 1)
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+def test_weights_and_weight_zero_drops_a_row():
+    X, y = planted(14, 2, seed=3)
+    weight = np.random.default_rng(0).choice([0.0, 0.5, 1.0, 3.0], size=14)
+    beta = 0.5
+    sol = proved_optimal(X, y, beta, weight)
+    kept = weight > 0
+    fewer = proved_optimal(X[kept], y[kept], beta, weight[kept])
+    assert sol.objective == pytest.approx(fewer.objective, rel=3e-6)
+    repeated = proved_optimal(np.repeat(X, [2] * 14, axis=0), np.repeat(y, 2), 2 * beta)
+    assert repeated.objective == pytest.approx(2 * proved_optimal(X, y, beta).objective, rel=3e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("skip", ["bias", "linear"])
+@pytest.mark.parametrize("intercept", [False, True])
+def test_free_bias_and_skip(skip, intercept, weighted):
+    X, y = planted(12, 2, seed=4)
+    y = y + 5.0 + 2.0 * X[:, 0] + 0.5 * np.sin(5 * X[:, 1])
+    ones = np.ones((12, 1))
+    weight = np.random.default_rng(1).choice([0.0, 1.0, 2.0], size=12) if weighted else None
+    free = ones if skip == "bias" else np.hstack([X, ones])
+    columns = np.hstack([X, ones]) if intercept else X
+    beta = fraction(X, y, 0.1, skip=skip, intercept=intercept, sample_weight=weight)
+    sol = proved_optimal(X, y, beta, weight, columns, free, skip=skip, intercept=intercept)
+    assert (sol.network.skip is not None) == (skip == "linear") and sol.network.bias is not None
+    assert (sol.network.hidden_bias is not None) == intercept
+    check(sol, X, y, beta, weight)
+    dual = sol.certificate.dual
+    np.testing.assert_allclose(free.T @ dual, 0.0, atol=1e-11 * np.abs(dual).sum())
+
+
+def test_a_skip_that_explains_everything_needs_no_neuron():
+    X, _ = planted(20, 3, seed=5)
+    y = X @ [1.0, -2.0, 0.5] + 3.0
+    sol = cvxrelu.solve(X, y, beta=0.1, skip="linear", **OPTIONS)
+    assert sol.network.n_neurons == 0 and sol.objective <= 1e-20 and sol.status is Status.OPTIMAL
+    np.testing.assert_allclose(sol.network.skip, [1.0, -2.0, 0.5], rtol=1e-9)
+    for kind in ("relaxed", "exact", "priced"):  # as many free coefficients as rows: every residual is rounding
+        few = cvxrelu.solve(X[:3, :2], y[:3], beta=0.1, skip="linear", certificate=kind, **OPTIONS)
+        assert few.lower_bound <= few.objective <= 1e-20
+
+
+def test_intercept_is_a_constant_column():
+    X, y = planted(8, 2, seed=6)
+    ones = np.hstack([X, np.ones((8, 1))])
+    inside = proved_optimal(X, y, 0.4, columns=ones, intercept=True)
+    outside = proved_optimal(ones, y, 0.4)
+    assert inside.objective == pytest.approx(outside.objective, rel=3e-6)
+    check(inside, X, y, 0.4)
+
+
+@pytest.mark.parametrize("certificate", ["priced", "relaxed", "exact"])
+def test_kinds_of_certificates(certificate):
+    X, y = planted(20, 3, seed=7)
+    sol = solved(X, y, fraction(X, y, 0.2), certificate=certificate)
+    assert sol.certificate.kind == certificate
+    assert sol.certificate.rigorous == (certificate != "priced")
+    assert (sol.certificate.starts is not None) == (certificate == "priced")
+    assert certificate in sol.message and sol.n_rounds > 0
+
+
+def test_patterns_given_as_an_array_are_solved_first_and_never_end_worse():
+    X, y = planted(40, 3, seed=8)
+    beta = fraction(X, y, 0.1)
+    patterns = cvxrelu.sample_patterns(X, 20, 0)
+    sampled = cvxrelu.solve(X, y, beta=beta, patterns=patterns.patterns, refine=False, **OPTIONS)
+    sol = solved(X, y, beta, patterns=patterns.patterns)
+    assert sol.sampled is not None and sol.n_iter > 0
+    assert sol.sampled.objective == pytest.approx(sampled.sampled.objective, rel=1e-9)
+    assert sol.objective <= sampled.objective * (1 + 1e-12)
+    assert "round" in sol.history.columns and "iteration" in sol.history.columns
+    plain = solved(X, y, beta)
+    assert plain.sampled is None and plain.n_iter == 0
+    assert sol.objective == pytest.approx(plain.objective, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["jax", "strict"])
+def test_other_backends(name, monkeypatch):
+    X, y = planted(20, 3, 2, seed=9)
+    beta = fraction(X, y, 0.2)
+    expected = solved(X, y, beta).objective
+    if name == "strict":
+        from oracles import make_backend
+
+        solve_module = __import__("sys").modules["cvxrelu.solve"]
+        monkeypatch.setattr(solve_module, "select_backend", lambda *_: make_backend("strict"))
+    sol = solved(X, y, beta, backend="numpy" if name == "strict" else name)
+    assert sol.backend == name and sol.status is Status.OPTIMAL
+    assert sol.objective == pytest.approx(expected, rel=2e-3)
+
+
+def test_float32_and_seed():
+    X, y = planted(30, 4, seed=10)
+    beta = fraction(X, y, 0.1)
+    first, again = solved(X, y, beta, seed=3), solved(X, y, beta, seed=3)
+    assert first.network.allclose(again.network) and first.lower_bound == again.lower_bound
+    single = solved(X.astype(np.float32), y.astype(np.float32), beta)
+    assert single.status is Status.OPTIMAL and single.objective == pytest.approx(first.objective, rel=2e-3)
+    assert single.network.first_layer.dtype == np.float64
+    double = solved(X, y, beta, dtype="float64", tol=1e-5)
+    assert double.dtype == "float64" and double.status is Status.OPTIMAL
+
+
+# -- odd data --------------------------------------------------------------------------------------------------------
+GAUSS = np.random.default_rng(0).standard_normal((12, 3))
+ODD = {
+    "more columns than rows": (GAUSS.T, GAUSS[:3, 0]),
+    "many more columns": (np.random.default_rng(1).standard_normal((5, 60)), GAUSS[:5, 1]),
+    "repeated rows": (np.repeat(GAUSS[:4], 3, axis=0), np.arange(12.0)),
+    "repeated columns": (GAUSS[:, [0, 0, 1, 1]], GAUSS[:, 2]),
+    "constant target": (GAUSS, np.full(12, 3.0)),
+    "constant column": (np.hstack([GAUSS, np.ones((12, 1))]), GAUSS[:, 0] ** 2),
+    "one row": (GAUSS[:1], np.ones(1)),
+    "one column": (GAUSS[:, :1], GAUSS[:, 1]),
+    "one number": (np.ones((1, 1)), np.full(1, -2.0)),
+    "zero rows and columns": (np.pad(GAUSS, ((2, 0), (1, 0))), np.arange(14.0)),
+    "rank one": (np.outer(GAUSS[:, 0], [1.0, 2.0]), GAUSS[:, 1]),
+    "integers": (np.arange(24).reshape(12, 2) % 5, np.arange(12) % 3),
+    "one output zero": (GAUSS, np.stack([GAUSS[:, 1] ** 2, np.zeros(12)], axis=1)),
+    "only positive": (np.abs(GAUSS), np.abs(GAUSS[:, 0])),
+    "one huge row": (np.vstack([GAUSS, 1e3 * GAUSS[:1]]), np.ones(13)),
+    "one huge column": (GAUSS * [1e4, 1, 1e-4], GAUSS[:, 1]),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_is_solved(name):
+    X, y = ODD[name]
+    sol = solved(X, y, fraction(X, y, 0.05))
+    assert sol.status is Status.OPTIMAL
+    assert sol.network.n_neurons > 0
+    rank = np.linalg.matrix_rank(X)
+    if y.ndim == 1 and rank <= 3:
+        columns = X @ np.linalg.svd(X, full_matrices=False)[2][:rank].T
+        truth = network_optimum(columns, y.astype(np.float64), fraction(X, y, 0.05))
+        assert truth * (1 - 1e-5) <= sol.objective <= truth * (1 + 1.1e-3) + ACCURACY * np.sum(y**2)
+
+
+@pytest.mark.parametrize("outputs", [0, 2])
+def test_nothing_to_learn(outputs):
+    y = np.zeros((12, outputs) if outputs else 12)
+    for data in (GAUSS, np.zeros((12, 3))):
+        sol = solved(data, y, 0.1)
+        assert sol.network.n_neurons == 0 and sol.objective == sol.gap == 0.0 and sol.status is Status.OPTIMAL
+    sol = solved(np.zeros((12, 3)), y + 1.0, 0.1)
+    assert sol.network.n_neurons == 0 and sol.gap == 0.0 and sol.objective == 0.5 * max(outputs, 1) * 12
+
+
+@pytest.mark.parametrize("outputs", [0, 2])
+def test_above_beta_max_the_zero_network_is_optimal(outputs):
+    X, y = planted(20, 3, outputs, seed=11)
+    top = cvxrelu.beta_max(X, y)
+    for certificate in ("priced", "relaxed") if outputs else ("priced", "relaxed", "exact"):
+        sol = solved(X, y, 3.0 * top, certificate=certificate)
+        assert sol.network.n_neurons == 0 and sol.gap <= 1e-12 and sol.status is Status.OPTIMAL
+        assert np.array_equal(sol.network.predict(X), np.zeros_like(y))
+    assert solved(X, y, 0.95 * top).network.n_neurons > 0
+
+
+@pytest.mark.parametrize(
+    ("s", "t", "weight"),
+    [
+        (1e6, 1e-6, 1.0),
+        (1e-6, 1e6, 1e-20),
+        (1e20, 1e20, 1.0),
+        (1e-20, 1e-20, 1.0),
+        (1e40, 1e-20, 1e30),
+        (1e-40, 1e30, 1.0),
+    ],
+)
+def test_units_do_not_matter(s, t, weight):
+    """X -> s X, y -> t y, weight -> w, beta -> s t w beta multiplies the objective by t^2 w."""
+    X, y = planted(20, 3, seed=12)
+    beta = fraction(X, y, 0.1)
+    plain = solved(X, y, beta)
+    given = np.full(20, weight) if weight != 1.0 else None
+    sol = solved(s * X, t * y, s * t * weight * beta, given)
+    assert sol.status is Status.OPTIMAL
+    assert sol.objective / t / t / weight == pytest.approx(plain.objective, rel=1.1e-3)
+    assert sol.lower_bound / t / t / weight == pytest.approx(plain.objective, rel=1.1e-3)
+
+
+# -- ends ------------------------------------------------------------------------------------------------------------
+def test_warm_start_at_the_optimum_finishes_at_once():
+    X, y = planted(30, 4, seed=13)
+    beta = fraction(X, y, 0.05)
+    cold = solved(X, y, beta)
+    for start in (cold, cold.network, (cold.network.first_layer, cold.network.second_layer)):
+        warm = solved(X, y, beta, warm_start=start)
+        assert warm.n_rounds <= 1 <= cold.n_rounds
+        assert warm.status is Status.OPTIMAL and warm.objective <= cold.objective * (1 + 1e-12)
+    other = solved(X, y, 0.5 * beta, warm_start=cold)
+    assert other.status is Status.OPTIMAL
+    assert other.objective == pytest.approx(solved(X, y, 0.5 * beta).objective, rel=2e-3)
+    bad = (1e3 * np.ones((4, 2)), np.array([1e3, -7.0]))  # far worse than zero: still no harm
+    assert solved(X, y, beta, warm_start=bad).objective == pytest.approx(cold.objective, rel=2e-3)
+
+
+def test_warm_start_has_to_fit():
+    X, y = planted(10, 3, seed=14)
+    with pytest.raises(ValueError, match="warm_start takes 2 features and has 1 outputs; expected 3 and 1"):
+        cvxrelu.solve(X, y, beta=1.0, warm_start=(np.ones((2, 4)), np.ones(4)))
+    with pytest.raises(ValueError, match="warm_start needs refine=True"):
+        cvxrelu.solve(X, y, beta=1.0, warm_start=(np.ones((3, 4)), np.ones(4)), refine=False)
+    with pytest.raises(ValueError, match="hidden bias"):
+        cvxrelu.solve(X, y, beta=1.0, warm_start=(np.ones((3, 4)), np.ones(4), np.ones(4)))
+
+
+@pytest.mark.parametrize("rank", [4, 6])
+def test_exact_is_refused_before_any_work(rank):
+    X, y = planted(10, rank, seed=15)
+    with pytest.raises(ValueError, match=f"rank at most 3, got rank {rank}: use 'relaxed'"):
+        cvxrelu.solve(X, y, beta=1.0, certificate="exact")
+    with pytest.raises(ValueError, match="one output, got y with 2"):
+        cvxrelu.solve(X[:, :2], np.stack([y, y], axis=1), beta=1.0, certificate="exact")
+
+
+HARD = {"tol": 1e-13, "dtype": "float64"}  # what hardly ever ends by itself
+
+
+def test_time_limit_returns_the_best_network():
+    X, y = planted(60, 5, seed=16)
+    beta = fraction(X, y, 0.01)
+    sol = solved(X, y, beta, time_limit=1e-6, **HARD)
+    assert sol.status is Status.TIME_LIMIT and not sol.success and "raise time_limit" in sol.message
+    some = solved(X, y, beta, time_limit=0.5, **HARD)
+    assert some.status is Status.TIME_LIMIT and some.objective < sol.objective
+
+
+def test_callback_sees_the_records_and_can_stop():
+    X, y = planted(60, 5, seed=16)
+    beta, seen = fraction(X, y, 0.01), []
+    sol = solved(X, y, beta, callback=lambda record: seen.append(record) or len(seen) == 3, **HARD)
+    assert sol.status is Status.INTERRUPTED and "stopped by the user" in sol.message
+    assert seen == list(sol.history) and len(seen) == 3
+    assert seen[-1]["objective"] == pytest.approx(sol.objective, rel=1e-9)
+    assert sol.network.n_neurons > 0
+    quiet = solved(X, y, 10 * beta, callback=lambda record: record.clear())
+    assert quiet.status is Status.OPTIMAL and quiet.history[-1]["gap"] <= 1e-3
+
+    def fail(record):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        solved(X, y, beta, callback=fail)
+
+
+@pytest.mark.parametrize("step", ["_price", "_weigh", "_descend", "_merge", "_state"])
+def test_interrupt_anywhere_returns_the_best_so_far(step, monkeypatch):
+    X, y = planted(60, 5, seed=16)
+    sound, calls = getattr(Refinement, step), []
+
+    def interrupted(self, *arguments, **options):
+        calls.append(step)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return sound(self, *arguments, **options)
+
+    monkeypatch.setattr(Refinement, step, interrupted)
+    sol = solved(X, y, fraction(X, y, 0.01), **HARD)
+    assert sol.status is Status.INTERRUPTED and "stopped by the user" in sol.message
+    assert sol.network.n_neurons > 0 and "interrupted" in sol.summary()
+
+
+def test_what_is_printed(capfd):
+    X, y = planted(20, 3, seed=17)
+    beta = fraction(X, y, 0.1)
+    solved(X, y, beta)
+    assert capfd.readouterr() == ("", "")
+    sol = solved(X, y, beta, verbose=True)
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
+    assert err == "" and lines[0].split()[0] == "round"
+    assert len(lines) == len(sol.history) + 2 and lines[-1] == f"optimal: {sol.message}"
+    assert [int(line.split()[0]) for line in lines[1:-1]] == sol.history["round"].tolist()
+    assert sol.network.metadata["settings"]["beta"] == beta
+    assert sum(v for k, v in sol.timings.items() if k != "total") <= sol.timings["total"] * 1.01 + 1e-3
