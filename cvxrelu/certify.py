@@ -61,7 +61,7 @@ def certify(
     kind : "priced", an estimate by many ascents; "relaxed", rigorous in any dimension; "exact", rigorous and tight, for
         one output and data of rank at most 3 (the constant column included).
     tol : relative gap at which the search for a better dual variable may stop.
-    time_limit : seconds for that search, None for none.
+    time_limit : seconds for that search, None for none; the proof has what is left, and a second at least.
     backend, seed : as in `solve`.
     loss, pairs, margin, skip_l2 : parts of the contract that later releases fill; any value but the default raises
         NotImplementedError.
@@ -112,9 +112,11 @@ def certify(
         sizes = np.linalg.norm(W, axis=0)
         search.start_from(W / sizes, A.T / sizes, sizes**2)
         found = search.run(lambda *_: False, deadline)
-        own = network_certificate(kind, problem, dual, objective, chosen, seed=int(seed))
+        # One second at least for the proof itself, which looks at the clock between its own iterations.
+        deadline = max(deadline, time.perf_counter() + 1.0)
+        own = network_certificate(kind, problem, dual, objective, chosen, seed=int(seed), deadline=deadline)
         best = network_certificate(
-            kind, problem, found.raw_dual, objective, chosen, seed=int(seed), known=found.neurons.u
+            kind, problem, found.raw_dual, objective, chosen, seed=int(seed), known=found.neurons.u, deadline=deadline
         )
     return best if best.lower_bound >= own.lower_bound else own
 

@@ -173,8 +173,9 @@ def _plot_progress(solution: Solution, proof: Certificate | None, prefix: str) -
             _line(above, priced[guessed], bound[guessed], "estimated bound", _GREEN, "--")
         if not guessed.all():
             _line(above, priced[~guessed], bound[~guessed], "proven bound", _PURPLE, "-.")
-        elif np.isfinite(proven):
-            above.axhline(proven, color=_PURPLE, linewidth=1.5, linestyle="-.", label="proven bound")
+        if np.isfinite(proven) and not proven <= 1.001 * np.nanmax(bound[~guessed], initial=0.0):
+            label = "proven bound" if guessed.all() else "proven at the end"
+            above.axhline(proven, color=_PURPLE, linewidth=1.5, linestyle="-.", label=label)
         above.set(ylabel="objective of (N)", ylim=(0, top))
         _line(below, held, count, "neurons", _BLUE, "-")
         below.set(xlabel="seconds", ylabel="neurons", xlim=(0, None), ylim=(0, None))
@@ -218,14 +219,16 @@ def _plot_gaps(solution: Solution, prefix: str) -> Plot:
         axes.set(xlabel="seconds", ylabel="relative gap", xlim=(0, None))
         _legend_above(axes, 3)
 
-    nature = "with a proven bound"
-    if np.isfinite(_column(solution, "round", positive=False)).any() and solution.certificate.kind != "exact":
+    certificate, nature = solution.certificate, "with a proven bound"
+    if np.isfinite(_column(solution, "round", positive=False)).any() and certificate.kind != "exact":
         nature = "as ascents estimate it"
     caption = (
         f"The gap of (S) {_from_to(sampled)}; that of (N), {nature}, {_from_to(network)}."
         if both
         else (f"The gap of (N), {nature}, {_from_to(network)}.")
     )
+    if certificate.rigorous and certificate.gap < 0.99 * np.nanmin(network, initial=np.inf):
+        caption = f"{caption[:-1]}, and is {percent(certificate.gap)} by the certificate made at the end."
     programs = "the sampled program (S) and the network program (N)" if both else "the network program (N)"
     alt = f"Line plot of the relative gap of {programs} against seconds, on a log axis."
     return "Gap against time", _svg(draw, prefix), f"{alt} {caption}", caption

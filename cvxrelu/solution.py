@@ -241,6 +241,9 @@ class Solution:
     def summary(self) -> str:
         """The whole result as text, one fact per line."""
         size = self.settings
+        work = f"rounds          {self.n_rounds}" if self.n_rounds or not self.n_iter else ""
+        if self.n_iter:
+            work = f"iterations      {self.n_iter}" + (f", then {self.n_rounds} rounds" if work else "")
         lines = [
             f"status          {self.status.value}: {self.message}",
             f"problem         n = {size.get('n')}, d = {size.get('d')}, outputs = {size.get('c')}, "
@@ -256,7 +259,7 @@ class Solution:
                 f"lower bound {s.lower_bound:.8g} (rigorous), gap {s.gap:.2e}",
             ]
         lines += [
-            f"iterations      {self.n_iter} on {self.backend} ({self.device}, {self.dtype})",
+            f"{work} on {self.backend} ({self.device}, {self.dtype})",
             "seconds         " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.timings.items()),
         ]
         return "\n".join(lines)

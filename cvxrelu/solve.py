@@ -28,6 +28,8 @@ from cvxrelu.solution import Certificate, History, Solution, Status, refinement_
 
 __all__ = ["solve"]
 
+STALLED = "refinement stopped making progress before the gap was at most tol; raise tol, or use dtype='float64'"
+
 
 def solve(
     X: Any,
@@ -268,7 +270,8 @@ class _RefinementStage:
         if sampled is not None:
             timings = {**sampled.timings, **timings}
         timings["total"] = self._elapsed()
-        message = f"{found.status.advice} ({_in_words(certificate)}, tol {limits.tol:.1e})"
+        advice = STALLED if found.status is Status.MAX_ITER else found.status.advice
+        message = f"{advice} ({_in_words(certificate)}, tol {limits.tol:.1e})"
         if self.verbose:
             print(f"{found.status.value}: {message}", flush=True)
         return Solution(

@@ -54,5 +54,5 @@ def network_optimum(
     solver = clarabel.DefaultSolver(quadratic, linear, constraint, np.zeros(constraint.shape[0]), kinds, settings)
     found = solver.solve()
     zero = 0.5 * float(target @ target)
-    assert abs(found.obj_val - found.obj_val_dual) <= 0.1 * ACCURACY * max(zero, 1e-300), found.status
+    assert abs(found.obj_val - found.obj_val_dual) <= 0.5 * ACCURACY * max(zero, 1e-300), found.status
     return (found.obj_val + zero) * unit_y**2 * unit_w

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import sys
@@ -21,23 +22,24 @@ X, BETA = RNG.standard_normal((40, 4)), 2.0
 Y = np.maximum(X @ RNG.standard_normal(4), 0) + 0.1 * RNG.standard_normal(40)
 Y3 = np.stack([Y, -Y[::-1], RNG.standard_normal(40)], axis=1)
 WEIGHT = RNG.uniform(0.5, 2.0, 40)
+solve_sampled = functools.partial(cvxrelu.solve, refine=False, certificate="relaxed")
 ON_ACCELERATOR = get_backend("jax").is_accelerator
 
 
 @pytest.fixture
 def solve_on(monkeypatch):
-    """`cvxrelu.solve` with one more backend, "strict"."""
+    """`solve` of the sampled program with one more backend, "strict"."""
 
     def solve(name, *args, **options):
         if name != "strict":
-            return cvxrelu.solve(*args, backend=name, **options)
+            return solve_sampled(*args, backend=name, **options)
         pytest.importorskip("array_api_strict")
         from strict_backend import StrictBackend
 
         with monkeypatch.context() as patch:
             # the attribute cvxrelu.solve is the function; the module is found here
             patch.setattr(sys.modules["cvxrelu.solve"], "select_backend", lambda *_: StrictBackend())
-            return cvxrelu.solve(*args, **options)
+            return solve_sampled(*args, **options)
 
     return solve
 
@@ -80,9 +82,9 @@ def test_same_numbers_as_numpy(solve_on, name, y, options):
 
 # -- choice ---------------------------------------------------------------------------------------------------------
 def test_auto_follows_the_arrays():
-    assert cvxrelu.solve(jnp.asarray(X), jnp.asarray(Y), beta=BETA, patterns=5, max_iter=5).backend == "jax"
-    assert cvxrelu.solve(X, jnp.asarray(Y), beta=BETA, patterns=5, max_iter=5).backend == "jax"
-    assert cvxrelu.solve(jnp.asarray(X), Y, beta=BETA, patterns=5, max_iter=5, backend="numpy").backend == "numpy"
+    assert solve_sampled(jnp.asarray(X), jnp.asarray(Y), beta=BETA, patterns=5, max_iter=5).backend == "jax"
+    assert solve_sampled(X, jnp.asarray(Y), beta=BETA, patterns=5, max_iter=5).backend == "jax"
+    assert solve_sampled(jnp.asarray(X), Y, beta=BETA, patterns=5, max_iter=5, backend="numpy").backend == "numpy"
 
 
 def test_auto_follows_the_size():
@@ -104,7 +106,7 @@ def test_auto_makes_do_without_jax(monkeypatch):
 @pytest.mark.parametrize("bad", ["torch", "NumPy", "", "auto "])
 def test_unknown_names(bad):
     with pytest.raises(ValueError, match=f"backend must be 'auto', 'numpy', 'jax' or 'cupy', got {bad!r}"):
-        cvxrelu.solve(X, Y, beta=BETA, backend=bad)
+        solve_sampled(X, Y, beta=BETA, backend=bad)
 
 
 def test_backends_are_made_once():
@@ -118,7 +120,7 @@ def test_cupy_without_a_device_is_one_clear_line():
     if report.available:
         pytest.skip("there is a CUDA device and CuPy: tests/gpu runs on it")
     with pytest.raises(BackendError) as caught:
-        cvxrelu.solve(X, Y, beta=BETA, backend="cupy")
+        solve_sampled(X, Y, beta=BETA, backend="cupy")
     message = str(caught.value)
     assert message.startswith("backend 'cupy' needs ")
     assert "\n" not in message
@@ -183,7 +185,7 @@ def test_wrong_numbers_are_refused(monkeypatch, corrupt, says):
 @pytest.mark.parametrize("x64", [False, True])
 def test_settings_of_jax_are_left_alone(x64):
     with jax.enable_x64(x64):
-        sol = cvxrelu.solve(X, Y, beta=BETA, patterns=5, max_iter=5, backend="jax")
+        sol = solve_sampled(X, Y, beta=BETA, patterns=5, max_iter=5, backend="jax")
         assert jax.config.jax_enable_x64 == x64
         assert jnp.ones(2).dtype == (jnp.float64 if x64 else jnp.float32)
         assert jax.config.jax_default_matmul_precision is None
@@ -194,7 +196,7 @@ def test_settings_of_jax_are_left_alone(x64):
 def test_jax_arrays_keep_their_dtype_and_survive():
     given = jnp.asarray(X, dtype=jnp.float32), jnp.asarray(Y, dtype=jnp.float32), jnp.asarray(WEIGHT, dtype=jnp.float32)
     before = [np.array(a) for a in given]
-    sol = cvxrelu.solve(given[0], given[1], beta=BETA, patterns=5, max_iter=30, sample_weight=given[2])
+    sol = solve_sampled(given[0], given[1], beta=BETA, patterns=5, max_iter=30, sample_weight=given[2])
     assert sol.dtype == "float32"
     for array, old in zip(given, before, strict=True):
         assert not array.is_deleted()
@@ -212,7 +214,7 @@ def test_numpy_arrays_are_not_written_to(name, dtype):
     for array in given:
         array.flags.writeable = False
     data, y, weight, patterns = given
-    sol = cvxrelu.solve(data, y, beta=BETA, patterns=patterns, sample_weight=weight, max_iter=60, backend=name)
+    sol = solve_sampled(data, y, beta=BETA, patterns=patterns, sample_weight=weight, max_iter=60, backend=name)
     for array, old in zip(given, before, strict=True):
         assert np.array_equal(array, old)
     assert not any(np.shares_memory(sol.network.first_layer, array) for array in given)
@@ -223,12 +225,12 @@ def test_nothing_is_compiled_twice(caplog):
     shape = {"patterns": 11, "backend": "jax", "tol": 1e-14, "max_iter": 120}
     options = ({"linear_solver": "direct"}, {"linear_solver": "cg", "dtype": "float32"})
     for chosen in options:
-        cvxrelu.solve(X, Y, beta=BETA, **shape, **chosen)
+        solve_sampled(X, Y, beta=BETA, **shape, **chosen)
     with jax.log_compiles(), caplog.at_level(logging.DEBUG, "jax"):
         jax.jit(lambda x: x + 1)(1.0)
         said = [record.getMessage() for record in caplog.records]
         assert any("ompil" in message for message in said)  # it would be seen
         caplog.clear()
         for chosen in options:
-            cvxrelu.solve(X[::-1] ** 3, Y - 1, beta=0.3, rho=5.0, seed=4, sample_weight=WEIGHT, **shape, **chosen)
+            solve_sampled(X[::-1] ** 3, Y - 1, beta=0.3, rho=5.0, seed=4, sample_weight=WEIGHT, **shape, **chosen)
     assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []

@@ -1,4 +1,4 @@
-"""What must hold for the sampled program on any data: bounds that bound, invariance under what changes nothing, odd data answered."""
+"""What must hold for the sampled program on any data: bounds that bound, invariance where nothing changes, answers."""
 
 from __future__ import annotations
 
