@@ -210,8 +210,10 @@ def free_coefficients(problem: Problem, prediction: np.ndarray) -> tuple[np.ndar
     if problem.skip is None:
         return None, None
     root = np.sqrt(problem.loss.weight)
-    columns = skip_columns(problem.X, problem.intercept, problem.skip)
-    found = np.linalg.lstsq(root * columns, root * (problem.loss.y - prediction), rcond=1e-12)[0]
+    columns = root * skip_columns(problem.X, problem.intercept, problem.skip)
+    lengths = np.linalg.norm(columns, axis=0)
+    lengths[lengths == 0] = 1.0
+    found = np.linalg.lstsq(columns / lengths, root * (problem.loss.y - prediction), rcond=1e-12)[0] / lengths[:, None]
     return (found[:-1] if problem.skip == "linear" else None), found[-1]
 
 

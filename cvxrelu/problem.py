@@ -18,6 +18,7 @@ __all__ = ["Problem", "as_finite_array", "as_fraction", "as_positive", "build_pr
 # Beyond these, squares overflow or underflow, and a norm that underflows would make a bound false. A sentence now beats
 # that later: the largest entry of X and y must lie within 10^-k and 10^k, for float64 and float32.
 SCALES = {"float64": 50, "float32": 8}
+TINY = float(np.finfo(np.float64).tiny)
 BETAS = {"float64": (1e-100, 1e100), "float32": (1e-30, 1e30)}
 
 
@@ -134,7 +135,9 @@ def free_directions(data: np.ndarray, weight: np.ndarray, intercept: bool, skip:
     if skip is None:
         return None
     root = np.sqrt(weight)
-    left, singular, _ = np.linalg.svd(root * skip_columns(data, intercept, skip), full_matrices=False)
+    columns = root * skip_columns(data, intercept, skip)
+    columns = columns / np.maximum(np.linalg.norm(columns, axis=0), TINY)  # their units must not decide their rank
+    left, singular, _ = np.linalg.svd(columns, full_matrices=False)
     left = left[:, singular > 1e-12 * singular[0]]
     return np.divide(left, root, out=np.zeros_like(left), where=root > 0)
 

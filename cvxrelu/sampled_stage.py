@@ -263,8 +263,6 @@ class SampledStage:
             f"{status.advice} (sampled program: gap {best.sampled_gap:.1e}, tol {limits.tol:.1e}; "
             f"network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
         )
-        if self.verbose:
-            print(f"{status.value}: {message}", flush=True)
         return Solution(
             network, best.objective, certificate, sampled, status, message, self.iteration, self.history,
             dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, settings,

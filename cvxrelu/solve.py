@@ -171,7 +171,10 @@ def solve(
         if sampled:
             solution = SampledStage(problem, chosen, limits, int(seed), verbose, callback).run()
             if not refine or solution.status in (Status.INTERRUPTED, Status.TIME_LIMIT, Status.NUMERICAL_ERROR):
-                return _certified(solution, kind, problem, chosen, int(seed), started)
+                solution = _certified(solution, kind, problem, chosen, int(seed), started)
+                if verbose:
+                    print(f"{solution.status.value}: {solution.message}", flush=True)
+                return solution
             start = start or solution.network
         stage = _RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started)
         return stage.run(start, solution)

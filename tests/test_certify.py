@@ -108,42 +108,44 @@ def train(origin, rng, X, y, weight, beta, hidden_bias, skip) -> object:
     )  # fmt: skip
 
 
-def check_truth(case: Case) -> dict[str, float]:
-    """The gap of every certificate of the case, after everything it says was found to be true."""
+def check_truth(case: Case, whole: bool = True) -> dict[str, float]:
+    """The distance of every certificate of the case from the optimum, after all that they say was found to be true.
+
+    whole : by `certify`; otherwise from the dual variable of the network alone, which is much less work.
+    """
     optimum, allowance = case.optimum(), case.allowance()
-    gaps = {}
-    for kind in ("exact", "relaxed"):
-        certificate = case.certify(kind)
-        assert certificate.kind == kind and certificate.rigorous and certificate.starts is None
-        assert np.isfinite([certificate.lower_bound, certificate.objective]).all()
-        assert 0 <= certificate.lower_bound <= optimum + allowance, (kind, certificate.lower_bound, optimum)
-        assert optimum <= certificate.objective + allowance, (kind, certificate.objective, optimum)
-        gaps[kind] = (optimum - certificate.lower_bound) / max(optimum, 1e3 * allowance, 1e-300)
-    check_above_the_closed_form(case, optimum, allowance)
-    return gaps
-
-
-def check_above_the_closed_form(case: Case, optimum: float, allowance: float) -> None:
-    """At one and the same dual variable."""
     problem = build_problem(
         case.X, case.y, beta=case.beta, sample_weight=case.weight, intercept=case.hidden_bias, patterns=1,
         check_patterns=False, dtype=np.float64, seed=0, skip=case.skip or False, sampled=False,
     )  # fmt: skip
-    given = ReLUNetwork.from_(case.network)
-    objective, dual = network_objective(given, problem)
-    closed = float(certificates.relaxed_bound(problem.loss, problem.X, dual, np.asarray(case.beta))[0])
-    tightened = network_certificate("relaxed", problem, dual, objective, get_backend("numpy"), seed=0)
-    rounding = 1e-12 * closed + (0 if case.skip is None else 1e-3 * allowance)  # of free parts, which have a price
-    assert closed - rounding <= tightened.lower_bound <= optimum + allowance
+    objective, dual = network_objective(ReLUNetwork.from_(case.network), problem)
+    distances = {}
+    for kind in ("exact", "relaxed"):
+        found = [network_certificate(kind, problem, dual, objective, get_backend("numpy"), seed=0)]
+        if kind == "relaxed":
+            closed = float(certificates.relaxed_bound(problem.loss, problem.X, dual, np.asarray(case.beta))[0])
+            rounding = 1e-12 * closed + (0 if case.skip is None else 1e-3 * allowance)  # free parts have a price
+            assert closed - rounding <= found[0].lower_bound
+        if whole:
+            found.append(case.certify(kind))
+        for certificate in found:
+            assert certificate.kind == kind and certificate.rigorous and certificate.starts is None
+            assert np.isfinite([certificate.lower_bound, certificate.objective]).all()
+            assert 0 <= certificate.lower_bound <= optimum + allowance, (kind, certificate.lower_bound, optimum)
+            assert optimum <= certificate.objective + allowance, (kind, certificate.objective, optimum)
+        distances[kind] = (optimum - found[-1].lower_bound) / max(optimum, 1e3 * allowance, 1e-300)
+    return distances
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
 def test_the_optimum_lies_between_bound_and_objective(block):
-    gaps = [check_truth(draw(seed)) for seed in range(30 * block, 30 * (block + 1))]
-    # what is claimed is not nothing: the exact kind comes close to the optimum, the relaxed one most of the way
-    assert np.median([gap["exact"] for gap in gaps]) <= 1e-3
-    assert np.median([gap["relaxed"] for gap in gaps]) <= 0.5
+    """Three hundred of the problems; a few thousand more were checked with `certify` in full when this was written."""
+    for seed in range(30 * block, 30 * (block + 1)):
+        check_truth(draw(seed), whole=False)
+    distances = [check_truth(draw(seed)) for seed in range(30 * block, 30 * block + 3)]
+    # what is claimed is not nothing
+    assert max(d["exact"] for d in distances) <= 2e-3 and np.median([d["relaxed"] for d in distances]) <= 0.5
 
 
 # -- models of every kind ---------------------------------------------------------------------------------------------

@@ -129,7 +129,8 @@ def test_tables_show_what_is_met_and_what_is_missed(tmp_path, monkeypatch) -> No
             objective=objective, lower_bound=0.999 * objective, gap=1e-3,
             certificate=SimpleNamespace(kind="priced", starts=5), network=SimpleNamespace(
                 first_layer=W, second_layer=a, n_neurons=len(a)),
-            history=[{"time": 1e-6, "objective": objective}], timings={}, status=SimpleNamespace(value="optimal"),
+            history=[{"time": 1e-6, "objective": objective}], timings={}, n_rounds=3,
+            status=SimpleNamespace(value="optimal"),
             backend="numpy",
         )  # fmt: skip
 
