@@ -152,8 +152,10 @@ class Refinement:
                 self._round(new, deadline)
                 idle = 0 if self.objective < before * (1 - 1e-3 * min(self.tol, 1e-3)) else idle + 1
                 if idle >= STALLED:
-                    status = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
                     self._price(True, gap)
+                    gap = relative_gap(self.objective, self.lower_bound)
+                    near = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
+                    status = Status.OPTIMAL if gap <= self.tol else near
         return self.result(status)
 
     def result(self, status: Status) -> Refined:

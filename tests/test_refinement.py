@@ -202,6 +202,20 @@ def test_a_skip_that_explains_everything_needs_no_neuron():
         assert few.lower_bound <= few.objective <= 1e-20
 
 
+@pytest.mark.parametrize("certificate", ["priced", "relaxed"])
+def test_units_of_columns_do_not_matter_to_a_skip(certificate):
+    """Columns of very different units span a skip as well as others: bound and objective speak of the same one."""
+    X, y = planted(30, 6, seed=18)
+    X = X * 10.0 ** np.array([-8.0, -4.0, 0.0, 3.0, 5.0, 7.0])
+    beta = 10.0 * cvxrelu.beta_max(X, y, skip="linear", intercept=True)
+    sol = cvxrelu.solve(X, y, beta=beta, skip="linear", intercept=True, certificate=certificate, **OPTIONS)
+    ones = np.ones((30, 1))
+    columns = np.hstack([X / np.linalg.norm(X, axis=0), ones])
+    left = 0.5 * float(np.sum((y - columns @ np.linalg.lstsq(columns, y)[0]) ** 2))
+    assert sol.objective == pytest.approx(left, rel=1e-10) and sol.network.n_neurons == 0
+    assert sol.lower_bound <= left * (1 + 1e-12) and sol.gap <= 1e-9
+
+
 def test_intercept_is_a_constant_column():
     X, y = planted(8, 2, seed=6)
     ones = np.hstack([X, np.ones((8, 1))])
