@@ -171,8 +171,7 @@ class Refinement:
         known = self.neurons.u
         if self.arrangement is not None:
             found = price_on(self.arrangement, self.dual[:, 0], above=0.5 * self.beta)
-            values = found.values[:, None] if found.values.ndim == 2 else found.values
-            priced = Priced(found.value, found.directions, values, 0)
+            priced = Priced(found.value, found.directions, found.values, 0)
         else:
             count = max(FEWEST_STARTS, known.shape[1] // 2)
             effort = CONFIRM if confirm else FAR if gap > 0.1 else NEAR
