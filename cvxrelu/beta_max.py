@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.cones import project_onto_cones
-from cvxrelu.options import short
 from cvxrelu.pricing import Pricing
-from cvxrelu.problem import Problem, as_skip, build_problem
+from cvxrelu.problem import Problem, build_problem
 from cvxrelu.selection import select_backend
+from cvxrelu.skip import as_skip
+from cvxrelu.validation import short
 
 __all__ = ["beta_max"]
 

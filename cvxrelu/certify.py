@@ -18,11 +18,12 @@ from cvxrelu.exact_pricing import exact_price
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.options import refuse_unfinished
 from cvxrelu.pricing import Pricing
-from cvxrelu.problem import Problem, as_positive, build_problem, fits, skip_columns
+from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refinement
 from cvxrelu.relaxation import relaxed_lower_bound
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, relative_gap
+from cvxrelu.validation import as_positive
 
 __all__ = ["certify", "network_certificate", "network_objective"]
 
@@ -205,18 +206,6 @@ def check_kind(kind: str, problem: Problem) -> None:
     rank = int(np.linalg.matrix_rank(problem.X))
     if rank > 3:
         raise ValueError(f"an exact certificate needs X of rank at most 3, got rank {rank}: use 'relaxed'")
-
-
-def free_coefficients(problem: Problem, prediction: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(skip (d, c) or None, bias (c,) or None): the best unpenalised skip beside neurons that predict this."""
-    if problem.skip is None:
-        return None, None
-    root = np.sqrt(problem.loss.weight)
-    columns = root * skip_columns(problem.X, problem.intercept, problem.skip)
-    lengths = np.linalg.norm(columns, axis=0)
-    lengths[lengths == 0] = 1.0
-    found = np.linalg.lstsq(columns / lengths, root * (problem.loss.y - prediction), rcond=1e-12)[0] / lengths[:, None]
-    return (found[:-1] if problem.skip == "linear" else None), found[-1]
 
 
 def _rounding(X: np.ndarray) -> float:

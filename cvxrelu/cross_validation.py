@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxrelu.network import ReLUNetwork
-from cvxrelu.options import short
+from cvxrelu.validation import short
 
 __all__ = ["Fold", "Scorer", "as_folds", "as_scorer", "check_spread", "neg_mean_squared_error", "r2", "standard_errors"]
 

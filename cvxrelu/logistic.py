@@ -9,10 +9,9 @@ import numpy as np
 
 from cvxrelu.logistic_run import Run
 from cvxrelu.logistic_solution import LogisticSolution
-from cvxrelu.options import short
-from cvxrelu.problem import BETAS, _working_dtype, as_bool, as_finite_array, as_positive, as_seed
 from cvxrelu.rows import read_rows
 from cvxrelu.selection import select_backend
+from cvxrelu.validation import BETAS, as_bool, as_finite_array, as_positive, as_seed, short, working_dtype
 
 __all__ = ["LogisticSolution", "solve_logistic"]
 
@@ -107,7 +106,7 @@ def solve_logistic(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
     source = A if callable(A) or isinstance(A, np.memmap) else as_finite_array("A", A, ndim=(2,))
-    working = _working_dtype(dtype, np.dtype(np.float64) if callable(A) else source.dtype)
+    working = working_dtype(dtype, np.dtype(np.float64) if callable(A) else source.dtype)
     smallest, largest = BETAS[working.name]
     if not smallest <= options["l2"] <= largest:
         raise ValueError(f"l2 must lie between {smallest:.0e} and {largest:.0e} for {working.name}, got {l2!r}")

@@ -41,6 +41,7 @@ class Squared(NamedTuple):
     y: Float[Array, "n c"]
     weight: Float[Array, "n 1"]
     free: Float[Array, "n k"] | None = None
+    is_quadratic = True  # one Newton step solves what is convex in it
 
     @property
     def curvature(self) -> Float[Array, "n 1"]:
@@ -75,6 +76,21 @@ class Squared(NamedTuple):
         before, after = (xp.sum(self.weight * a * a, axis=0) for a in (once, twice))
         return xp.where(after >= 0.25 * before, twice, xp.zeros_like(twice))
 
+    def hessian_product(self, a: Float[Array, "n c"], v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """The Hessian of the value at prediction a, times v."""
+        return self.weight * self.settle(v)
+
+    def gram(
+        self, a: Float[Array, "n c"], hidden: Float[Array, "n m"], second: Float[Array, "c m"]
+    ) -> Float[Array, "m m"]:
+        """Hessian of the value at prediction a in the magnitudes of columns `hidden_j second_j^T`."""
+        hidden = self.settle(hidden)
+        return (hidden.T @ (self.weight * hidden)) * (second.T @ second)
+
+    def shifted(self, shift: Float[Array, "n c"]) -> Squared:
+        """The loss of a + shift."""
+        return self._replace(y=self.y - shift)
+
     def dual_terms(self, t: Float[Array, "n c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         """`(t @ y, sum t^2 / weight)` for every output; D(kappa t) = kappa first - kappa^2 / 2 second.
 
@@ -87,16 +103,19 @@ class Squared(NamedTuple):
         scaled = xp.where(positive, ratio, xp.where(t == 0, zero, zero + xp.inf))
         return xp.sum(xp.where(positive, t * self.y, zero), axis=0), xp.sum(scaled, axis=0)
 
-    def best_dual_scale(self, t: Float[Array, "n c"], kappa_max: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The kappa in [0, kappa_max] that maximises `D(kappa t)`.
+    def best_dual_scale(
+        self, t: Float[Array, "n c"], kappa_max: Float[Array, "..."], quadratic: Any = 0.0
+    ) -> Float[Array, "..."]:
+        """The kappa in [0, kappa_max] that maximises `D(kappa t) - kappa^2 quadratic / 2`.
 
-        `kappa_max` of shape (c,) asks for one scale per output, which the sampled program allows because outputs
-        separate there; a zero-dimensional one asks for a common scale.
+        `quadratic` is what a ridge adds, |columns^T t|^2 / l2. `kappa_max` of shape (c,) asks for one scale per output,
+        which the sampled program allows because outputs separate there; a zero-dimensional one for a common scale.
         """
         xp = array_namespace(self.y)
-        linear, quadratic = self.dual_terms(t)
+        linear, own = self.dual_terms(t)
         if kappa_max.ndim == 0:
-            linear, quadratic = xp.sum(linear), xp.sum(quadratic)
+            linear, own = xp.sum(linear), xp.sum(own)
+        quadratic = own + quadratic
         one = xp.ones((), dtype=t.dtype)
         best = xp.where(quadratic > 0, linear / xp.where(quadratic > 0, quadratic, one), xp.zeros((), dtype=t.dtype))
         return xp.minimum(xp.maximum(best, xp.zeros_like(best)), kappa_max)
@@ -122,13 +141,14 @@ class Squared(NamedTuple):
 class Logistic(NamedTuple):
     """`sum_k weight_k log(1 + exp(margin_k - y_k a_k))` over rows and outputs.
 
-    y : (n, c), each -1 or +1. weight : (n, 1) nonnegative. margin : (n, 1), of any sign.
+    y : (n, c), each -1 or +1. weight : (n, 1) nonnegative. margin : (n, 1) or (n, c), of any sign.
     No method overflows: exponentials are taken of `-|u|` only.
     """
 
     y: Float[Array, "n c"]
     weight: Float[Array, "n 1"]
-    margin: Float[Array, "n 1"]
+    margin: Float[Array, "n _"]
+    is_quadratic = False
 
     @property
     def curvature(self) -> Float[Array, "n 1"]:
@@ -149,6 +169,26 @@ class Logistic(NamedTuple):
         xp = array_namespace(self.y)
         e = xp.exp(-xp.abs(self._argument(a)))
         return self.weight * e / ((1.0 + e) * (1.0 + e))
+
+    def settle(self, v: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        """v: no part of a prediction is free here."""
+        return v
+
+    def hessian_product(self, a: Float[Array, "n c"], v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """The Hessian of the value at prediction a, times v."""
+        return self.hessian(a) * v
+
+    def gram(
+        self, a: Float[Array, "n c"], hidden: Float[Array, "n m"], second: Float[Array, "c m"]
+    ) -> Float[Array, "m m"]:
+        """Hessian of the value at prediction a in the magnitudes of columns `hidden_j second_j^T`."""
+        curvature = self.hessian(a)
+        columns = [hidden * second[k, :] for k in range(a.shape[1])]
+        return sum(h.T @ (curvature[:, k : k + 1] * h) for k, h in enumerate(columns))
+
+    def shifted(self, shift: Float[Array, "n c"]) -> Logistic:
+        """The loss of a + shift."""
+        return self._replace(margin=self.margin - self.y * shift)
 
     def dual_value(self, t: Float[Array, "n c"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """`(D(t), the sum of the magnitudes it was computed from)`; D is -inf outside the domain of the conjugate.
@@ -171,7 +211,7 @@ class Logistic(NamedTuple):
     ) -> Float[Array, "..."]:
         """The kappa in [0, kappa_max] that maximises `D(kappa t) - kappa^2 quadratic / 2`; 0 if only D(0) is finite.
 
-        `quadratic` is what a ridge adds, |R^T X^T t|^2 / l2. Shapes as for `Squared`. Never above the largest kappa
+        `quadratic` is what a ridge adds, |columns^T t|^2 / l2. Shapes as for `Squared`. Never above the largest kappa
         inside the domain, less a few machine epsilons.
         """
         xp = array_namespace(self.y)

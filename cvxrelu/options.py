@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvxrelu.problem import as_positive
+from cvxrelu.validation import as_positive, short
 
-__all__ = ["Limits", "refuse_unfinished", "short"]
+__all__ = ["Limits", "refuse_unfinished"]
 
 DEFAULT_MAX_ITER = 20_000
 
@@ -55,9 +55,3 @@ def refuse_unfinished(**given: Any) -> None:
         plain = isinstance(value, (bool, int, float, str, np.generic))
         if value is not default and not (plain and default is not None and value == default):
             raise NotImplementedError(f"{name}={short(value)} is not implemented yet; only {name}={default!r} is")
-
-
-def short(value: Any) -> str:
-    """A value as one line of a message: its repr, or its type where that is long."""
-    text = repr(value)
-    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"

@@ -20,12 +20,13 @@ import numpy as np
 from cvxrelu.beta_max import beta_max
 from cvxrelu.certify import as_kind, check_kind
 from cvxrelu.cross_validation import Fold, Scorer, as_folds, as_scorer, check_spread, r2, standard_errors
-from cvxrelu.options import refuse_unfinished, short
+from cvxrelu.options import refuse_unfinished
 from cvxrelu.path_solution import Path, path_row
-from cvxrelu.problem import as_bool, as_finite_array, as_fraction, as_positive, as_seed, build_problem
+from cvxrelu.problem import build_problem
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Solution, Status
 from cvxrelu.solve import solve
+from cvxrelu.validation import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short
 
 __all__ = ["Path", "path"]
 

@@ -6,45 +6,108 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat
 import numpy as np
+from jaxtyping import Float
 
-from cvxrelu.losses import Squared
 from cvxrelu.patterns import Patterns, as_patterns
+from cvxrelu.readout import Pairs, adjoint, make_pairs, read
+from cvxrelu.skip import Skip, as_skip, free_directions, make_skip
+from cvxrelu.targets import as_loss, read_pairs, read_targets, read_weight
+from cvxrelu.validation import (
+    BETAS,
+    as_bool,
+    as_finite_array,
+    as_nonnegative,
+    as_positive,
+    as_seed,
+    check_scale,
+    working_dtype,
+)  # fmt: skip
 
-__all__ = ["Problem", "as_finite_array", "as_fraction", "as_positive", "build_problem", "skip_columns", "to_host"]
+__all__ = ["Problem", "build_problem", "fits"]
 
-
-# Beyond these, squares overflow or underflow, and a norm that underflows would make a bound false. A sentence now beats
-# that later: the largest entry of X and y must lie within 10^-k and 10^k, for float64 and float32.
-SCALES = {"float64": 50, "float32": 8}
-TINY = float(np.finfo(np.float64).tiny)
-BETAS = {"float64": (1e-100, 1e100), "float32": (1e-30, 1e30)}
+EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Validated input. X (n, D) float64 with the constant column if asked for; y as (n, c) inside `loss`."""
+    """Validated input. X (n, D) float64 with the constant column if asked for; y as (m, c) inside the losses.
+
+    The loss sees `a = R f(X)` for the readout R, without one m = n. `loss` is what remains after the skip: with a
+    penalised one that of `R neurons(X) + skip.columns z`, with a free one its minimum over the skip; `plain` is that of
+    the whole prediction.
+    """
 
     X: np.ndarray
-    loss: Squared
+    loss: Any
     beta: float
     patterns: Patterns
     n_requested: int
     intercept: bool
     scalar_output: bool
     dtype: np.dtype
-    skip: str | None = None
+    plain: Any
+    loss_name: str = "squared"
+    skip: Skip | None = None
+    readout: Pairs | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(n, D, P, c)."""
-        return (*self.X.shape, self.patterns.patterns.shape[1], self.loss.y.shape[1])
+        return (*self.X.shape, self.patterns.patterns.shape[1], self.n_outputs)
+
+    @property
+    def n_features(self) -> int:
+        """Columns of X without the constant one."""
+        return self.X.shape[1] - self.intercept
+
+    @property
+    def n_outputs(self) -> int:
+        return self.loss.y.shape[1]
+
+    @property
+    def penalised_skip(self) -> Skip | None:
+        """The skip if it has a penalty, hence coefficients of its own in the program."""
+        return self.skip if self.skip is not None and self.skip.l2 > 0 else None
+
+    @property
+    def skip_kind(self) -> str | bool:
+        """As the user says it: False, "bias" or "linear"."""
+        return False if self.skip is None else "linear" if self.skip.linear else "bias"
 
     @property
     def flops(self) -> float:
         """Useful flops of one ADMM iteration, 12 n D P c."""
         return 12.0 * math.prod(self.shape)
+
+    def read(self, values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "m k"]:
+        """R values."""
+        return read(self.readout, values)
+
+    def pull_back(self, t: Float[np.ndarray, "m c"]) -> tuple[Float[np.ndarray, "n c"], float]:
+        """p = R^T t, and what its rounding can change `|p^T (X u)_+|` by for a unit vector u."""
+        if self.readout is None:
+            return t, 0.0
+        size = np.linalg.norm(t, axis=1, keepdims=True)
+        first, second = (np.bincount(rows, size[:, 0], len(self.X)) for rows in self.readout[:2])
+        degree = np.bincount(self.readout.first, minlength=len(self.X)) + np.diff(self.readout.ends, prepend=0)
+        slack = EPS * float(np.sum((degree + 4) * (first + second) * np.linalg.norm(self.X, axis=1)))
+        return adjoint(self.readout, t), slack
+
+    def dual_bound(self, t: Float[np.ndarray, "m c"], kappa_max: Any) -> tuple[float, float, Float[np.ndarray, "m c"]]:
+        """`D(kappa t) - |columns^T kappa t|^2 / (2 skip_l2)` at the best kappa in [0, kappa_max], rounded towards safety.
+
+        Returns (bound on the optimum, sum of the magnitudes it was computed from, kappa t).
+        """
+        skip, quadratic, constant = self.penalised_skip, 0.0, 0.0
+        if skip is not None:
+            rounding = EPS * (2.0 * sum(skip.columns.shape) + 10.0)
+            pull = np.linalg.norm(skip.columns.T @ t) + rounding * np.linalg.norm(np.abs(skip.columns.T) @ np.abs(t))
+            quadratic, constant = float(pull) ** 2 / skip.l2, skip.constant
+        kappa = float(self.loss.best_dual_scale(t, np.asarray(kappa_max, dtype=np.float64), quadratic))
+        value, magnitude = self.loss.dual_value(kappa * t)
+        ridge = 0.5 * kappa * kappa * quadratic
+        return float(value) - ridge + constant, float(magnitude) + ridge + constant, kappa * t
 
 
 def build_problem(
@@ -52,104 +115,78 @@ def build_problem(
     y: Any,
     *,
     beta: Any,
-    sample_weight: Any,
-    intercept: bool,
-    patterns: Any,
-    check_patterns: bool,
-    dtype: Any,
-    seed: Any,
+    loss: Any = "squared",
+    pairs: Any = None,
+    sample_weight: Any = None,
+    margin: Any = 0.0,
+    intercept: Any = False,
     skip: Any = False,
+    skip_l2: Any = 0.0,
+    equality: Any = None,
+    patterns: Any = 1,
+    check_patterns: Any = False,
+    dtype: Any = None,
+    seed: Any = 0,
     sampled: bool = True,
 ) -> Problem:
     """Check every argument and put the problem together, or raise one error that names the argument.
 
     sampled : False when the sampled program will not be solved: then no patterns are drawn, P = 0.
     """
+    loss = as_loss(loss)
     host_X = as_finite_array("X", X, ndim=(2,))
-    if host_X.shape[0] == 0 or host_X.shape[1] == 0:
-        raise ValueError(f"X must have at least one row and one column, got shape {host_X.shape}")
-    if y is None:
-        raise ValueError("y is required (only pairs= goes without it), got None")
-    host_y = as_finite_array("y", y, ndim=(1, 2))
     n = host_X.shape[0]
-    if host_y.shape[0] != n or 0 in host_y.shape:
-        raise ValueError(
-            f"y must have shape ({n},) or ({n}, c) with c >= 1 to match X {host_X.shape}, got {host_y.shape}"
-        )
-    weight = np.ones((n, 1))
-    if sample_weight is not None:
-        given = as_finite_array("sample_weight", sample_weight, ndim=(1,))
-        if given.shape != (n,):
-            raise ValueError(f"sample_weight must have shape ({n},), got {given.shape}")
-        if given.min() < 0 or given.max() == 0:
-            raise ValueError(
-                f"sample_weight must be nonnegative with a positive entry, got values in [{given.min()}, {given.max()}]"
-            )
-        weight = given[:, None].astype(np.float64)
-    working = _working_dtype(dtype, host_X.dtype)
+    if 0 in host_X.shape:
+        raise ValueError(f"X must have at least one row and one column, got shape {host_X.shape}")
+    rows = read_pairs(pairs, n, loss)
+    if y is None and rows is None:
+        raise ValueError("y is required (only pairs= goes without it), got None")
+    weight = read_weight(sample_weight, n if rows is None else len(rows))
+    plain, scalar_output = read_targets(loss, y, weight, margin, rows is not None, host_X.shape)
+    working = working_dtype(dtype, host_X.dtype)
     seed = as_seed(seed)
-    intercept = as_bool("intercept", intercept)
-    check_patterns = as_bool("check_patterns", check_patterns)
+    intercept, check_patterns = as_bool("intercept", intercept), as_bool("check_patterns", check_patterns)
     beta = as_positive("beta", beta)
     smallest, largest = BETAS[working.name]
     if not smallest <= beta <= largest:
         raise ValueError(f"beta must lie between {smallest:.0e} and {largest:.0e} for {working.name}, got {beta!r}")
+    kind = as_skip(skip)
+    l2 = _read_skip_l2(skip_l2, kind, loss)
+    if equality is not None and kind != "linear":
+        raise ValueError(f"equality needs skip='linear', got skip={skip!r}")
 
     data = host_X.astype(np.float64)
     if intercept:
         data = np.concatenate([data, np.ones((n, 1))], axis=1)
-    skip = as_skip(skip)
     if sampled:
         chosen, n_requested = as_patterns(patterns, data, seed, check_patterns)
     else:
         chosen, n_requested = Patterns(np.zeros((n, 0), dtype=bool), None), patterns
-    if (
-        sampled and chosen.patterns.shape[1] == 0
-    ):  # all were empty, as one row allows: keep one, whose blocks do nothing
+    if sampled and chosen.patterns.shape[1] == 0:
+        # All were empty, as one row allows: keep one, whose blocks do nothing.
         chosen = Patterns(np.zeros((n, 1), dtype=bool), None)
-    targets = host_y.astype(np.float64).reshape(n, -1)
-    for name, array in (("X", data), ("y", targets), ("sample_weight", weight)):
+    for name, array in (("X", data), ("y", plain.y), ("sample_weight", weight)):
         check_scale(name, array, working)
-    loss = Squared(targets, weight, free_directions(data, weight, intercept, skip))
-    return Problem(data, loss, beta, chosen, n_requested, intercept, host_y.ndim == 1, working, skip)
+    readout = None if rows is None else make_pairs(rows, n)
+    found, shift = make_skip(data, intercept, kind, l2, equality, readout, plain.y.shape[1])
+    remaining = plain if shift is None else plain.shifted(shift)
+    if found is not None and l2 == 0:
+        remaining = remaining._replace(free=free_directions(found.columns, weight))
+    return Problem(
+        data, remaining, beta, chosen, n_requested, intercept, scalar_output, working, plain, loss, found, readout
+    )
 
 
-def as_skip(skip: Any) -> str | None:
-    """False as None, else "bias" or "linear"."""
-    if skip is None or (isinstance(skip, (bool, np.bool_)) and not skip):
-        return None
-    if not (isinstance(skip, str) and skip in ("bias", "linear")):
-        raise ValueError(f"skip must be False, 'bias' or 'linear', got {skip!r}")
-    return skip
-
-
-def skip_columns(data: np.ndarray, intercept: bool, skip: str | None) -> np.ndarray:
-    """What a skip adds to a prediction, (n, k): X without the constant column, then a constant one."""
-    n, D = data.shape
-    linear = data[:, : D - intercept] if skip == "linear" else data[:, :0]
-    return np.concatenate([linear, np.ones((n, 1))], axis=1)
-
-
-def free_directions(data: np.ndarray, weight: np.ndarray, intercept: bool, skip: str | None) -> np.ndarray | None:
-    """An orthonormal basis, in the inner product of the weights, of what an unpenalised skip spans."""
-    if skip is None:
-        return None
-    root = np.sqrt(weight)
-    columns = root * skip_columns(data, intercept, skip)
-    columns = columns / np.maximum(np.linalg.norm(columns, axis=0), TINY)  # their units must not decide their rank
-    left, singular, _ = np.linalg.svd(columns, full_matrices=False)
-    left = left[:, singular > 1e-12 * singular[0]]
-    return np.divide(left, root, out=np.zeros_like(left), where=root > 0)
-
-
-def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
-    """Refuse data whose squares would not fit the precision; all zeros are fine."""
-    largest, exponent = float(np.abs(array).max()), SCALES[working.name]
-    if largest > 0 and not 10.0**-exponent <= largest <= 10.0**exponent:
+def _read_skip_l2(skip_l2: Any, skip: str | None, loss: str) -> float:
+    l2 = as_nonnegative("skip_l2", skip_l2)
+    if l2 > 0 and skip is None:
+        raise ValueError(f"skip_l2={l2!r} needs skip='bias' or 'linear'")
+    if l2 == 0 and skip is not None and loss != "squared":
         raise ValueError(
-            f"{name} has largest entry {largest:.1e}, outside 1e-{exponent} to 1e{exponent} for {working.name}: "
-            "rescale it (standardised columns work best)"
+            f"skip_l2 must be positive with skip={skip!r} and loss={loss!r}, got {skip_l2!r}: separable data would "
+            "have no minimiser, and no bound would hold"
         )
+    return l2
 
 
 def fits(problem: Problem, working: np.dtype) -> bool:
@@ -161,88 +198,3 @@ def fits(problem: Problem, working: np.dtype) -> bool:
     except ValueError:
         return False
     return smallest <= problem.beta <= largest
-
-
-def to_host(array: Any) -> np.ndarray:
-    """NumPy array from any array library, pandas, or nested lists."""
-    if array_api_compat.is_cupy_array(array):
-        return array.get()
-    if array_api_compat.is_torch_array(array):
-        return array.detach().cpu().numpy()
-    return np.asarray(array)
-
-
-def as_finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
-    """A real, finite host array of the wanted number of axes; booleans and integers pass."""
-    if hasattr(value, "toarray") and hasattr(value, "nnz"):
-        raise TypeError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray())")
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; fill or drop the masked entries")
-    try:
-        array = to_host(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read as a rectangular array: {error}") from None
-    if array.dtype.kind not in "fiub":
-        if array.dtype.name == "bfloat16":
-            array = array.astype(np.float32)
-        else:
-            raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    if array.ndim not in ndim:
-        wanted = " or ".join(str(k) for k in ndim)
-        raise ValueError(f"{name} must have {wanted} dimension(s), got shape {array.shape}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))
-        where = tuple(int(i) for i in bad[0])
-        raise ValueError(f"{name} must be finite, got {array[where]} at index {where} ({len(bad)} such entries)")
-    return array
-
-
-def as_positive(name: str, value: Any) -> float:
-    """A positive finite float."""
-    return _as_real(name, value, "a positive finite number", lambda v: v > 0)
-
-
-def as_fraction(name: str, value: Any) -> float:
-    """A float strictly between 0 and 1."""
-    return _as_real(name, value, "a number strictly between 0 and 1", lambda v: 0 < v < 1)
-
-
-def _as_real(name: str, value: Any, wanted: str, accept: Any) -> float:
-    try:
-        if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
-    except OverflowError:
-        raise ValueError(f"{name} must be {wanted}, got an integer too large for a float") from None
-    if not math.isfinite(number) or not accept(number):
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return number
-
-
-def as_bool(name: str, value: Any) -> bool:
-    """True or False, of Python or NumPy."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
-def as_seed(seed: Any) -> int:
-    """A nonnegative integer, of Python or NumPy."""
-    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be a nonnegative integer, got {seed!r}")
-    return int(seed)
-
-
-def _working_dtype(dtype: Any, of_X: np.dtype) -> np.dtype:
-    """What was asked for, else X's own: float64 for float64 and integers, float32 for shorter floats."""
-    if dtype is None:
-        return np.dtype(np.float32) if of_X.kind == "f" and of_X.itemsize < 8 else np.dtype(np.float64)
-    try:
-        wanted = np.dtype(getattr(dtype, "__name__", dtype))
-    except TypeError:
-        wanted = None
-    if wanted is None or wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"dtype must be None, 'float32' or 'float64', got {dtype!r}")
-    return wanted

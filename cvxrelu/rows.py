@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.losses import Logistic
-from cvxrelu.problem import as_finite_array, check_scale
+from cvxrelu.validation import as_finite_array, check_scale
 
 __all__ = ["Rows", "read_rows"]
 

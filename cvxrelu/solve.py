@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.certify import FLOAT32_TOL, as_kind, check_kind, free_coefficients, network_certificate, network_objective
+from cvxrelu.certify import FLOAT32_TOL, as_kind, check_kind, network_certificate, network_objective
 from cvxrelu.conversion import to_arrays
 from cvxrelu.network import ReLUNetwork
-from cvxrelu.options import Limits, refuse_unfinished, short
+from cvxrelu.options import Limits, refuse_unfinished
 from cvxrelu.pricing import Priced
-from cvxrelu.problem import Problem, as_bool, as_skip, build_problem, fits
+from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refined, Refinement
 from cvxrelu.sampled_stage import SampledStage
 from cvxrelu.selection import select_backend
+from cvxrelu.skip import as_skip
 from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap
+from cvxrelu.validation import as_bool, short
 
 __all__ = ["solve"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from cvxrelu.beta_max import beta_max
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.patterns import sample_patterns
-from cvxrelu.problem import as_bool, as_positive, as_seed, check_scale
 from cvxrelu.solution import Solution
 from cvxrelu.solve import solve
+from cvxrelu.validation import as_bool, as_positive, as_seed, check_scale
 
 __all__ = ["Standardised", "moments", "solve_standardised"]
 

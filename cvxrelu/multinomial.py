@@ -1,0 +1,175 @@
+"""The multinomial loss, which couples the outputs; otherwise like those of `losses`.
+
+    sum_k weight_k (logsumexp(b_k) - b_k,y(k)),   b = a + offset
+    t = weight (Y - softmax(b))                                     -loss*(-t) = weight H(Y - t / weight) - t offset
+
+Y holds the labels as unit rows, and H(q) = -sum q log q is the entropy; its domain is the simplex. A multiple kappa t
+stands for q = (1 - kappa) Y + kappa q_1, hence is in the domain with t for kappa in [0, 1] and a little beyond.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+from jaxtyping import Float
+
+from cvxrelu.roots import increasing_root
+
+__all__ = ["Multinomial"]
+
+Array = Any
+LOG_RANGE = 80.0  # scales are looked for within e^80 of the largest there can be
+
+
+class Multinomial(NamedTuple):
+    """`sum_k weight_k (logsumexp(a_k + offset_k) - (a_k + offset_k) @ Y_k)` over rows.
+
+    y : (n, c), unit rows. weight : (n, 1) nonnegative. offset : (n, c), what is added to every prediction.
+    """
+
+    y: Float[Array, "n c"]
+    weight: Float[Array, "n 1"]
+    offset: Float[Array, "n c"]
+    is_quadratic = False
+
+    @property
+    def curvature(self) -> Float[Array, "n 1"]:
+        """The largest eigenvalue there can be of a row's Hessian, weight / 2."""
+        return 0.5 * self.weight
+
+    def value(self, a: Float[Array, "n c"]) -> Float[Array, ""]:
+        xp = array_namespace(self.y)
+        b = a + self.offset
+        top = xp.max(b, axis=1, keepdims=True)
+        # Differences from the label's own prediction: what is added to all outputs does not even round.
+        own = xp.sum(self.y * (b - top), axis=1, keepdims=True)
+        return xp.sum(self.weight * (xp.log(xp.sum(xp.exp(b - top), axis=1, keepdims=True)) - own))
+
+    def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """t = weight (Y - softmax): minus the derivative at prediction a. Its rows sum to zero up to their rounding."""
+        others = (1.0 - self.y) * self._softmax(a)
+        return self.weight * (self.y * array_namespace(a).sum(others, axis=1, keepdims=True) - others)
+
+    def settle(self, v: Float[Array, "n m"]) -> Float[Array, "n m"]:
+        """v: no part of a prediction is free here."""
+        return v
+
+    def hessian_product(self, a: Float[Array, "n c"], v: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """The Hessian of the value at prediction a, times v."""
+        p = self._softmax(a)
+        return self.weight * (p * v - p * array_namespace(v).sum(p * v, axis=1, keepdims=True))
+
+    def gram(
+        self, a: Float[Array, "n c"], hidden: Float[Array, "n m"], second: Float[Array, "c m"]
+    ) -> Float[Array, "m m"]:
+        """Hessian of the value at prediction a in the magnitudes of columns `hidden_j second_j^T`."""
+        p = self._softmax(a)
+        mean = hidden * (p @ second)
+        columns = [hidden * second[k, :] for k in range(p.shape[1])]
+        squares = sum(h.T @ (self.weight * p[:, k : k + 1] * h) for k, h in enumerate(columns))
+        return squares - mean.T @ (self.weight * mean)
+
+    def shifted(self, shift: Float[Array, "n c"]) -> Multinomial:
+        """The loss of a + shift."""
+        return self._replace(offset=self.offset + shift)
+
+    def dual_value(self, t: Float[Array, "n c"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """`(D(t), the sum of the magnitudes it was computed from)`; D is -inf outside the domain of the conjugate.
+
+        Rounding may leave the simplex by a few machine epsilons; the magnitude, which scales the allowance for it,
+        counts every q a few times: rounding q moves H(q) by up to 40 machine epsilons times q.
+        """
+        xp = array_namespace(self.y)
+        q, inside = self._distribution(t)
+        zero, one = xp.zeros((), dtype=t.dtype), xp.ones((), dtype=t.dtype)
+        positive = q > 0
+        entropy = xp.where(positive, -q * xp.log(xp.where(positive, q, one)), zero)
+        value = xp.sum(self.weight * entropy) - xp.sum(t * self.offset)
+        changed = xp.where(self.y > 0, one - q, q)  # small where t is
+        magnitude = xp.sum(self.weight * (xp.abs(entropy) + 4.0 * changed)) + xp.sum(xp.abs(t * self.offset))
+        return xp.where(xp.all(inside), value, -xp.inf * one), magnitude
+
+    def best_dual_scale(
+        self, t: Float[Array, "n c"], kappa_max: Float[Array, "..."], quadratic: Any = 0.0
+    ) -> Float[Array, ""]:
+        """The kappa in [0, kappa_max] that maximises `D(kappa t) - kappa^2 quadratic / 2`; 0 if only D(0) is finite.
+
+        Outputs do not separate: of several limits the smallest holds for all, and several quadratics add up.
+        """
+        xp = array_namespace(self.y)
+        zero, one = xp.zeros((), dtype=t.dtype), xp.ones((), dtype=t.dtype)
+        eps = float(xp.finfo(t.dtype).eps)
+        largest, quadratic = xp.min(kappa_max), xp.sum(zero + quadratic)
+        positive = self.weight > 0
+        share = xp.where(positive, t / xp.where(positive, self.weight, one), zero)
+        label = self.y > 0
+        own = xp.max(xp.where(label, share, zero))  # what the label's probability falls by at kappa = 1
+        wrong = xp.any((label & (share < 0)) | (~label & (share > 0)) | (~positive & (t != 0)))
+        usable = (own > 0) & ~wrong & (largest > 0)
+        top = xp.minimum(largest, (1.0 - 8.0 * eps) / xp.where(usable, own, one))
+        top = xp.where(usable, top, one)
+        share = xp.where(usable, share, zero)
+        linear = xp.sum(t * self.offset)
+        size = xp.where(label, one, xp.where(share < 0, -share, one))
+        constant = xp.sum(xp.where(label | (share >= 0), zero, self.weight * share * xp.log(size))) - linear
+        others = xp.sum(xp.where(label, zero, self.weight * share))  # at most 0
+        own_share, own_mass = xp.where(label, share, zero), xp.where(label, self.weight * share, zero)
+
+        def slope(x: Any) -> tuple[Any, Any]:
+            """Minus the derivative in kappa at kappa = top / (1 + exp(-x)), and its derivative in x."""
+            e = xp.exp(-xp.abs(x))
+            sigmoid = xp.where(x >= 0, 1.0 / (1.0 + e), e / (1.0 + e))
+            kappa, rest = top * sigmoid, xp.where(x >= 0, e / (1.0 + e), 1.0 / (1.0 + e))
+            left = 1.0 - kappa * own_share
+            rise = xp.sum(own_mass * xp.log(left)) + others * xp.log(kappa) + constant - kappa * quadratic
+            fall = xp.sum(own_mass * own_share / left) - others / kappa + quadratic
+            return -rise, fall * kappa * rest
+
+        hi = 37.0 * one
+        start = xp.minimum(-xp.log(xp.maximum(top - one, eps * top)), hi)  # kappa = 1
+        found = increasing_root(slope, -LOG_RANGE - xp.log1p(quadratic), hi, start)
+        e = xp.exp(-xp.abs(found))
+        kappa = top * xp.where(found >= 0, 1.0 / (1.0 + e), e / (1.0 + e))
+        return xp.where(usable, xp.minimum(kappa, top), zero)
+
+    def best_scale(self, a: Float[Array, "n c"], penalty: Any) -> Float[Array, ""]:
+        """The s >= 0 that minimises `value(s a) + s penalty`; finite also where the infimum is not attained."""
+        xp = array_namespace(self.y)
+        zero, one = xp.zeros((), dtype=a.dtype), xp.ones((), dtype=a.dtype)
+        lead = xp.abs(a - xp.sum(self.y * a, axis=1, keepdims=True))
+        size = xp.where((lead > 0) & (self.weight > 0), lead, xp.inf * one)
+        # Beyond the first, every exponential has vanished; beyond the second, s penalty alone exceeds the value at 0.
+        flat = (750.0 + 2.0 * xp.max(xp.abs(self.offset))) / xp.min(size)
+        penalty = zero + penalty
+        positive = penalty > 0
+        worth = self.value(xp.zeros_like(a)) / xp.where(positive, penalty, one)
+        top = xp.minimum(xp.where(positive, xp.minimum(flat, worth), flat), 1e30 * one)
+        usable = (penalty < xp.sum(self.dual(xp.zeros_like(a)) * a)) & (top > 0)
+        hi = xp.log(xp.where(usable, top, one))
+
+        def slope(x: Any) -> tuple[Any, Any]:
+            s = xp.exp(x)
+            p = self._softmax(s * a)
+            mean = xp.sum(p * a, axis=1, keepdims=True)
+            return penalty - xp.sum(self.dual(s * a) * a), s * xp.sum(self.weight * p * (a - mean) ** 2)
+
+        x = increasing_root(slope, hi - LOG_RANGE, hi, xp.minimum(hi, zero))
+        return xp.where(usable, xp.exp(x), zero)
+
+    def _softmax(self, a: Any) -> Any:
+        xp = array_namespace(self.y)
+        b = a + self.offset
+        e = xp.exp(b - xp.max(b, axis=1, keepdims=True))
+        return e / xp.sum(e, axis=1, keepdims=True)
+
+    def _distribution(self, t: Any) -> tuple[Any, Any]:
+        """q = Y - t / weight, Y where the weight is 0, and whether t is in the domain of the conjugate."""
+        xp = array_namespace(self.y)
+        zero, eps = xp.zeros((), dtype=t.dtype), float(xp.finfo(t.dtype).eps)
+        positive = self.weight > 0
+        share = xp.where(positive, t / xp.where(positive, self.weight, zero + 1.0), zero)
+        q = self.y - share
+        total = xp.abs(xp.sum(share, axis=1, keepdims=True))
+        balanced = total <= 4.0 * eps * t.shape[1] * xp.max(xp.abs(share), axis=1, keepdims=True)
+        return q, xp.where(positive, (q >= 0) & balanced, t == 0)

@@ -1,0 +1,133 @@
+"""Reading what a user passes: one clear error that names argument, value and expectation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+__all__ = [
+    "as_bool",
+    "as_finite_array",
+    "as_fraction",
+    "as_nonnegative",
+    "as_positive",
+    "as_seed",
+    "check_scale",
+    "short",
+    "to_host",
+    "working_dtype",
+]
+
+# Beyond these, squares overflow or underflow, and a norm that underflows would make a bound false. A sentence now beats
+# that later: the largest entry of X and y must lie within 10^-k and 10^k, for float64 and float32.
+SCALES = {"float64": 50, "float32": 8}
+BETAS = {"float64": (1e-100, 1e100), "float32": (1e-30, 1e30)}
+
+
+def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
+    """Refuse data whose squares would not fit the precision; all zeros are fine."""
+    largest, exponent = float(np.abs(array).max()), SCALES[working.name]
+    if largest > 0 and not 10.0**-exponent <= largest <= 10.0**exponent:
+        raise ValueError(
+            f"{name} has largest entry {largest:.1e}, outside 1e-{exponent} to 1e{exponent} for {working.name}: "
+            "rescale it (standardised columns work best)"
+        )
+
+
+def to_host(array: Any) -> np.ndarray:
+    """NumPy array from any array library, pandas, or nested lists."""
+    if array_api_compat.is_cupy_array(array):
+        return array.get()
+    if array_api_compat.is_torch_array(array):
+        return array.detach().cpu().numpy()
+    return np.asarray(array)
+
+
+def as_finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
+    """A real, finite host array of the wanted number of axes; booleans and integers pass."""
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray())")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fill or drop the masked entries")
+    try:
+        array = to_host(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read as a rectangular array: {error}") from None
+    if array.dtype.kind not in "fiub":
+        if array.dtype.name == "bfloat16":
+            array = array.astype(np.float32)
+        else:
+            raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim not in ndim:
+        wanted = " or ".join(str(k) for k in ndim)
+        raise ValueError(f"{name} must have {wanted} dimension(s), got shape {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(f"{name} must be finite, got {array[where]} at index {where} ({len(bad)} such entries)")
+    return array
+
+
+def as_positive(name: str, value: Any) -> float:
+    """A positive finite float."""
+    return _as_real(name, value, "a positive finite number", lambda v: v > 0)
+
+
+def as_nonnegative(name: str, value: Any) -> float:
+    """A finite float that is not below zero."""
+    return _as_real(name, value, "a nonnegative finite number", lambda v: v >= 0)
+
+
+def as_fraction(name: str, value: Any) -> float:
+    """A float strictly between 0 and 1."""
+    return _as_real(name, value, "a number strictly between 0 and 1", lambda v: 0 < v < 1)
+
+
+def _as_real(name: str, value: Any, wanted: str, accept: Any) -> float:
+    try:
+        if isinstance(value, (bool, np.bool_, str, bytes)) or value is None:
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be {wanted}, got an integer too large for a float") from None
+    if not math.isfinite(number) or not accept(number):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return number
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def as_seed(seed: Any) -> int:
+    """A nonnegative integer, of Python or NumPy."""
+    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be a nonnegative integer, got {seed!r}")
+    return int(seed)
+
+
+def working_dtype(dtype: Any, of_X: np.dtype) -> np.dtype:
+    """What was asked for, else X's own: float64 for float64 and integers, float32 for shorter floats."""
+    if dtype is None:
+        return np.dtype(np.float32) if of_X.kind == "f" and of_X.itemsize < 8 else np.dtype(np.float64)
+    try:
+        wanted = np.dtype(getattr(dtype, "__name__", dtype))
+    except TypeError:
+        wanted = None
+    if wanted is None or wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be None, 'float32' or 'float64', got {dtype!r}")
+    return wanted
+
+
+def short(value: Any) -> str:
+    """A value as one line of a message: its repr, or its type where that is long."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
