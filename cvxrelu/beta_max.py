@@ -10,8 +10,7 @@ from cvxrelu.cones import project_onto_cones
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem
 from cvxrelu.selection import select_backend
-from cvxrelu.skip import as_skip
-from cvxrelu.validation import short
+from cvxrelu.skip import settle, whiten
 
 __all__ = ["beta_max"]
 
@@ -27,23 +26,27 @@ def beta_max(
     loss: str = "squared",
     pairs: Any = None,
     sample_weight: Any = None,
+    margin: Any = 0.0,
     intercept: bool = False,
     skip: bool | str = False,
+    skip_l2: float = 0.0,
+    equality: Any = None,
     seed: int = 0,
 ) -> float:
-    """Smallest beta for which zero is optimal: of the network program (N), or with `patterns` of the sampled one (S).
+    """Smallest beta for which no neuron is worth having: of the network program (N), or of the sampled one (S).
 
-        (N)  max over |u| <= 1 of |y^T diag(weight) (X u)_+|_2,                                           a priced value
-        (S)  max over patterns i, signs and outputs k of |Proj_{K_i}(+- X^T (M_i * weight * y_k))|
+        (N)  max over |u| <= 1 of |p^T (X u)_+|_2,                                                        a priced value
+        (S)  max over patterns i, signs and outputs k of |Proj_{K_i}(+- X^T (M_i * p_k))|
 
-    The first is the best of many ascents: it can be too small, and then by little, so that at a beta just above it the
-    best network is not quite zero. The second is exact up to rounding; in it the projection onto the cone matters, for
-    without it the value is 1.4 to 1.7 times larger on typical data. With c outputs (S) has neurons that serve one
-    output each. With a skip, y is first rid of what the skip explains.
+    where p = R^T t and t is minus the derivative of the loss at the prediction of the best skip alone: weight y without
+    one, for the squared loss. The first is the best of many ascents: it can be too small, and then by little, so that
+    at a beta just above it the best network is not quite zero. The second is exact up to rounding; in it the projection
+    onto the cone matters, for without it the value is 1.4 to 1.7 times larger on typical data. With c outputs (S) has
+    neurons that serve one output each.
 
     Parameters
     ----------
-    X : (n, d); y : (n,) or (n, c); sample_weight : (n,) or None; intercept, skip, seed : as in `solve`.
+    X, y, loss, pairs, sample_weight, margin, intercept, skip, skip_l2, equality, seed : as in `solve`.
     patterns : None for (N), else as in `solve`.
 
     Returns
@@ -53,7 +56,7 @@ def beta_max(
     Raises
     ------
     ValueError, TypeError
-        For bad input. NotImplementedError with pairs, with another loss, or with a skip and patterns.
+        For bad input.
 
     Examples
     --------
@@ -64,21 +67,19 @@ def beta_max(
     >>> round(cvxrelu.beta_max(X, y), 6)
     3.0
     """
-    if loss != "squared" or pairs is not None:
-        raise NotImplementedError(
-            f"beta_max with loss={short(loss)}, pairs={short(pairs)} is not implemented yet; only loss='squared' is"
-        )
-    if patterns is not None and as_skip(skip) is not None:
-        raise NotImplementedError(f"beta_max with skip={short(skip)} and patterns= is not implemented")
     problem = build_problem(
-        X, y, beta=1.0, sample_weight=sample_weight, intercept=intercept, patterns=patterns, check_patterns=False,
-        dtype=np.float64, seed=seed, skip=skip, sampled=patterns is not None,
+        X, y, beta=1.0, loss=loss, pairs=pairs, sample_weight=sample_weight, margin=margin, intercept=intercept,
+        skip=skip, skip_l2=skip_l2, equality=equality, patterns=patterns, dtype=np.float64, seed=seed,
+        sampled=patterns is not None,
     )  # fmt: skip
+    p = _pulled_back(problem)
     if patterns is None:
-        return _priced(problem, int(seed))
-    masks, dual = problem.patterns.patterns, problem.loss.dual(np.zeros_like(problem.loss.y))
+        backend = select_backend("numpy", (), 0.0)
+        pricing = Pricing(backend, problem.X, problem.X, np.random.default_rng([int(seed), 4]))
+        return pricing.price(p, np.zeros((problem.X.shape[1], 0)), STARTS, steps=(30, 60)).price
+    masks = problem.patterns.patterns
     # (d, c, P) correlations; both signs are candidates, and |q| bounds its projection, so the largest go first.
-    q = np.tensordot(problem.X.T, masks[:, None, :] * dual[:, :, None], axes=1)
+    q = np.tensordot(problem.X.T, masks[:, None, :] * p[:, :, None], axes=1)
     candidates = np.concatenate([q, -q], axis=1).reshape(q.shape[0], -1)
     columns = np.tile(np.arange(masks.shape[1]), 2 * q.shape[1])
     lengths = np.linalg.norm(candidates, axis=0)
@@ -94,9 +95,11 @@ def beta_max(
     return best
 
 
-def _priced(problem: Problem, seed: int) -> float:
-    """Largest value found by ascents at the dual variable of the zero network."""
-    dual = problem.loss.dual(np.zeros_like(problem.loss.y))
-    backend = select_backend("numpy", (), 0.0)
-    pricing = Pricing(backend, problem.X, problem.X, np.random.default_rng([seed, 4]))
-    return pricing.price(dual, np.zeros((problem.X.shape[1], 0)), STARTS, steps=(30, 60)).price
+def _pulled_back(problem: Problem) -> np.ndarray:
+    """p = R^T t at the network without neurons."""
+    prediction = np.zeros_like(problem.loss.y)
+    if problem.penalised_skip is not None:
+        skip = whiten(problem.penalised_skip, problem.loss.curvature)
+        w = settle(problem.loss, skip, prediction, np.zeros((skip.ridge.size, problem.n_outputs)))
+        prediction = skip.columns @ w
+    return problem.pull_back(problem.loss.dual(prediction))[0]

@@ -16,14 +16,14 @@ from cvxrelu.backends import Backend
 from cvxrelu.conversion import to_arrays
 from cvxrelu.exact_pricing import exact_price
 from cvxrelu.network import ReLUNetwork
-from cvxrelu.options import refuse_unfinished
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refinement
-from cvxrelu.relaxation import relaxed_lower_bound
+from cvxrelu.relaxation import relaxed_price
+from cvxrelu.relaxed_network import relaxed_network_dual
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, relative_gap
-from cvxrelu.validation import as_positive
+from cvxrelu.validation import as_finite_array, as_positive
 
 __all__ = ["certify", "network_certificate", "network_objective"]
 
@@ -41,7 +41,7 @@ def certify(
     loss: str = "squared",
     pairs: Any = None,
     sample_weight: Any = None,
-    margin: float = 0.0,
+    margin: Any = 0.0,
     skip_l2: float = 0.0,
     kind: str = "priced",
     tol: float = 1e-3,
@@ -51,21 +51,20 @@ def certify(
 ) -> Certificate:
     """Objective of any two-layer ReLU network, and a lower bound on the objective of every such network.
 
-        objective = sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|  >=  optimum of (N)  >=  lower_bound
+        objective = loss(R f(X)) + beta sum_j |w_j| |a_j| + skip_l2/2 |skip|^2  >=  optimum of (N)  >=  lower_bound
 
     Parameters
     ----------
     network : what `ReLUNetwork.from_` takes: a network or Solution of this package, `torch.nn.Sequential(Linear, ReLU,
         Linear)`, scikit-learn's MLPRegressor or MLPClassifier, or arrays `(first_layer, second_layer)`. A hidden bias
-        is the weight of a penalised constant column; an output bias or a skip is unpenalised, and then so in (N).
-    X : (n, d). y : (n,) or (n, c), as `network.predict(X)` has it. beta, sample_weight : as in `solve`.
+        is the weight of a penalised constant column; an output bias or a skip is penalised by skip_l2, and so in (N).
+    X : (n, d). y : (n,) or (n, c), as `network.predict(X)` has it, or class labels with loss="multinomial".
+    beta, loss, pairs, sample_weight, margin, skip_l2 : as in `solve`.
     kind : "priced", an estimate by many ascents; "relaxed", rigorous in any dimension; "exact", rigorous and tight, for
         one output and data of rank at most 3 (the constant column included).
     tol : relative gap at which the search for a better dual variable may stop.
     time_limit : seconds for that search, None for none; the proof has what is left, and a second at least.
     backend, seed : as in `solve`.
-    loss, pairs, margin, skip_l2 : parts of the contract that later releases fill; any value but the default raises
-        NotImplementedError.
 
     Returns
     -------
@@ -84,19 +83,18 @@ def certify(
     >>> certificate.rigorous, certificate.lower_bound <= certificate.objective
     (True, True)
     """
-    refuse_unfinished(loss=loss, pairs=pairs, margin=margin, skip_l2=skip_l2)
     kind = as_kind("kind", kind)
     given = ReLUNetwork.from_(network)
     intercept = given.hidden_bias is not None
     skip = "linear" if given.skip is not None else "bias" if given.bias is not None else None
     problem = build_problem(
-        X, y, beta=beta, sample_weight=sample_weight, intercept=intercept, patterns=1, check_patterns=False,
-        dtype=np.float64, seed=seed, skip=skip, sampled=False,
+        X, _as_wide(y, loss, given), beta=beta, loss=loss, pairs=pairs, sample_weight=sample_weight, margin=margin,
+        intercept=intercept, skip=skip, skip_l2=skip_l2, dtype=np.float64, seed=seed, sampled=False,
     )  # fmt: skip
-    if given.n_features != problem.X.shape[1] - intercept or given.n_outputs != problem.loss.y.shape[1]:
+    if (given.n_features, given.n_outputs) != (problem.n_features, problem.n_outputs):
         raise ValueError(
             f"network takes {given.n_features} features and has {given.n_outputs} outputs; expected "
-            f"{problem.X.shape[1] - intercept} and {problem.loss.y.shape[1]}, as X and y have"
+            f"{problem.n_features} and {problem.n_outputs}, as X and y have"
         )
     tol = as_positive("tol", tol)
     deadline = time.perf_counter() + (np.inf if time_limit is None else as_positive("time_limit", time_limit))
@@ -106,9 +104,8 @@ def certify(
     single = tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32))
     with chosen.scope():
         search = Refinement(
-            problem.X, problem.loss, problem.beta, chosen, dtype="float32" if single else "float64", tol=tol,
-            seed=int(seed), exact=kind == "exact",
-        )  # fmt: skip
+            problem, chosen, dtype="float32" if single else "float64", tol=tol, seed=int(seed), exact=kind == "exact"
+        )
         W, A, _, _ = to_arrays(given, intercept)
         sizes = np.linalg.norm(W, axis=0)
         search.start_from(W / sizes, A.T / sizes, sizes**2)
@@ -129,10 +126,15 @@ def network_objective(network: ReLUNetwork, problem: Problem) -> tuple[float, np
 
     A free bias or skip of the program is not optimised for the objective; it is for the dual variable.
     """
-    d = problem.X.shape[1] - problem.intercept
-    prediction = network.predict(problem.X[:, :d]).reshape(problem.loss.y.shape)
-    loss = problem.loss._replace(free=None)
-    return float(loss.value(prediction)) + problem.beta * network.path_norm, problem.loss.dual(prediction)
+    prediction = problem.read(network.predict(problem.X[:, : problem.n_features]).reshape(len(problem.X), -1))
+    objective = float(problem.plain.value(prediction)) + problem.beta * network.path_norm
+    if problem.skip is not None and problem.skip.l2 == 0:
+        shift = problem.plain.y - problem.loss.y
+        return objective, problem.loss.dual(prediction - shift)
+    if problem.skip is not None:
+        parts = [part for part in (network.skip, network.bias if problem.skip.bias else None) if part is not None]
+        objective += 0.5 * problem.skip.l2 * sum(float(np.sum(np.square(part))) for part in parts)
+    return objective, problem.plain.dual(prediction)
 
 
 def network_certificate(
@@ -150,28 +152,41 @@ def network_certificate(
 
     known : (D, m) unit directions of neurons, which a pricing starts from too.
     """
-    X, loss, beta, starts = problem.X, problem.loss, problem.beta, None
+    X, beta, starts = problem.X, problem.beta, None
     if kind == "relaxed":
-        bound, feasible = relaxed_lower_bound(loss, X, dual, beta, improve=loss.free is None, deadline=deadline)
+        bound, magnitude, feasible = _relaxed(problem, dual, deadline)
     else:
+        p, slack = problem.pull_back(dual)
         if kind == "exact":
-            price = exact_price(X, np.ascontiguousarray(dual[:, 0]), above=np.inf).value
+            price = exact_price(X, np.ascontiguousarray(p[:, 0]), above=np.inf).value
         else:
             data = backend.put(X)
             pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]))
             known = np.zeros((X.shape[1], 0)) if known is None else known
-            priced = pricing.price(dual, known, STARTS, waves=3, steps=(20, 30))
+            priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30))
             price, starts = priced.price, priced.starts
-        kappa_max = np.float64((1.0 - ROUNDING) * beta / price if price > 0 else np.inf)
-        feasible = float(loss.best_dual_scale(dual, kappa_max)) * dual
-        value, magnitude = loss.dual_value(feasible)
-        bound = max(0.0, float(value) - _rounding(X) * float(magnitude))
-    bound = max(0.0, float(bound) - _leak(problem, feasible, objective))
+        price += slack
+        bound, magnitude, feasible = problem.dual_bound(dual, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf)
+    bound = max(0.0, bound - _rounding(dual) * magnitude - _leak(problem, feasible, objective))
     if problem.scalar_output:
         feasible = feasible[:, 0]
-    return Certificate(
-        kind, kind != "priced", float(bound), relative_gap(objective, float(bound)), feasible, starts, objective
-    )
+    return Certificate(kind, kind != "priced", bound, relative_gap(objective, bound), feasible, starts, objective)
+
+
+def _relaxed(problem: Problem, dual: np.ndarray, deadline: float) -> tuple[float, float, np.ndarray]:
+    """The better bound of two dual variables: the one given, and the relaxation's own where that can be had."""
+    loss, X, beta = problem.loss, problem.X, problem.beta
+    candidates = [dual]
+    if problem.skip is None and problem.readout is None and problem.loss_name != "multinomial":
+        candidates.append(relaxed_network_dual(loss, X, problem.n_outputs, beta, deadline=deadline))
+    found = []
+    for t in candidates:
+        p, slack = problem.pull_back(t)
+        price = relaxed_price(X, p, deadline=deadline) + slack
+        found.append(problem.dual_bound(t, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf))
+        if time.perf_counter() > deadline:
+            break
+    return max(found, key=lambda bound: bound[0])
 
 
 def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:
@@ -180,13 +195,13 @@ def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:
     It is |free^T t| |coefficients| at most, and the coefficients of the best free part beside neurons of penalty at
     most the objective are at most |y| + objective / beta |X|, in the norm of the weights.
     """
-    X, loss = problem.X, problem.loss
-    if loss.free is None:
+    loss = problem.loss
+    if problem.skip is None or problem.skip.l2 > 0:
         return 0.0
     root = np.sqrt(loss.weight)
     least = min(objective, float(loss.value(0.0 * loss.y)))
-    reach = np.linalg.norm(root * loss.y) + least / problem.beta * np.linalg.norm(root * X)
-    product = np.linalg.norm(loss.free.T @ t) + _rounding(X) * np.linalg.norm(np.abs(loss.free.T) @ np.abs(t))
+    reach = np.linalg.norm(root * loss.y) + least / problem.beta * np.linalg.norm(root * problem.read(problem.X))
+    product = np.linalg.norm(loss.free.T @ t) + _rounding(t) * np.linalg.norm(np.abs(loss.free.T) @ np.abs(t))
     return float(product * reach)
 
 
@@ -201,12 +216,22 @@ def check_kind(kind: str, problem: Problem) -> None:
     """Refuse "exact" where it cannot be had, before any work."""
     if kind != "exact":
         return
-    if problem.loss.y.shape[1] != 1:
-        raise ValueError(f"an exact certificate needs one output, got y with {problem.loss.y.shape[1]}: use 'relaxed'")
+    if problem.n_outputs != 1:
+        raise ValueError(f"an exact certificate needs one output, got y with {problem.n_outputs}: use 'relaxed'")
     rank = int(np.linalg.matrix_rank(problem.X))
     if rank > 3:
         raise ValueError(f"an exact certificate needs X of rank at most 3, got rank {rank}: use 'relaxed'")
 
 
-def _rounding(X: np.ndarray) -> float:
-    return float(np.finfo(np.float64).eps) * (2.0 * sum(X.shape) + 10.0)
+def _as_wide(y: Any, loss: Any, network: ReLUNetwork) -> Any:
+    """Class labels as indicators with a column for every output of the network: the last classes may be absent."""
+    if loss != "multinomial" or np.ndim(y) != 1:
+        return y
+    labels = as_finite_array("y", y, ndim=(1,))
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= network.n_outputs:
+        return y
+    return np.eye(network.n_outputs, dtype=np.int64)[labels]
+
+
+def _rounding(array: np.ndarray) -> float:
+    return float(np.finfo(np.float64).eps) * (2.0 * sum(array.shape) + 10.0)

@@ -1,10 +1,11 @@
-"""Rows to train on and rows to score on: the folds of a cross-validation, and the scores of a network.
+"""Samples to train on and to score on: the folds of a cross-validation, and the scores of a network.
 
-The loss is a sum over rows, so on a part of them the same beta regularises more. A fold therefore solves with
+The loss is a sum over samples, rows or pairs of rows, so on a part of them the same beta regularises more. A fold
+therefore solves with
 
-    beta * (weight of its training rows) / (weight of all rows),
+    beta * (weight of its training samples) / (weight of all samples),
 
-which keeps the balance of loss and penalty per row that beta has on all of the data.
+which keeps the balance of loss and penalty per sample that beta has on all of the data; and likewise with skip_l2.
 """
 
 from __future__ import annotations
@@ -14,13 +15,42 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import logsumexp
 
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.validation import short
 
-__all__ = ["Fold", "Scorer", "as_folds", "as_scorer", "check_spread", "neg_mean_squared_error", "r2", "standard_errors"]
+__all__ = [
+    "Fold", "Samples", "Scorer", "accuracy", "as_folds", "as_scorer", "check_spread", "neg_log_loss",
+    "neg_mean_squared_error", "r2", "standard_errors",
+]  # fmt: skip
 
-Scorer = Callable[[ReLUNetwork, np.ndarray, np.ndarray, np.ndarray], float]
+
+class Samples(NamedTuple):
+    """What a loss sums over: rows of X, or pairs of them, with everything that comes by sample."""
+
+    X: Float[np.ndarray, "n d"]
+    y: Float[np.ndarray, "m *c"]
+    weight: Float[np.ndarray, " m"]
+    margin: Float[np.ndarray, " m"]
+    pairs: Int[np.ndarray, "m 2"] | None
+
+    def take(self, which: Int[np.ndarray, " k"]) -> Samples:
+        X = self.X[which] if self.pairs is None else self.X
+        pairs = None if self.pairs is None else self.pairs[which]
+        return Samples(X, self.y[which], self.weight[which], self.margin[which], pairs)
+
+    def predict(self, network: ReLUNetwork) -> np.ndarray:
+        """f(X), or its differences."""
+        f = network.predict(self.X)
+        return f if self.pairs is None else f[self.pairs[:, 0]] - f[self.pairs[:, 1]]
+
+    def as_given(self) -> tuple[np.ndarray, ...]:
+        """(X, y), or (X, y, pairs)."""
+        return (self.X, self.y) if self.pairs is None else (self.X, self.y, self.pairs)
+
+
+Scorer = Callable[[ReLUNetwork, Samples], float]
 
 
 class Fold(NamedTuple):
@@ -31,31 +61,62 @@ class Fold(NamedTuple):
     share: float
 
 
-def r2(network: ReLUNetwork, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-    """`1 - sum weight (f(x) - y)^2 / sum weight (y - mean)^2`, sums over rows and outputs, means by output."""
-    return 1.0 - _squares(network.predict(X) - y, weight) / _spread(y, weight)
+def r2(a: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    """`1 - sum weight (a - y)^2 / sum weight (y - mean)^2`, sums over samples and outputs, means by output."""
+    return 1.0 - _squares(a - y, weight) / _spread(y, weight)
 
 
-def neg_mean_squared_error(network: ReLUNetwork, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-    """`-sum weight (f(x) - y)^2 / sum weight`, the squares averaged over outputs."""
-    return -_squares(network.predict(X) - y, weight) / float(weight.sum()) / y[0].size
+def neg_mean_squared_error(a: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    """`-sum weight (a - y)^2 / sum weight`, the squares averaged over outputs."""
+    return -_squares(a - y, weight) / float(weight.sum()) / y[0].size
 
 
-_SCORERS: dict[str, Scorer] = {"r2": r2, "neg_mean_squared_error": neg_mean_squared_error}
-_OF_LOSS = {"squared": "r2"}
+def neg_log_loss(a: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    """Mean log-likelihood, weighed: of the signs y under `1 / (1 + exp(-y a))`, of indicators y under the softmax."""
+    if a.ndim == 2 and not np.isin(y, (-1.0, 1.0)).all():
+        each = np.sum(y * a, axis=1) - logsumexp(a, axis=1)
+    else:
+        each = -np.logaddexp(0.0, -y * a).reshape(len(a), -1).mean(axis=1)
+    return float(each @ weight) / float(weight.sum())
 
 
-def as_scorer(scorer: Any, loss: str) -> Scorer:
-    """The score to use, the larger the better: by name, of the user's own, or for None the one that suits the loss."""
-    name = _OF_LOSS[loss] if scorer is None else scorer
-    if isinstance(name, str) and name in _SCORERS:
-        return _SCORERS[name]
+def accuracy(a: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    """Share of the weight whose sign or class is right; a prediction of zero is half right."""
+    if a.ndim == 2 and not np.isin(y, (-1.0, 1.0)).all():
+        each = (np.argmax(a, axis=1) == np.argmax(y, axis=1)).astype(np.float64)
+    else:
+        each = (0.5 + 0.5 * np.sign(y * a)).reshape(len(a), -1).mean(axis=1)
+    return float(each @ weight) / float(weight.sum())
+
+
+# What every score is defined for: real targets, or signs and classes.
+_SCORERS: dict[str, dict[str, Callable]] = {
+    "squared": {"r2": r2, "neg_mean_squared_error": neg_mean_squared_error},
+    "logistic": {"neg_log_loss": neg_log_loss, "accuracy": accuracy},
+    "multinomial": {"neg_log_loss": neg_log_loss, "accuracy": accuracy},
+}
+
+
+def as_scorer(scorer: Any, loss: str) -> tuple[str, Scorer]:
+    """Name and function of the score, the larger the better: by name, the user's own, or for None the loss' first."""
+    known = _SCORERS[loss]
+    name = next(iter(known)) if scorer is None else scorer
+    if isinstance(name, str) and name in known:
+        score = known[name]
+
+        def named(network: ReLUNetwork, samples: Samples) -> float:
+            return score(samples.predict(network), samples.y, samples.weight)
+
+        return name, named
     if isinstance(name, str) or not callable(name):
-        known = ", ".join(map(repr, _SCORERS))
-        raise ValueError(f"scorer must be None, one of {known}, or callable as (network, X, y), got {short(scorer)}")
+        names = ", ".join(map(repr, known))
+        raise ValueError(
+            f"scorer must be None, one of {names}, or callable as (network, X, y), got {short(scorer)} with "
+            f"loss={loss!r}"
+        )
 
-    def given(network: ReLUNetwork, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-        value = name(network, X, y)
+    def given(network: ReLUNetwork, samples: Samples) -> float:
+        value = name(network, *samples.as_given())
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -64,7 +125,7 @@ def as_scorer(scorer: Any, loss: str) -> Scorer:
             raise ValueError(f"scorer must return a finite number, got {short(value)}")
         return number
 
-    return given
+    return getattr(scorer, "__name__", "scorer"), given
 
 
 def as_folds(cv: Any, weight: Float[np.ndarray, " n"], seed: int) -> list[Fold]:

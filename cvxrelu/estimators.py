@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -28,6 +29,8 @@ class _ConvexReLU(BaseEstimator):
         *,
         relative: bool = True,
         intercept: bool = True,
+        skip: bool | str = False,
+        skip_l2: float = 0.0,
         refine: bool = True,
         certificate: str = "priced",
         patterns: int = 128,
@@ -43,6 +46,8 @@ class _ConvexReLU(BaseEstimator):
         self.beta = beta
         self.relative = relative
         self.intercept = intercept
+        self.skip = skip
+        self.skip_l2 = skip_l2
         self.refine = refine
         self.certificate = certificate
         self.patterns = patterns
@@ -55,7 +60,7 @@ class _ConvexReLU(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _fit(self, X: np.ndarray, targets: np.ndarray, sample_weight: Any) -> ReLUNetwork:
+    def _fit(self, X: np.ndarray, targets: np.ndarray, sample_weight: Any, loss: str = "squared") -> ReLUNetwork:
         """Solve on standardised data; returns the network for raw features and targets."""
         weight = None
         if sample_weight is not None:
@@ -64,7 +69,8 @@ class _ConvexReLU(BaseEstimator):
             X, targets, weight = X[keep], targets[keep], weight[keep]
         solved = solve_standardised(
             X, targets, beta=self.beta, relative=self.relative, intercept=self.intercept, sample_weight=weight,
-            refine=self.refine, certificate=self.certificate, patterns=self.patterns, tol=self.tol,
+            loss=loss, skip=self.skip, skip_l2=self.skip_l2, refine=self.refine, certificate=self.certificate,
+            patterns=self.patterns, tol=self.tol,
             seed=0 if self.random_state is None else self.random_state, max_iter=self.max_iter,
             time_limit=self.time_limit, backend=self.backend, dtype=self.dtype, linear_solver=self.linear_solver,
             verbose=self.verbose,
@@ -90,6 +96,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
     relative : see beta.
     intercept : append a constant column for the neurons, penalised with them. Without it features are scaled, not
         centred.
+    skip, skip_l2 : an output bias or linear function beside the neurons, and its ridge, as in `cvxrelu.solve`.
     refine : True solves the network program above; False the sampled program alone, of which `beta_max` then is.
     certificate : "priced" (an estimate), "relaxed" or "exact" (rigorous): kind of the bound in `solution_`.
     patterns, max_iter, linear_solver : of the sampled program: used with `refine=False` only.
@@ -131,23 +138,56 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
 
 
 class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
-    """Two-layer ReLU classification by least squares on class indicators, to a certified gap from the global optimum.
+    """Two-layer ReLU classification to a certified gap from the global optimum.
 
-    Targets are 0/1 indicators (one column for two classes, c for c > 2, one network for all), so a prediction estimates
-    the class probability; `predict_proba` clips and normalises it. Parameters and attributes as in
-    `ConvexReLURegressor`, and `classes_`.
+        loss="squared"    least squares on class indicators: one column for two classes, c for c > 2
+        loss="logistic"   the logistic loss for two classes, the multinomial one for c > 2
+
+    One network serves all classes. With "squared" a prediction estimates the class probability, and `predict_proba`
+    clips and normalises it; with "logistic" it is the log-odds, or the logits. Parameters and attributes otherwise as
+    in `ConvexReLURegressor`, and `classes_`. With "logistic" a skip needs `skip_l2` > 0.
 
     Examples
     --------
     >>> from sklearn.datasets import load_breast_cancer
     >>> from cvxrelu import ConvexReLUClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> ConvexReLUClassifier().fit(X, y).score(X, y) > 0.9
+    >>> ConvexReLUClassifier(loss="logistic").fit(X, y).score(X, y) > 0.9
     True
     """
 
+    def __init__(
+        self,
+        beta: float = 0.1,
+        *,
+        loss: str = "squared",
+        relative: bool = True,
+        intercept: bool = True,
+        skip: bool | str = False,
+        skip_l2: float = 0.0,
+        refine: bool = True,
+        certificate: str = "priced",
+        patterns: int = 128,
+        tol: float = 1e-3,
+        max_iter: int | None = None,
+        time_limit: float | None = None,
+        backend: str = "auto",
+        dtype: Any = None,
+        linear_solver: str = "auto",
+        random_state: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            beta, relative=relative, intercept=intercept, skip=skip, skip_l2=skip_l2, refine=refine,
+            certificate=certificate, patterns=patterns, tol=tol, max_iter=max_iter, time_limit=time_limit,
+            backend=backend, dtype=dtype, linear_solver=linear_solver, random_state=random_state, verbose=verbose,
+        )  # fmt: skip
+        self.loss = loss
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ConvexReLUClassifier:
         """Fit to X (n, d) and class labels y (n,)."""
+        if self.loss not in ("squared", "logistic"):
+            raise ValueError(f"loss must be 'squared' or 'logistic', got {self.loss!r}")
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -155,20 +195,27 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
             raise ValueError(
                 f"ConvexReLUClassifier needs samples of at least 2 classes, got 1 class: {self.classes_[0]!r}"
             )
+        two = self.classes_.size == 2
+        if self.loss == "logistic":
+            self._fit(X, 2.0 * codes - 1.0 if two else np.eye(self.classes_.size)[codes], sample_weight,
+                      "logistic" if two else "multinomial")  # fmt: skip
+            return self
         indicators = codes[:, None] == np.arange(self.classes_.size)
-        targets = indicators[:, 1] if self.classes_.size == 2 else indicators
-        self._fit(X, targets.astype(np.float64), sample_weight)
+        self._fit(X, (indicators[:, 1] if two else indicators).astype(np.float64), sample_weight)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Two classes: estimated probability of the second minus 1/2, (n,). More: all estimates, (n, c)."""
+        """Two classes: log-odds or probability minus 1/2 of the second, (n,). More: logits or estimates, (n, c)."""
         scores = self._predict(X)
-        return scores - 0.5 if self.classes_.size == 2 else scores
+        return scores - 0.5 if self.classes_.size == 2 and self.loss == "squared" else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(n, c) least-squares estimates of the class probabilities, clipped to [0, 1] and normalised."""
+        """(n, c) probabilities of the classes; with the squared loss estimates, clipped to [0, 1] and normalised."""
         scores = self._predict(X)
-        if self.classes_.size == 2:
+        two = self.classes_.size == 2
+        if self.loss == "logistic":
+            return np.stack([expit(-scores), expit(scores)], axis=1) if two else softmax(scores, axis=1)
+        if two:
             second = np.clip(scores, 0.0, 1.0)
             return np.stack([1.0 - second, second], axis=1)
         clipped = np.clip(scores, 0.0, 1.0)
@@ -180,5 +227,5 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
 
     def predict(self, X: Any) -> np.ndarray:
         """The class with the largest estimate, (n,)."""
-        scores = self._predict(X)
-        return self.classes_[(scores > 0.5).astype(int) if self.classes_.size == 2 else np.argmax(scores, axis=1)]
+        scores = self.decision_function(X)
+        return self.classes_[(scores > 0).astype(int) if self.classes_.size == 2 else np.argmax(scores, axis=1)]

@@ -35,20 +35,20 @@ CURVATURE = 1e-8  # least s @ y / |s| |y| of a pair that is remembered
 class State(NamedTuple):
     """Where the descent is; `S` and `Y` hold the newest pair last, unused slots are zero."""
 
-    x: Float[Array, "p m"]
+    x: Float[Array, "*p"]
     value: Float[Array, ""]
-    gradient: Float[Array, "p m"]
-    direction: Float[Array, "p m"]
+    gradient: Float[Array, "*p"]
+    direction: Float[Array, "*p"]
     length: Float[Array, ""]
-    S: Float[Array, "k p m"]
-    Y: Float[Array, "k p m"]
+    S: Float[Array, "k *p"]
+    Y: Float[Array, "k *p"]
 
 
 # (data, x) -> (value, gradient); a module-level function, because compiled chunks take it as static
 Objective = Callable[[Any, Array], tuple[Array, Array]]
 
 
-def start(backend: Backend, data: Any, x: Float[Array, "p m"], objective: Objective) -> State:
+def start(backend: Backend, data: Any, x: Float[Array, "*p"], objective: Objective) -> State:
     """Empty memory, steepest descent, and a first step of a hundredth of |x|, or of length 0.01 from zero."""
     xp = array_namespace(x)
     value, gradient = objective(data, x)
@@ -99,9 +99,7 @@ def _step(objective: Objective, data: Any, state: State) -> State:
     return State(x, value, gradient, direction, xp.where(accept | lost, fresh, shorter), S, Y)
 
 
-def _direction(
-    S: Float[Array, "k p m"], Y: Float[Array, "k p m"], gradient: Float[Array, "p m"]
-) -> Float[Array, "p m"]:
+def _direction(S: Float[Array, "k *p"], Y: Float[Array, "k *p"], gradient: Float[Array, "*p"]) -> Float[Array, "*p"]:
     """-H gradient; unused slots of the memory count for nothing."""
     xp = array_namespace(gradient)
     k, dtype = S.shape[0], gradient.dtype
@@ -122,7 +120,7 @@ def _direction(
     return xp.reshape(-combined, gradient.shape)
 
 
-def _push(memory: Float[Array, "k p m"], new: Float[Array, "p m"]) -> Float[Array, "k p m"]:
+def _push(memory: Float[Array, "k *p"], new: Float[Array, "*p"]) -> Float[Array, "k *p"]:
     return array_namespace(new).concat([memory[1:, ...], new[None, ...]])
 
 

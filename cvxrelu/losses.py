@@ -41,7 +41,11 @@ class Squared(NamedTuple):
     y: Float[Array, "n c"]
     weight: Float[Array, "n 1"]
     free: Float[Array, "n k"] | None = None
-    is_quadratic = True  # one Newton step solves what is convex in it
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether one Newton step solves what is convex in the prediction."""
+        return True
 
     @property
     def curvature(self) -> Float[Array, "n 1"]:
@@ -148,7 +152,11 @@ class Logistic(NamedTuple):
     y: Float[Array, "n c"]
     weight: Float[Array, "n 1"]
     margin: Float[Array, "n _"]
-    is_quadratic = False
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether one Newton step solves what is convex in the prediction."""
+        return False
 
     @property
     def curvature(self) -> Float[Array, "n 1"]:

@@ -31,7 +31,11 @@ class Multinomial(NamedTuple):
     y: Float[Array, "n c"]
     weight: Float[Array, "n 1"]
     offset: Float[Array, "n c"]
-    is_quadratic = False
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether one Newton step solves what is convex in the prediction."""
+        return False
 
     @property
     def curvature(self) -> Float[Array, "n 1"]:

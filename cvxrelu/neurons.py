@@ -2,8 +2,8 @@
 
     f(X) = sum_j s_j (X u_j)_+ a_j^T,    |u_j| = |a_j| = 1,  s_j >= 0,    penalty beta sum_j s_j
 
-On the device: the objective of the balanced weights and its gradient, the value and dual variable of a network, the
-Gram matrix of its neurons. On the host: merging, magnitudes, and Caratheodory's reduction.
+On the device: the objective of the balanced weights and its gradient, the predictions of a network, the Hessian in its
+magnitudes. On the host: merging, magnitudes, and Caratheodory's reduction.
 """
 
 from __future__ import annotations
@@ -16,20 +16,29 @@ from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.operators import row_blocks
+from cvxrelu.readout import Pairs, adjoint, read
 from cvxrelu.row_space import power_of_two
 
-__all__ = ["Neurons", "Terms", "balanced", "from_weights", "merge", "reduce_count", "to_weights"]
+__all__ = ["Neurons", "Terms", "balanced", "from_weights", "merge", "moments", "predict", "reduce_count", "to_weights"]
 
 Array = Any
 PARALLEL = 1e-12  # 1 - cosine of second layers that are merged
 
 
 class Terms(NamedTuple):
-    """The problem on the device, in one precision."""
+    """The problem on the device, in one precision: the loss sees `a = R f(X) + columns z`, z penalised by ridge.
+
+    columns, ridge : of a penalised skip, in coordinates where the loss is about equally curved, with penalty
+        `1/2 sum_i ridge_i |z_i|^2`; None without one. unit : of z in the vector that is descended.
+    """
 
     X: Float[Array, "n d"]
     loss: Any
     beta: Float[Array, ""]
+    readout: Pairs | None = None
+    columns: Float[Array, "m k"] | None = None
+    ridge: Float[Array, " k"] | None = None
+    unit: Float[Array, ""] | None = None
 
 
 class Neurons(NamedTuple):
@@ -55,40 +64,65 @@ class Neurons(NamedTuple):
         return Neurons(*(np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)]) for array in self))
 
 
-def balanced(data: Terms, x: Float[Array, "p m"]) -> tuple[Array, Array]:
-    """`loss(f(X)) + beta/2 sum_j (|w_j|^2 + |a_j|^2)` and its gradient; x holds W (d, m) above A (c, m)."""
-    X, loss, beta = data
+def balanced(data: Terms, x: Float[Array, " p"]) -> tuple[Array, Array]:
+    """`loss + beta/2 sum_j (|w_j|^2 + |a_j|^2) + 1/2 sum_i ridge_i |z_i|^2` and gradient in x = (W, A, z / unit)."""
+    X, loss, beta, readout, columns, ridge, unit = data
     xp = array_namespace(X)
-    d = X.shape[1]
-    W, A = x[:d, :], x[d:, :]
+    d, c = X.shape[1], loss.y.shape[1]
+    k = 0 if columns is None else columns.shape[1]
+    m = (x.shape[0] - k * c) // (d + c)
+    layers = xp.reshape(x[: (d + c) * m], (d + c, m))
+    W, A = layers[:d, :], layers[d:, :]
     zero = xp.zeros((), dtype=X.dtype)
-    blocks = row_blocks(X, W.shape[1])
+    blocks = row_blocks(X, m)
     hidden = [xp.maximum(X[b, :] @ W, zero) for b in blocks]
-    t = loss.dual(prediction := xp.concat([h @ A.T for h in hidden]))
-    value = loss.value(prediction) + 0.5 * beta * xp.sum(x * x)
-    if A.shape[0] == 1:  # t weighs rows of X, not of X W
-        of_W = A * sum((t[b, :] * X[b, :]).T @ xp.astype(h > 0, X.dtype) for b, h in zip(blocks, hidden, strict=True))
+    prediction = read(readout, xp.concat([h @ A.T for h in hidden]))
+    value = 0.5 * beta * xp.sum(layers * layers)
+    if columns is not None and ridge is not None:
+        z = unit * xp.reshape(x[(d + c) * m :], (k, c))
+        prediction = prediction + columns @ z
+        value = value + 0.5 * xp.sum(ridge[:, None] * z * z)
+    t = loss.dual(prediction)
+    value = value + loss.value(prediction)
+    p = adjoint(readout, t)
+    if c == 1:  # p weighs rows of X, not of X W
+        of_W = A * sum((p[b, :] * X[b, :]).T @ xp.astype(h > 0, X.dtype) for b, h in zip(blocks, hidden, strict=True))
     else:
-        of_W = sum(X[b, :].T @ xp.where(h > 0, t[b, :] @ A, zero) for b, h in zip(blocks, hidden, strict=True))
-    of_A = sum(t[b, :].T @ h for b, h in zip(blocks, hidden, strict=True))
-    return value, beta * x - xp.concat([of_W, of_A])
+        of_W = sum(X[b, :].T @ xp.where(h > 0, p[b, :] @ A, zero) for b, h in zip(blocks, hidden, strict=True))
+    of_A = sum(p[b, :].T @ h for b, h in zip(blocks, hidden, strict=True))
+    gradient = xp.reshape(beta * layers - xp.concat([of_W, of_A]), (-1,))
+    if columns is not None and ridge is not None:
+        of_z = unit * (ridge[:, None] * z - columns.T @ t)
+        gradient = xp.concat([gradient, xp.reshape(of_z, (-1,))])
+    return value, gradient
 
 
-def state(backend: Backend, data: Terms, u: Array, a: Array, s: Array) -> tuple[Array, Array]:
-    """(objective of (N), dual variable (n, c)) of neurons."""
-    xp = array_namespace(data.X)
-    prediction = xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype)) @ (s * a).T
-    return data.loss.value(prediction) + data.beta * xp.sum(s), data.loss.dual(prediction)
-
-
-def moments(backend: Backend, data: Terms, u: Array, a: Array, s: Array) -> tuple[Array, Array]:
-    """Hessian (m, m) and minus the gradient (m,) of the loss in the magnitudes, at s."""
+def predict(backend: Backend, data: Terms, u: Array, a: Array, s: Array) -> Array:
+    """R f(X) of neurons, (m, c)."""
     xp = array_namespace(data.X)
     hidden = xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype))
-    t = data.loss.dual(hidden @ (s * a).T)
-    hidden = data.loss.settle(hidden)
-    gram = (hidden.T @ (data.loss.curvature * hidden)) * (a.T @ a)
-    return gram, xp.sum((t.T @ hidden) * a, axis=0)
+    return read(data.readout, hidden @ (s * a).T)
+
+
+def moments(backend: Backend, data: Terms, u: Array, a: Array, s: Array, z: Array) -> tuple[Array, Array]:
+    """Hessian and minus the gradient of loss and ridge at (s, z), in the magnitudes and then the rows of z."""
+    xp = array_namespace(data.X)
+    columns, ridge, c = data.columns, data.ridge, a.shape[0]
+    hidden = read(data.readout, xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype)))
+    prediction, second = hidden @ (s * a).T, a
+    if columns is not None:
+        prediction = prediction + columns @ z
+        k = columns.shape[1]
+        hidden = xp.concat([hidden, xp.repeat(columns, c, axis=1)], axis=1)
+        second = xp.concat([a, xp.tile(xp.eye(c, dtype=a.dtype), (1, k))], axis=1)
+    gram = data.loss.gram(prediction, hidden, second)
+    slope = xp.sum((data.loss.dual(prediction).T @ hidden) * second, axis=0)
+    if columns is not None and ridge is not None:
+        each = xp.repeat(ridge, c)
+        padding = xp.zeros((s.shape[0],), dtype=a.dtype)
+        gram = gram + xp.concat([padding, each]) * xp.eye(gram.shape[0], dtype=a.dtype)
+        slope = slope - xp.concat([padding, each * xp.reshape(z, (-1,))])
+    return gram, slope
 
 
 def keys(backend: Backend, data: Terms, u: Array, random: Array) -> Array:
@@ -97,19 +131,21 @@ def keys(backend: Backend, data: Terms, u: Array, random: Array) -> Array:
     return xp.sum(xp.where(data.X @ u > 0, random[:, None], xp.zeros((), dtype=random.dtype)), axis=0)
 
 
-def to_weights(neurons: Neurons) -> Float[np.ndarray, "p m"]:
-    """W above A, with |w_j| = |a_j|."""
+def to_weights(neurons: Neurons, z: Float[np.ndarray, "k c"]) -> Float[np.ndarray, " p"]:
+    """W and A, with |w_j| = |a_j|, and z, in one vector."""
     root = np.sqrt(neurons.s)
-    return np.concatenate([neurons.u * root, neurons.a * root])
+    return np.concatenate([(neurons.u * root).ravel(), (neurons.a * root).ravel(), z.ravel()])
 
 
-def from_weights(x: Float[np.ndarray, "p m"], d: int) -> Neurons:
-    """Directions and magnitudes of W above A; dead neurons dropped."""
-    W, A = x[:d].astype(np.float64), x[d:].astype(np.float64)
+def from_weights(x: Float[np.ndarray, " p"], d: int, c: int, k: int) -> tuple[Neurons, Float[np.ndarray, "k c"]]:
+    """Directions and magnitudes, and z; dead neurons dropped."""
+    x = x.astype(np.float64)
+    layers, z = x[: x.size - k * c].reshape(d + c, -1), x[x.size - k * c :].reshape(k, c)
+    W, A = layers[:d], layers[d:]
     inner, outer = np.linalg.norm(W, axis=0), np.linalg.norm(A, axis=0)
     s = inner * outer
     alive = s > 1e-10 * s.max(initial=0.0)
-    return Neurons(W[:, alive] / inner[alive], A[:, alive] / outer[alive], s[alive])
+    return Neurons(W[:, alive] / inner[alive], A[:, alive] / outer[alive], s[alive]), z
 
 
 def merge(neurons: Neurons, key: np.ndarray) -> Neurons:

@@ -19,10 +19,9 @@ import numpy as np
 
 from cvxrelu.beta_max import beta_max
 from cvxrelu.certify import as_kind, check_kind
-from cvxrelu.cross_validation import Fold, Scorer, as_folds, as_scorer, check_spread, r2, standard_errors
-from cvxrelu.options import refuse_unfinished
+from cvxrelu.cross_validation import Fold, Samples, Scorer, as_folds, as_scorer, check_spread, standard_errors
 from cvxrelu.path_solution import Path, path_row
-from cvxrelu.problem import build_problem
+from cvxrelu.problem import Problem, build_problem
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Solution, Status
 from cvxrelu.solve import solve
@@ -40,9 +39,13 @@ def path(
     cv: Any = None,
     scorer: Any = None,
     loss: str = "squared",
+    pairs: Any = None,
     sample_weight: Any = None,
+    margin: Any = 0.0,
     intercept: bool = False,
     skip: bool | str = False,
+    skip_l2: float = 0.0,
+    equality: Any = None,
     tol: float = 1e-3,
     time_limit: float | None = None,
     backend: str = "auto",
@@ -54,20 +57,22 @@ def path(
 ) -> Path:
     """Solve (N) for falling beta, each point warm-started and certified; choose among them by cross-validation.
 
-        f(beta) = min over networks of  sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|
+        f(beta) = min over networks of  loss(R f(X)) + beta sum_j |w_j| |a_j| + skip_l2/2 |skip|^2
 
     Parameters
     ----------
-    X, y, loss, sample_weight, intercept, skip, tol, backend, dtype, certificate, seed : as in `solve` with
-        `refine=True`. Nothing is rescaled: standardise columns beforehand, or in a pipeline.
+    X, y, loss, pairs, sample_weight, margin, intercept, skip, skip_l2, equality, tol, backend, dtype, certificate,
+        seed : as in `solve` with `refine=True`. Nothing is rescaled: standardise columns beforehand, or in a pipeline.
     betas : a number k of values, geometric from `beta_max(X, y)`, where the network is zero, down to `smallest` times
         that; or positive values in any order. They are solved and reported in falling order.
     smallest : the last beta as a share of `beta_max`, in (0, 1), when `betas` is a number.
-    cv : None; or a number of folds, of rows in random order by `seed`; or pairs (train, test) of row positions or
-        masks, as scikit-learn's splitters give. In a fold, beta is multiplied by the share of all weight that is on its
-        training rows, because the loss is a sum. Folds have paths of their own, and see nothing of their test rows.
-    scorer : "r2" (None, the default), "neg_mean_squared_error", or callable as `scorer(network, X, y)` on test rows,
-        the larger the better. The named ones weigh rows by `sample_weight`.
+    cv : None; or a number of folds, of samples (rows, or with `pairs` pairs) in random order by `seed`; or pairs
+        (train, test) of their positions or masks, as scikit-learn's splitters give. In a fold, beta and skip_l2 are
+        multiplied by the share of all weight that is on its training samples, because the loss is a sum. Folds have
+        paths of their own, and see nothing of their test samples; pairs that share a row are for the caller to group.
+    scorer : for the squared loss "r2" (None, the default) or "neg_mean_squared_error", for the others "neg_log_loss"
+        (None) or "accuracy"; or callable as `scorer(network, X, y)`, with pairs `scorer(network, X, y, pairs)`, on test
+        samples; the larger the better. The named ones weigh samples by `sample_weight`.
     time_limit : seconds for the whole path, None for no limit. The points complete by then are returned.
     verbose : print one line per point.
     callback : called with a record (dict) after every point: point, beta, objective, lower_bound, gap, n_neurons,
@@ -104,22 +109,23 @@ def path(
     deadline = started + (np.inf if time_limit is None else as_positive("time_limit", time_limit))
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
-    refuse_unfinished(loss=loss)
     count, given = _as_betas(betas)
+    data: dict[str, Any] = {
+        "loss": loss, "intercept": intercept, "skip": skip, "skip_l2": skip_l2, "equality": equality, "seed": seed,
+    }  # fmt: skip
     problem = build_problem(
-        X, y, beta=1.0, sample_weight=sample_weight, intercept=intercept, patterns=1, check_patterns=False,
-        dtype=dtype, seed=seed, skip=skip, sampled=False,
-    )  # fmt: skip
+        X, y, beta=1.0, pairs=pairs, sample_weight=sample_weight, margin=margin, dtype=dtype, sampled=False, **data
+    )
     check_kind(kind, problem)
-    score, weight = as_scorer(scorer, loss), problem.loss.weight[:, 0]
-    folds = [] if cv is None else as_folds(cv, weight, seed)
-    if score is r2:
-        check_spread(folds, problem.loss.y, weight)
+    samples = _samples(problem, as_finite_array("X", X, ndim=(2,)), pairs, margin)
+    name, score = as_scorer(scorer, loss)
+    folds = [] if cv is None else as_folds(cv, samples.weight, seed)
+    if name == "r2" and (scorer is None or isinstance(scorer, str)):
+        check_spread(folds, problem.plain.y, samples.weight)
     chosen = select_backend(backend, (X, y), 0.0).name
 
-    data: dict[str, Any] = {"loss": loss, "intercept": intercept, "skip": skip, "seed": seed}
     if count:
-        largest = beta_max(X, y, sample_weight=sample_weight, **data)
+        largest = beta_max(X, y, pairs=pairs, sample_weight=sample_weight, margin=margin, **data)
         if largest == 0:
             raise ValueError(
                 f"betas={count} asks for values from beta_max down, but beta_max is 0: the best network is zero for "
@@ -127,14 +133,13 @@ def path(
             )
         given = largest * np.geomspace(1.0, smallest, count)
     options = {**data, "tol": tol, "backend": chosen, "dtype": dtype}
-    rows = _Rows(as_finite_array("X", X, ndim=(2,)), as_finite_array("y", y, ndim=(1, 2)), weight)
-    walk = _Walk(given, rows, folds, score, options, kind, deadline, time.perf_counter() - started)
+    walk = _Walk(given, _Rows(samples), folds, score, options, kind, deadline, time.perf_counter() - started)
     status = walk.run(verbose, callback, started)
     settings = {
-        "n": problem.X.shape[0], "d": problem.X.shape[1] - problem.intercept, "c": problem.loss.y.shape[1],
+        "n": problem.X.shape[0], "d": problem.n_features, "c": problem.n_outputs,
         "loss": loss, "tol": tol, "certificate": kind, "intercept": problem.intercept,
-        "skip": problem.skip or False, "seed": seed, "backend": chosen, "betas": given.size, "cv": len(folds),
-        "scorer": getattr(score if scorer is None or isinstance(scorer, str) else scorer, "__name__", "scorer")
+        "skip": problem.skip_kind, "seed": seed, "backend": chosen, "betas": given.size, "cv": len(folds),
+        "scorer": name
     }  # fmt: skip
     return walk.path(status, settings, started)
 
@@ -153,6 +158,15 @@ def _as_betas(betas: Any) -> tuple[int, np.ndarray]:
     return 0, np.sort(values)[::-1]
 
 
+def _samples(problem: Problem, X: np.ndarray, pairs: Any, margin: Any) -> Samples:
+    """What the loss sums over, as `solve` takes it."""
+    m = problem.plain.y.shape[0]
+    y = problem.plain.y[:, 0] if problem.scalar_output else problem.plain.y
+    margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), (m,))
+    rows = None if pairs is None else np.asarray(pairs)
+    return Samples(X, y, problem.plain.weight[:, 0], margins, rows)
+
+
 class _OutOfTime(Exception):
     """The time limit came before the point was complete."""
 
@@ -161,22 +175,22 @@ class _OutOfTime(Exception):
 class _Rows:
     """The rows that one sequence of solves is on, and where it has got to."""
 
-    X: np.ndarray
-    y: np.ndarray
-    weight: np.ndarray
+    samples: Samples
     share: float = 1.0
     last: Solution | None = None
 
     def take(self, fold: Fold) -> _Rows:
-        return _Rows(self.X[fold.train], self.y[fold.train], self.weight[fold.train], fold.share)
+        return _Rows(self.samples.take(fold.train), fold.share)
 
     def solve(self, beta: float, deadline: float, **options: Any) -> Solution:
         """The next point, from the network of the last one."""
         left = deadline - time.perf_counter()
         if left <= 0:
             raise _OutOfTime
+        X, y, weight, margin, pairs = self.samples
+        options["skip_l2"] = options["skip_l2"] * self.share
         found = solve(
-            self.X, self.y, beta=beta * self.share, sample_weight=self.weight, warm_start=self.last,
+            X, y, beta=beta * self.share, pairs=pairs, sample_weight=weight, margin=margin, warm_start=self.last,
             time_limit=None if np.isinf(left) else left, **options,
         )  # fmt: skip
         if found.status is Status.TIME_LIMIT:
@@ -226,8 +240,7 @@ class _Walk:
         scores = []
         for part, fold in zip(self.parts, self.folds, strict=True):
             found = part.solve(beta, self.deadline, certificate="priced", **self.options)
-            X, y, weight = (values[fold.test] for values in (self.rows.X, self.rows.y, self.rows.weight))
-            scores.append(self.score(found.network, X, y, weight))
+            scores.append(self.score(found.network, self.rows.samples.take(fold.test)))
         self.timings["solve"] += solved - begun
         self.timings["cross_validate"] += time.perf_counter() - solved
         self.fold_scores.append(scores)

@@ -95,9 +95,10 @@ class Problem:
         return adjoint(self.readout, t), slack
 
     def dual_bound(self, t: Float[np.ndarray, "m c"], kappa_max: Any) -> tuple[float, float, Float[np.ndarray, "m c"]]:
-        """`D(kappa t) - |columns^T kappa t|^2 / (2 skip_l2)` at the best kappa in [0, kappa_max], rounded towards safety.
+        """`D(kappa t) - |columns^T kappa t|^2 / (2 skip_l2)` at the best kappa in [0, kappa_max].
 
-        Returns (bound on the optimum, sum of the magnitudes it was computed from, kappa t).
+        Returns (bound on the optimum, sum of the magnitudes it was computed from, kappa t). The second term is rounded
+        upwards; for the first the caller allows, by the magnitudes.
         """
         skip, quadratic, constant = self.penalised_skip, 0.0, 0.0
         if skip is not None:

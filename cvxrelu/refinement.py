@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float
 
 from cvxrelu import lbfgs, neurons
@@ -32,6 +33,9 @@ from cvxrelu.lasso import nonnegative_quadratic
 from cvxrelu.neurons import Neurons, Terms
 from cvxrelu.preparation import right_singular_basis
 from cvxrelu.pricing import Priced, Pricing, distinct
+from cvxrelu.problem import Problem
+from cvxrelu.readout import adjoint
+from cvxrelu.skip import settle, whiten
 from cvxrelu.solution import Status, relative_gap
 
 __all__ = ["Refined", "Refinement"]
@@ -43,6 +47,7 @@ MOST_ADDED = 150
 SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
+NEWTON = 8  # steps to weigh with a loss that is not quadratic
 
 
 class Effort(NamedTuple):
@@ -62,10 +67,11 @@ class Refined(NamedTuple):
     """The end of a refinement: neurons in the coordinates of X, the bound of their dual variable, and the counts."""
 
     neurons: Neurons
+    z: Float[np.ndarray, "k c"]  # coefficients of a penalised skip, as `Skip.coefficients` takes them
     objective: float
     lower_bound: float
-    dual: Float[np.ndarray, "n c"]
-    raw_dual: Float[np.ndarray, "n c"]  # before it was scaled to be feasible
+    dual: Float[np.ndarray, "m c"]
+    raw_dual: Float[np.ndarray, "m c"]  # before it was scaled to be feasible
     status: Status
     rounds: int
     starts: int
@@ -76,16 +82,14 @@ class Refinement:
 
     Parameters
     ----------
-    X (n, d), loss, beta : the problem on the host, float64.
+    problem : the data and the program, on the host and in float64; its patterns are not looked at.
     dtype : "float32" or "float64", of descent, lasso and ascents; objectives, duals and prices are float64.
     tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output).
     """
 
     def __init__(
         self,
-        X: np.ndarray,
-        loss: Any,
-        beta: float,
+        problem: Problem,
         backend: Backend,
         *,
         dtype: str,
@@ -93,21 +97,28 @@ class Refinement:
         seed: int,
         exact: bool = False,
     ) -> None:
-        self.backend, self.loss, self.beta, self.tol, self.dtype = backend, loss, beta, tol, dtype
-        self.basis = None
+        self.problem, self.backend, self.tol, self.dtype = problem, backend, tol, dtype
+        self.loss, self.beta = problem.loss, problem.beta
+        X, self.basis = problem.X, None
         if X.shape[1] > X.shape[0]:  # directions orthogonal to the rows cost and give nothing
             self.basis = right_singular_basis(X, np)[0]
             X = X @ self.basis
         self.X = X
-        self.exact = Terms(*backend.put((X, loss, np.asarray(beta)), "float64"))
-        self.terms = self.exact if dtype == "float64" else Terms(*backend.put((X, loss, np.asarray(beta)), dtype))
+        self.skip = None
+        if problem.penalised_skip is not None:
+            self.skip = whiten(problem.penalised_skip, problem.loss.curvature)
+        columns, ridge = (None, None) if self.skip is None else self.skip[:2]
+        terms = Terms(X, problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
+        self.exact = backend.put(terms, "float64")
+        self.terms = self.exact if dtype == "float64" else backend.put(terms, dtype)
         rng = np.random.default_rng([seed, 2])
         self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
         self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng)
         self.arrangement = arrange(X) if exact else None
-        c = loss.y.shape[1]
+        c = problem.n_outputs
         self.neurons = Neurons(np.zeros((X.shape[1], 0)), np.zeros((c, 0)), np.zeros(0))
-        self.objective, self.dual = self._state(self.neurons)
+        self.z = np.zeros((0 if columns is None else columns.shape[1], c))
+        self.objective, self.dual, self.z = self._state(self.neurons, self.z)
         self.lower_bound, self.proof = 0.0, 0.0 * self.dual
         self.rounds = self.starts = 0
         self.reached = time.perf_counter()  # when the objective was last looked at for progress
@@ -119,8 +130,8 @@ class Refinement:
             lengths = np.linalg.norm(u, axis=0)
             u, s = u / np.where(lengths > 0, lengths, 1.0), s * lengths
         given = Neurons(u, a, s)
-        for candidate in (given, self._weigh(given)):
-            self._keep_better(candidate)
+        for candidate in ((given, self.z), self._weigh(given, self.z)):
+            self._keep_better(*candidate)
 
     def run(self, record: Callable[[Refinement, int, Priced], bool], deadline: float) -> Refined:
         """Rounds until the confirmed gap is at most tol, until nothing moves, or until told to stop.
@@ -163,25 +174,28 @@ class Refinement:
         found = neurons.reduce_count(self.neurons, self.X)
         if self.basis is not None:
             found = Neurons(self.basis @ found.u, found.a, found.s)
-        return Refined(found, self.objective, self.lower_bound, self.proof, self.dual, status, self.rounds, self.starts)
+        z = self.z if self.skip is None else self.skip.back @ self.z
+        return Refined(
+            found, z, self.objective, self.lower_bound, self.proof, self.dual, status, self.rounds, self.starts
+        )
 
     # -- the four steps -----------------------------------------------------------------------------------------
     def _price(self, confirm: bool, gap: float) -> Priced:
         """Directions, and the lower bound D(kappa t) their largest value allows. Replaces the bound there was."""
         known = self.neurons.u
+        p = adjoint(self.problem.readout, self.dual)
         if self.arrangement is not None:
-            found = price_on(self.arrangement, self.dual[:, 0], above=0.5 * self.beta)
+            found = price_on(self.arrangement, p[:, 0], above=0.5 * self.beta)
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
             count = max(FEWEST_STARTS, known.shape[1] // 2)
             effort = CONFIRM if confirm else FAR if gap > 0.1 else NEAR
             priced = self.pricing.price(
-                self.dual, known, effort.share * count, coarse=effort is FAR, waves=effort.waves, steps=effort.steps
+                p, known, effort.share * count, coarse=effort is FAR, waves=effort.waves, steps=effort.steps
             )
         self.starts = priced.starts
-        kappa_max = np.float64(self.beta / priced.price if priced.price > 0 else np.inf)
-        self.proof = float(self.loss.best_dual_scale(self.dual, kappa_max)) * self.dual
-        self.lower_bound = max(0.0, float(self.loss.dual_value(self.proof)[0]))
+        bound, _, self.proof = self.problem.dual_bound(self.dual, self.beta / priced.price if priced.price else np.inf)
+        self.lower_bound = max(0.0, bound)
         return priced
 
     def _violators(self, priced: Priced, confirmed: bool) -> Neurons:
@@ -194,31 +208,58 @@ class Refinement:
         directions = directions[:, distinct(directions, cosine, MOST_ADDED)]
         if directions.shape[1] == 0:
             return self.neurons.take(slice(0, 0))
-        outputs = self.dual.T @ np.maximum(self.X @ directions, 0.0)
+        outputs = adjoint(self.problem.readout, self.dual).T @ np.maximum(self.X @ directions, 0.0)
         return Neurons(directions, outputs / np.linalg.norm(outputs, axis=0), np.zeros(directions.shape[1]))
 
     def _round(self, new: Neurons, deadline: float) -> None:
         self.rounds += 1
-        self._keep_better(self._merge(self._weigh(self.neurons.join(new))))
-        moved = self._descend(self.neurons, deadline)
-        self._keep_better(self._merge(self._weigh(moved)))
+        weighed, z = self._weigh(self.neurons.join(new), self.z)
+        self._keep_better(self._merge(weighed), z)
+        moved, z = self._weigh(*self._descend(self.neurons, self.z, deadline))
+        self._keep_better(self._merge(moved), z)
         self.reached = time.perf_counter()
 
-    def _keep_better(self, candidate: Neurons) -> None:
-        objective, dual = self._state(candidate)
+    def _keep_better(self, candidate: Neurons, z: np.ndarray) -> None:
+        objective, dual, z = self._state(candidate, z)
         if objective < self.objective:
-            self.neurons, self.objective, self.dual = candidate, objective, dual
+            self.neurons, self.objective, self.dual, self.z = candidate, objective, dual, z
 
-    def _weigh(self, given: Neurons) -> Neurons:
-        """The magnitudes that minimise the objective with directions fixed; neurons without any are dropped."""
+    def _weigh(self, given: Neurons, z: np.ndarray) -> tuple[Neurons, np.ndarray]:
+        """The magnitudes and z that minimise the objective with directions fixed; neurons without any are dropped.
+
+        One quadratic program for the squared loss; for others proximal Newton steps, each such a program.
+        """
         if given.width == 0:
-            return given
-        padded = given.padded(self.backend.padded(given.width))
-        gram, slope = self._on_device(neurons.moments, self.terms, *padded)
-        m = given.width
-        gram, slope = gram[:m, :m].astype(np.float64), slope[:m].astype(np.float64)
-        s = nonnegative_quadratic(gram, gram @ given.s + slope - self.beta, given.s)
-        return Neurons(given.u, given.a, s).take(s > 0)
+            return given, z
+        s, m, size = given.s, given.width, self.backend.padded(given.width)
+        value = None
+        for _ in range(1 if self.loss.is_quadratic else NEWTON):
+            at = Neurons(given.u, given.a, s)
+            gram, slope = self._on_device(neurons.moments, self.terms, *at.padded(size), z)
+            keep = np.r_[:m, size : len(slope)]
+            gram, slope = gram[np.ix_(keep, keep)].astype(np.float64), slope[keep].astype(np.float64)
+            slope[:m] -= self.beta
+            now = np.concatenate([s, z.ravel()])
+            step = _quadratic_step(gram, slope, now, m) - now
+            if self.loss.is_quadratic:
+                now = now + step
+                s, z = np.maximum(now[:m], 0.0), now[m:].reshape(z.shape)
+                break
+            value = self._value(at, z) if value is None else value
+            promised, length = float(slope @ step), 1.0
+            if promised <= 1e-3 * self.tol * value:
+                break
+            while True:
+                trial = now + length * step
+                trial_s, trial_z = np.maximum(trial[:m], 0.0), trial[m:].reshape(z.shape)
+                trial_value = self._value(Neurons(given.u, given.a, trial_s), trial_z)
+                if trial_value <= value - 0.1 * length * promised or length < 1e-3:
+                    break
+                length *= 0.5
+            if not trial_value < value:
+                break
+            s, z, value = trial_s, trial_z, trial_value
+        return Neurons(given.u, given.a, s).take(s > 0), z
 
     def _merge(self, given: Neurons) -> Neurons:
         if given.width < 2:
@@ -227,29 +268,63 @@ class Refinement:
         key = self.backend.compile(neurons.keys)(self.backend, self.exact, self.backend.put(padded.u), self.key_weights)
         return neurons.merge(given, self.backend.get(key)[: given.width])
 
-    def _descend(self, given: Neurons, deadline: float) -> Neurons:
-        """L-BFGS on balanced weights."""
+    def _descend(self, given: Neurons, z: np.ndarray, deadline: float) -> tuple[Neurons, np.ndarray]:
+        """L-BFGS on balanced weights and the skip."""
         if given.width == 0:
-            return given
-        backend = self.backend
+            return given, z
+        backend, terms = self.backend, self.terms
         size = backend.padded(given.width)
-        x = backend.put(neurons.to_weights(given.padded(size)), self.dtype)
+        unit = 1.0
+        if self.skip is not None:  # z about as curved as the first layer
+            curvature = float(np.mean(given.s)) * float(np.mean(self.loss.curvature)) * float(np.sum(self.X**2))
+            unit = np.sqrt(curvature / self.X.shape[1])
+            terms = terms._replace(unit=backend.put(np.asarray(unit), self.dtype))
+        x = backend.put(neurons.to_weights(given.padded(size), z / unit), self.dtype)
         start, run = (backend.compile(fn, ("objective",)) for fn in (lbfgs.start, lbfgs.run))
-        at = start(backend, self.terms, x, objective=neurons.balanced)
+        at = start(backend, terms, x, objective=neurons.balanced)
         flops = 6.0 * self.X.size * size
         steps = int(max(1, min(DESCENT, CHUNK_FLOPS // flops)))
         for _ in range(-(-DESCENT // steps)):
-            at = run(backend, self.terms, at, steps, objective=neurons.balanced)
+            at = run(backend, terms, at, steps, objective=neurons.balanced)
             if time.perf_counter() > deadline:
                 break
-        return neurons.from_weights(backend.get(at.x), self.X.shape[1])
+        moved, w = neurons.from_weights(backend.get(at.x), self.X.shape[1], z.shape[1], z.shape[0])
+        return moved, unit * w
 
     # -- the device ---------------------------------------------------------------------------------------------
-    def _state(self, given: Neurons) -> tuple[float, np.ndarray]:
-        """(objective, dual variable) in float64."""
-        objective, dual = self._on_device(neurons.state, self.exact, *given.padded(self.backend.padded(given.width)))
-        return float(objective), dual
+    def _state(self, given: Neurons, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """(objective, dual variable, z) in float64, with the best z there is beside these neurons."""
+        base = self._predict(given)
+        if self.skip is not None:
+            z = settle(self.loss, self.skip, base, z)
+        objective, prediction = self._objective(given, base, z)
+        return objective, self.loss.dual(prediction), z
+
+    def _value(self, given: Neurons, z: np.ndarray) -> float:
+        return self._objective(given, self._predict(given), z)[0]
+
+    def _predict(self, given: Neurons) -> np.ndarray:
+        return self._on_device(neurons.predict, self.exact, *given.padded(self.backend.padded(given.width)))
+
+    def _objective(self, given: Neurons, base: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray]:
+        """(objective, prediction)"""
+        penalty = self.beta * float(np.sum(given.s))
+        if self.skip is not None and self.problem.skip is not None:
+            base = base + self.skip.columns @ z
+            penalty += self.problem.skip.constant + 0.5 * float(np.sum(self.skip.ridge[:, None] * z * z))
+        return float(self.loss.value(base)) + penalty, base
 
     def _on_device(self, fn: Callable, terms: Terms, *arrays: np.ndarray) -> Any:
         dtype = "float64" if terms is self.exact else self.dtype
         return self.backend.get(self.backend.compile(fn)(self.backend, terms, *self.backend.put(arrays, dtype)))
+
+
+def _quadratic_step(H: np.ndarray, slope: np.ndarray, now: np.ndarray, m: int) -> np.ndarray:
+    """The minimiser of the quadratic model at `now` with Hessian H and minus the gradient `slope`, first m >= 0."""
+    b = H @ now + slope
+    if now.size == m:
+        return nonnegative_quadratic(H, b, now)
+    factor = scipy.linalg.cho_factor(H[m:, m:])
+    solved = scipy.linalg.cho_solve(factor, np.column_stack([H[m:, :m], b[m:]]))
+    s = nonnegative_quadratic(H[:m, :m] - H[:m, m:] @ solved[:, :m], b[:m] - H[:m, m:] @ solved[:, m], now[:m])
+    return np.concatenate([s, solved[:, m] - solved[:, :m] @ s])

@@ -15,14 +15,28 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
 from jaxtyping import Float
 
 from cvxrelu.readout import Pairs, read
 from cvxrelu.validation import as_finite_array
 
-__all__ = ["Skip", "as_skip", "free_directions", "make_skip", "skip_columns"]
+__all__ = [
+    "Skip",
+    "Whitened",
+    "as_skip",
+    "free_coefficients",
+    "free_directions",
+    "make_skip",
+    "settle",
+    "skip_columns",
+    "whiten",
+]
 
 TINY = float(np.finfo(np.float64).tiny)
+NEWTON = 30  # steps; from a start of the round before, two or three
+DIRECT = 600  # coefficients up to which the Hessian is formed
 
 
 class Skip(NamedTuple):
@@ -129,3 +143,79 @@ def _eliminate(C: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if np.abs(C @ origin - e).max(initial=0.0) > 1e-8 * max(1e-300, np.abs(e).max(initial=0.0)):
         raise ValueError("equality has no solution: its rows contradict one another")
     return right[rank:].T, origin
+
+
+def free_coefficients(skip: Skip, loss: Any, prediction: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "k c"]:
+    """The z of an unpenalised skip that is best beside neurons that predict this, with the squared loss."""
+    root = np.sqrt(loss.weight)
+    columns = root * skip.columns
+    lengths = np.linalg.norm(columns, axis=0)
+    lengths[lengths == 0] = 1.0
+    return np.linalg.lstsq(columns / lengths, root * (loss.y - prediction), rcond=1e-12)[0] / lengths[:, None]
+
+
+class Whitened(NamedTuple):
+    """A penalised skip in coordinates w, z = back w, where the loss has about the Hessian I - diag(ridge).
+
+    columns (m, r) = skip.columns back, ridge (r,): the penalty is `1/2 sum_i ridge_i |w_i|^2`.
+    """
+
+    columns: Float[np.ndarray, "m r"]
+    ridge: Float[np.ndarray, " r"]
+    back: Float[np.ndarray, "k r"]
+
+
+def whiten(skip: Skip, curvature: Float[np.ndarray, "m 1"]) -> Whitened:
+    """From the singular values of the columns, weighed by the curvature of the loss."""
+    _, singular, right = np.linalg.svd(np.sqrt(curvature) * skip.columns, full_matrices=False)
+    size = singular**2 + skip.l2
+    back = right.T / np.sqrt(size)
+    return Whitened(skip.columns @ back, skip.l2 / size, back)
+
+
+def settle(
+    loss: Any, skip: Whitened, base: Float[np.ndarray, "m c"], w: Float[np.ndarray, "r c"]
+) -> Float[np.ndarray, "r c"]:
+    """The w that minimises `loss(base + columns w)` and its penalty, from a start: Newton's method, host, float64.
+
+    The bound loses |gradient|^2 / (2 skip_l2), hence the gradient is driven to rounding.
+    """
+    ridge = skip.ridge[:, None]
+
+    def objective(w: np.ndarray) -> float:
+        return float(loss.value(base + skip.columns @ w)) + 0.5 * float(np.sum(ridge * w * w))
+
+    value = objective(w)
+    for _ in range(NEWTON):
+        a = base + skip.columns @ w
+        gradient = ridge * w - skip.columns.T @ loss.dual(a)
+        step = -gradient if loss.is_quadratic else _newton_step(loss, skip, a, gradient)
+        promised, length = -float(np.sum(gradient * step)), 1.0
+        if not promised > 1e-16 * abs(value):
+            return w + step if loss.is_quadratic else w
+        trial = objective(w + step)
+        while trial > value - 0.1 * length * promised and length > 1e-4:
+            length *= 0.5
+            trial = objective(w + length * step)
+        if not trial <= value:
+            return w
+        w, value = w + length * step, trial
+    return w
+
+
+def _newton_step(loss: Any, skip: Whitened, a: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """The Newton step, by a Cholesky factor where that is small, else by conjugate gradients."""
+    r, c = gradient.shape
+    if r * c <= DIRECT:
+        columns, second = np.repeat(skip.columns, c, axis=1), np.tile(np.eye(c), (1, r))
+        hessian = loss.gram(a, columns, second) + np.diag(np.repeat(skip.ridge, c))
+        return -scipy.linalg.solve(hessian, gradient.ravel(), assume_a="pos").reshape(r, c)
+
+    def product(v: np.ndarray) -> np.ndarray:
+        v = v.reshape(r, c)
+        of_v = skip.columns.T @ loss.hessian_product(a, skip.columns @ v) + skip.ridge[:, None] * v
+        return of_v.ravel()
+
+    operator = scipy.sparse.linalg.LinearOperator((r * c, r * c), matvec=product, dtype=np.float64)
+    step, _ = scipy.sparse.linalg.cg(operator, -gradient.ravel(), rtol=1e-6, maxiter=200)
+    return step.reshape(r, c)

@@ -24,9 +24,9 @@ from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refined, Refinement
 from cvxrelu.sampled_stage import SampledStage
 from cvxrelu.selection import select_backend
-from cvxrelu.skip import as_skip
+from cvxrelu.skip import free_coefficients
 from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap
-from cvxrelu.validation import as_bool, short
+from cvxrelu.validation import as_bool
 
 __all__ = ["solve"]
 
@@ -42,7 +42,7 @@ def solve(
     loss: str = "squared",
     pairs: Any = None,
     sample_weight: Any = None,
-    margin: float = 0.0,
+    margin: Any = 0.0,
     intercept: bool = False,
     skip: bool | str = False,
     skip_l2: float = 0.0,
@@ -69,20 +69,29 @@ def solve(
 
     The network program, for which `objective`, `lower_bound` and `certificate` of the result speak:
 
-        minimise  sum_k weight_k / 2 |f(x_k) - y_k|^2 + beta sum_j |w_j| |a_j|                                     (N)
+        minimise  loss(R f(X)) + beta sum_j |w_j| |a_j| + skip_l2/2 |skip|^2                                       (N)
 
-        f(x) = sum_j (x @ w_j)_+ a_j + skip(x)
+        f(x) = sum_j (x @ w_j)_+ a_j + skip(x),   R the identity, or differences of pairs of rows
 
     and the sampled program that ADMM solves for P fixed activation patterns M_i, whose result is `sampled`:
 
-        minimise  sum_k weight_k / 2 |(F U)_k - y_k|^2 + beta sum_i (|v_i| + |z_i|)   s.t.  G U >= 0                 (S)
+        minimise  loss(R F U) + beta sum_i (|v_i| + |z_i|) + skip_l2/2 |skip|^2   s.t.  G U >= 0                     (S)
+
+        squared      sum_k weight_k / 2 |a_k - y_k|^2
+        logistic     sum_k weight_k log(1 + exp(margin_k - y_k a_k))                      y of -1 and +1
+        multinomial  sum_k weight_k (logsumexp(a_k) - a_k,y(k))                           y of 0, ..., c - 1
 
     No loss is divided by n.
 
     Parameters
     ----------
     X : (n, d) real array of any array library. Integers are taken as float64.
-    y : (n,) or (n, c) real targets.
+    y : (n,) or (n, c) real targets, or labels as above; multinomial labels also as (n, c) indicators. With pairs (m,);
+        None there means all +1, the first of each pair preferred.
+    loss : "squared", "logistic" or "multinomial".
+    pairs : (m, 2) integers: the loss sees f(X[i]) - f(X[j]) for every pair (i, j), a Bradley-Terry model of preferences
+        with loss="logistic". None for f(X) itself.
+    margin : number or (m,), of any sign, of the logistic loss: what y a has to exceed 0 by.
     beta : weight of the regulariser, > 0, in the units of the loss.
     refine : True solves (N): neurons are moved, added by pricing and weighed until the gap of (N) is at most `tol`.
         False solves (S) only.
@@ -90,10 +99,13 @@ def solve(
     certificate : kind of the bound on (N). "priced": an estimate, from many ascents. "relaxed": rigorous in any
         dimension, less tight. "exact": rigorous and tight, one output and rank(X) at most 3. With `refine` the search
         itself is steered by the priced gap, or by the exact one.
-    sample_weight : (n,) nonnegative, or None for ones.
+    sample_weight : (n,), with pairs (m,), nonnegative, or None for ones.
     intercept : append a constant column for the neurons, penalised with them.
-    skip : False, "bias" or "linear": an unpenalised output bias, or linear function and bias, beside the neurons. With
-        `refine=True` and patterns not given as an array.
+    skip : False, "bias" or "linear": an output bias, or a linear function and bias, beside the neurons. The bias drops
+        out of pairs.
+    skip_l2 : ridge on the skip, its bias included. 0, the default, is for the squared loss only: with the others
+        separable data would have no minimiser.
+    equality : (C, e) with C (q, d), e (q,) or (q, c): asks C @ skip = e of the linear part of skip="linear".
     patterns : number of patterns to sample for (S), or bool (n, P) patterns, or float (d, P) gates, or the pair that
         `sample_patterns` returns. With `refine`, (S) is solved first only if patterns are given as an array; a number
         is then not used, because refinement from nothing was measured to be faster. With `intercept=True` gates have
@@ -111,7 +123,7 @@ def solve(
     seed : nonnegative integer; everything random is drawn from it on the host, the same for every backend.
     verbose : print one line per check or round.
     callback : called with every record of the history; a true result stops the solve.
-    loss, pairs, margin, skip_l2, equality, devices, memory_limit, checkpoint :
+    devices, memory_limit, checkpoint :
         parts of the contract that later releases fill; any value but the default raises NotImplementedError.
 
     Returns
@@ -143,10 +155,7 @@ def solve(
     ('optimal', True, 'priced', False)
     """
     verbose, refine = as_bool("verbose", verbose), as_bool("refine", refine)
-    refuse_unfinished(
-        loss=loss, pairs=pairs, margin=margin, skip_l2=skip_l2, equality=equality, devices=devices,
-        memory_limit=memory_limit, checkpoint=checkpoint,
-    )  # fmt: skip
+    refuse_unfinished(devices=devices, memory_limit=memory_limit, checkpoint=checkpoint)
     kind = as_kind("certificate", certificate)
     limits = Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
     if callback is not None and not callable(callback):
@@ -154,14 +163,16 @@ def solve(
     sampled = not refine or not isinstance(patterns, (int, np.integer)) or isinstance(patterns, bool)
     if not sampled and patterns < 1:
         raise ValueError(f"patterns is {patterns}; expected an integer P >= 1, or an array of patterns or gates")
-    if sampled and as_skip(skip) is not None:
-        raise NotImplementedError(
-            f"skip={short(skip)} is not implemented for the sampled program; use refine=True and a number of patterns"
-        )
     problem = build_problem(
-        X, y, beta=beta, sample_weight=sample_weight, intercept=intercept, patterns=patterns,
-        check_patterns=check_patterns, dtype=dtype, seed=seed, skip=skip, sampled=sampled,
+        X, y, beta=beta, loss=loss, pairs=pairs, sample_weight=sample_weight, margin=margin, intercept=intercept,
+        skip=skip, skip_l2=skip_l2, equality=equality, patterns=patterns, check_patterns=check_patterns, dtype=dtype,
+        seed=seed, sampled=sampled,
     )  # fmt: skip
+    if sampled and (problem.skip is not None or problem.readout is not None or problem.loss_name != "squared"):
+        raise NotImplementedError(
+            "skips, pairs and other losses are not implemented for the sampled program; use refine=True and a number "
+            "of patterns"
+        )
     start = None if warm_start is None else start_network(warm_start, problem)
     if start is not None and not refine:
         raise ValueError("warm_start needs refine=True: the sampled program starts from zero")
@@ -185,7 +196,7 @@ def solve(
 def start_network(warm_start: Any, problem: Problem) -> ReLUNetwork:
     """The network to refine from, which must fit the problem."""
     network = ReLUNetwork.from_(warm_start, intercept=problem.intercept)
-    d, c = problem.X.shape[1] - problem.intercept, problem.loss.y.shape[1]
+    d, c = problem.n_features, problem.n_outputs
     if (network.n_features, network.n_outputs) != (d, c):
         raise ValueError(
             f"warm_start takes {network.n_features} features and has {network.n_outputs} outputs; "
@@ -215,9 +226,8 @@ class _RefinementStage:
         if sampled is not None:
             self.history = sampled.history
         search = Refinement(
-            problem.X, problem.loss, problem.beta, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed,
-            exact=self.kind == "exact",
-        )  # fmt: skip
+            problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact"
+        )
         setup = self._elapsed()
         try:
             if start is not None:
@@ -254,12 +264,15 @@ class _RefinementStage:
     def _solution(self, found: Refined, sampled: Solution | None, setup: float, refined: float) -> Solution:
         """The network, evaluated once more as it is returned, and its certificate."""
         problem, limits = self.problem, self.limits
-        n, D = problem.X.shape
         settings = {
-            "n": n, "d": D - problem.intercept, "c": problem.loss.y.shape[1], "loss": "squared", "beta": problem.beta,
-            "tol": limits.tol, "intercept": problem.intercept, "skip": problem.skip or False, "seed": self.seed,
-            "refine": True,
+            "n": len(problem.X), "d": problem.n_features, "c": problem.n_outputs, "loss": problem.loss_name,
+            "beta": problem.beta, "tol": limits.tol, "intercept": problem.intercept, "skip": problem.skip_kind,
+            "seed": self.seed, "refine": True,
         }  # fmt: skip
+        if problem.readout is not None:
+            settings["pairs"] = len(problem.loss.y)
+        if problem.penalised_skip is not None:
+            settings["skip_l2"] = problem.penalised_skip.l2
         network = self._network(found, {"settings": settings, "status": found.status.value})
         objective, dual = network_objective(network, problem)
         if self.kind == "priced":
@@ -286,9 +299,15 @@ class _RefinementStage:
         )  # fmt: skip
 
     def _network(self, found: Refined, metadata: dict[str, Any]) -> ReLUNetwork:
-        """Balanced weights, with the best free skip or bias beside them."""
+        """Balanced weights, with the skip beside them: its coefficients, or the best where it is free."""
         problem, (u, a, s) = self.problem, found.neurons
-        skip, bias = free_coefficients(problem, np.maximum(problem.X @ u, 0.0) @ (s * a).T)
+        skip = bias = None
+        if problem.skip is not None:
+            z = found.z
+            if problem.skip.l2 == 0:
+                prediction = problem.read(np.maximum(problem.X @ u, 0.0) @ (s * a).T)
+                z = free_coefficients(problem.skip, problem.loss, prediction)
+            skip, bias = problem.skip.coefficients(z)
         first, second = u * np.sqrt(s), (a * np.sqrt(s)).T
         first, hidden_bias = (first[:-1], first[-1]) if problem.intercept else (first, None)
         if problem.scalar_output:

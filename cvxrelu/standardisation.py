@@ -36,17 +36,21 @@ def solve_standardised(
     relative: bool,
     patterns: Any,
     seed: int,
+    loss: str = "squared",
+    skip: bool | str = False,
+    skip_l2: float = 0.0,
     refine: bool = True,
     intercept: bool = True,
     sample_weight: np.ndarray | None = None,
     **options: Any,
 ) -> Standardised:
-    """Solve on columns of X (n, d) and targets (n,) or (n, c) of mean zero and deviation one.
+    """Solve on columns of X (n, d), and with the squared loss targets (n,) or (n, c), of mean zero and deviation one.
 
     Parameters
     ----------
     beta : weight decay; with `relative` a share of `beta_max`: of the network program, or without `refine` of the
         sampled patterns.
+    loss, skip, skip_l2 : as in `cvxrelu.solve`; labels stay what they are.
     refine : as in `cvxrelu.solve`: the network program, or the sampled one alone.
     patterns : number of activation patterns to sample; not used with `refine`.
     intercept : append a constant column for the neurons. Without it features are scaled, not centred.
@@ -62,9 +66,14 @@ def solve_standardised(
     center, scale = moments(X, sample_weight)
     if not intercept:
         center = np.zeros_like(center)
-    target_center, target_scale = moments(targets, sample_weight)
-    features, standardised = (X - center) / scale, (targets - target_center) / target_scale
-    problem: dict[str, Any] = {"sample_weight": sample_weight, "intercept": intercept, "seed": seed}
+    target_center, target_scale = moments(targets, sample_weight) if loss == "squared" else (0.0, 1.0)
+    features, standardised = (X - center) / scale, targets
+    if loss == "squared":
+        standardised = (targets - target_center) / target_scale
+    problem: dict[str, Any] = {
+        "loss": loss, "sample_weight": sample_weight, "intercept": intercept, "skip": skip, "skip_l2": skip_l2,
+        "seed": seed,
+    }  # fmt: skip
     drawn = None
     if not refine:
         data = np.concatenate([features, np.ones((len(X), 1))], axis=1) if intercept else features
