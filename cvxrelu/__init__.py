@@ -6,10 +6,12 @@ from cvxrelu.arrangement import enumerate_patterns
 from cvxrelu.backends import BackendError
 from cvxrelu.beta_max import beta_max
 from cvxrelu.certify import certify
+from cvxrelu.influence import LeaveOneOut, leave_one_out
 from cvxrelu.logistic import LogisticSolution, solve_logistic
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.path import Path, path
 from cvxrelu.patterns import Patterns, sample_patterns
+from cvxrelu.recipe import TwoPhase, two_phase
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status
 from cvxrelu.solve import solve
 
@@ -19,6 +21,7 @@ __all__ = [
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
     "History",
+    "LeaveOneOut",
     "LogisticSolution",
     "Path",
     "Patterns",
@@ -26,13 +29,16 @@ __all__ = [
     "SampledSolution",
     "Solution",
     "Status",
+    "TwoPhase",
     "beta_max",
     "certify",
     "enumerate_patterns",
+    "leave_one_out",
     "path",
     "sample_patterns",
     "solve",
     "solve_logistic",
+    "two_phase",
 ]
 
 

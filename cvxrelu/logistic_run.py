@@ -224,4 +224,5 @@ class Run:
         return LogisticSolution(
             self.best[:, 0], self.objective, self.lower_bound, self.dual[:, 0], status, message, self.iteration,
             self.history, dict(self.timings), self.backend.name, self.dtype.name, self.backend.device, settings,
+            self.rows,
         )  # fmt: skip

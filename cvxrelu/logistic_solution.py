@@ -29,6 +29,7 @@ class LogisticSolution:
         lower_bound and gap (the best so far), current_objective (of this check).
     timings : seconds for "setup", "iterate", "newton", "certify", "total".
     backend, dtype, device, settings : where, in which precision and with which options it ran.
+    rows : the data as the solver saw them, for `leave_one_out`; never saved.
     """
 
     theta: np.ndarray
@@ -44,6 +45,7 @@ class LogisticSolution:
     dtype: str
     device: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    rows: Any = field(default=None, repr=False, compare=False)
 
     @property
     def gap(self) -> float:

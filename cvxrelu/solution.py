@@ -206,6 +206,7 @@ class Solution:
     backend, dtype, device : where and in what precision the iterations ran.
     settings : the problem's sizes and the options in force, as plain values.
     n_rounds : rounds of refinement.
+    problem : the data as the solver saw them, for `leave_one_out`; never saved.
     """
 
     network: ReLUNetwork
@@ -222,6 +223,7 @@ class Solution:
     device: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     n_rounds: int = 0
+    problem: Any = field(default=None, repr=False, compare=False)
 
     @property
     def lower_bound(self) -> float:

@@ -184,7 +184,7 @@ def solve(
         if sampled:
             solution = SampledStage(problem, chosen, limits, int(seed), verbose, callback).run()
             if not refine or solution.status in (Status.INTERRUPTED, Status.TIME_LIMIT, Status.NUMERICAL_ERROR):
-                solution = _certified(solution, kind, problem, chosen, int(seed), started)
+                solution = _certified(replace(solution, problem=problem), kind, problem, chosen, int(seed), started)
                 if verbose:
                     print(f"{solution.status.value}: {solution.message}", flush=True)
                 return solution
@@ -295,7 +295,7 @@ class _RefinementStage:
         return Solution(
             network, objective, certificate, None if sampled is None else sampled.sampled, found.status, message,
             0 if sampled is None else sampled.n_iter, self.history, timings, self.backend.name, self.dtype,
-            self.backend.device, settings, found.rounds,
+            self.backend.device, settings, found.rounds, problem,
         )  # fmt: skip
 
     def _network(self, found: Refined, metadata: dict[str, Any]) -> ReLUNetwork:
