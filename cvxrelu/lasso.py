@@ -7,7 +7,8 @@ onto s >= 0: many variables enter and leave at once, and once the right ones are
 start costs a few Cholesky factorisations. A projected step need not descend; where it does not, one step of an active
 set method is taken: to the minimiser over the positive variables, or where that is reached over one more, but only as
 far as all stay positive. That always descends, and it lets at least one variable leave or settles the others, so the
-method ends.
+method ends. After a few such steps in a row, or where many variables want to enter, all variables that the full step makes negative are dropped together, again
+and again until none is, and the point is taken if it is lower.
 
 The variables are scaled to a unit diagonal, and a tiny ridge, which is raised where G in its precision is not positive
 definite, makes the minimiser unique.
@@ -26,6 +27,8 @@ __all__ = ["nonnegative_quadratic"]
 RIDGE = 1e-12  # of the diagonal: keeps the factorisation when columns repeat
 TOLERANCE = 1e-11  # of the largest magnitude in the gradient
 LENGTHS = (1.0, 0.5, 0.2)  # of projected steps
+CRAWL = 5  # steps of the active set method in a row, or variables that want to enter, which are too many for it
+PRUNINGS = 20
 
 
 def nonnegative_quadratic(
@@ -35,7 +38,7 @@ def nonnegative_quadratic(
     diagonal = np.diagonal(G)
     scale = np.where(diagonal > 0, np.sqrt(np.abs(diagonal)), 1.0)
     G, b, s = G / scale / scale[:, None], b / scale, s * scale
-    ridge = RIDGE
+    ridge, crawled = RIDGE, 0
     G[np.diag_indices_from(G)] += ridge
     for _ in range(100 + 10 * b.size):
         of_G = G @ s
@@ -47,7 +50,11 @@ def nonnegative_quadratic(
         if settled and not wanting.any():
             break
         try:
-            better = _projected(G, gradient, s, _newton(G, gradient, positive | wanting))
+            free = positive | wanting
+            better = _projected(G, gradient, s, _newton(G, gradient, free))
+            crawled = crawled + 1 if better is None else 0
+            if crawled > CRAWL or (better is None and np.sum(wanting) > CRAWL):
+                better, crawled = _pruned(G, gradient, s, free), 0
             if better is None:
                 if settled:
                     positive[np.argmin(np.where(wanting, gradient, np.inf))] = True
@@ -62,10 +69,15 @@ def nonnegative_quadratic(
     return s / scale
 
 
-def _newton(G: np.ndarray, gradient: np.ndarray, free: Bool[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-    """The step to the minimiser over the free variables."""
+def _newton(
+    G: np.ndarray, gradient: np.ndarray, free: Bool[np.ndarray, " m"], leaving: Float[np.ndarray, " m"] | None = None
+) -> Float[np.ndarray, " m"]:
+    """The step to the minimiser over the free variables; with `leaving` the others go to zero from these values."""
     factor = scipy.linalg.cho_factor(G[np.ix_(free, free)], lower=True, overwrite_a=True, check_finite=False)
     step = np.zeros(len(gradient))
+    if leaving is not None:
+        step[~free] = -leaving[~free]
+        gradient = gradient + G[:, ~free] @ step[~free]
     step[free] = -scipy.linalg.cho_solve(factor, gradient[free], check_finite=False)
     return step
 
@@ -78,6 +90,18 @@ def _projected(G: np.ndarray, gradient: np.ndarray, s: np.ndarray, step: np.ndar
         slope = float(gradient @ move)
         if slope < 0 and 0.5 * float(move @ (G @ move)) <= -0.99 * slope:
             return trial
+    return None
+
+
+def _pruned(G: np.ndarray, gradient: np.ndarray, s: np.ndarray, free: np.ndarray) -> np.ndarray | None:
+    """The minimiser over the free variables without those that turn negative, again and again, if it is lower."""
+    for _ in range(PRUNINGS):
+        trial = s + _newton(G, gradient, free, s)
+        negative = free & (trial < 0)
+        if not negative.any():
+            move = trial - s
+            return trial if float(gradient @ move) + 0.5 * float(move @ (G @ move)) < 0 else None
+        free = free & ~negative
     return None
 
 
