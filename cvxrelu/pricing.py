@@ -15,6 +15,7 @@ three to ten times as many violators as steps along the gradient do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +24,19 @@ from jaxtyping import Float, Int
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.operators import row_blocks
+from cvxrelu.polish import polish
 from cvxrelu.row_space import power_of_two
 
 __all__ = ["Ascent", "Priced", "Pricing", "ascend", "best_first", "distinct", "prices", "spectrum", "start_ascent"]
 
 Array = Any
-PARENTS, PARENTS_APART = 60, 0.99  # directions that a wave recombines, and their largest cosine
+PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
+QUIET = 2  # waves without a rise after which there are no more
+POLISHED = 32  # directions
+POLISHED_APART = 0.99  # their largest cosine
+POLISH_ROUNDS, POLISH_STEPS = 3, 100
+MOST_NEAR = 256  # rows whose kinks a direction is polished on
+SEEN = 0.999  # cosine above which a direction is not polished again
 LARGEST_SPECTRUM = 1500  # columns up to which eigenvectors are computed: d^3 beside n d for every ascent
 
 
@@ -161,6 +169,8 @@ class Pricing:
         self.backend, self.X, self.exact_X, self.rng = backend, X, exact_X, rng
         self.n, self.d = X.shape
         self.misses = np.zeros((self.d, 0))
+        lengths = backend.xp.sqrt(backend.xp.sum(exact_X * exact_X, axis=1))
+        self.lengths = backend.xp.where(lengths > 0, lengths, backend.xp.ones_like(lengths))
         self.whitening = np.eye(self.d)
         if self.d <= LARGEST_SPECTRUM:
             self.whitening = _whitening(backend.get(exact_X.T @ exact_X))
@@ -174,28 +184,56 @@ class Pricing:
         coarse: bool = False,
         waves: int = 0,
         steps: tuple[int, int] = (12, 16),
+        polished: int = POLISHED,
+        enough: Callable[[float], bool] | None = None,
+        rise: float = 0.0,
     ) -> Priced:
         """Ascend from `count` starts of every kind, all for `steps[0]` steps, and the best for `steps[1]` more.
 
         known : unit directions of the neurons there are. Ascents that return to them are kept: that the values there
             are beta is what says that the rest is below.
         coarse : take the first steps on a sample of the rows, where n is many times d.
-        waves : how often to start again from mixtures and noisy copies of the best directions so far.
+        waves : how often to start again from mixtures and noisy copies of the best directions so far, at most.
+        polished : of the first ascents and of every wave, how many of the best new directions are polished.
+        enough : of the price so far, a true answer ends the waves; so do `QUIET` waves in which it rose by less than
+            the fraction `rise`.
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
         p = p / unit
         working_p = self.backend.put(p, _name(self.X.dtype))
-        u = self._starts(p, known, count)
-        found, starts = self._climb(working_p, u, coarse, steps), u.shape[1]
-        directions, values = self._rank(p, np.concatenate([found, known], axis=1))
-        for _ in range(waves):
-            parents = directions[:, distinct(directions, PARENTS_APART, PARENTS)]
-            u = np.concatenate([self._mixtures(parents, 2 * count), self._copies(parents, 2 * count, 0.5)], axis=1)
+        directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
+        price, quiet, starts = 0.0, 0, 0
+        for wave in range(waves + 1):
+            u = self._again(directions, count) if wave else self._starts(p, known, count)
             starts += u.shape[1]
-            found = self._climb(working_p, u, False, steps)
-            directions, values = self._rank(p, np.concatenate([found, directions[:, : 4 * PARENTS], known], axis=1))
-        self.misses, values = directions[:, :32], values * unit
-        return Priced(float(values.max(initial=0.0)), directions, values, starts)
+            found = self._rank(p, self._climb(working_p, u, coarse and wave == 0, steps))
+            fresh = _new(found if wave else _merged(found, (directions, values)), seen, polished)
+            ends = self._polish(p, fresh)
+            seen = np.concatenate([seen, fresh, ends[0]], axis=1)
+            directions, values = _merged(_merged((directions, values), ends), found)
+            before, price = price, float(values.max(initial=0.0))
+            quiet = quiet + 1 if price <= before * (1.0 + rise) else 0
+            if quiet == QUIET or (enough is not None and enough(price * unit)):
+                break
+        self.misses = directions[:, distinct(directions, SEEN, POLISHED)]
+        return Priced(price * unit, directions, values * unit, starts)
+
+    def _polish(self, p: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of u moved onto the kinks of their maxima, and their values; float64."""
+        width = u.shape[1]
+        if width == 0:
+            return u, np.zeros(0)
+        padded = np.pad(u, ((0, 0), (0, self.backend.padded(width) - width)))
+        near = min(self.n, 2 * self.d, MOST_NEAR)
+        run = self.backend.compile(polish, ("near",))
+        data = (self.exact_X, self.lengths, *self.backend.put((p, padded)))
+        moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
+        return self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
+
+    def _again(self, directions: np.ndarray, count: int) -> np.ndarray:
+        """Starts of a wave: mixtures and noisy copies of the best directions so far."""
+        parents = directions[:, distinct(directions, PARENTS_APART, PARENTS)]
+        return np.concatenate([self._mixtures(parents, 2 * count), self._copies(parents, 2 * count, 0.5)], axis=1)
 
     def _climb(self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int]) -> np.ndarray:
         """Where ascents from the columns of u end, the best first; the best thirty-two or more take more steps."""
@@ -282,14 +320,32 @@ def _whitening(scatter: np.ndarray) -> np.ndarray:
     return vectors * np.where(seen, np.sqrt(values[-1] / np.where(seen, values, 1.0)), 0.0)
 
 
+Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
+
+
+def _merged(one: Ranked, other: Ranked) -> Ranked:
+    values = np.concatenate([one[1], other[1]])
+    order = np.argsort(-values, kind="stable")
+    return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]
+
+
+def _new(ranked: Ranked, seen: np.ndarray, most: int) -> np.ndarray:
+    """The best distinct directions that are not among those seen."""
+    u = ranked[0][:, : 50 * most]
+    if seen.shape[1]:
+        u = u[:, (seen.T @ u).max(axis=0) < SEEN]
+    return u[:, distinct(u, POLISHED_APART, most)] if most else u[:, :0]
+
+
 def distinct(directions: Float[np.ndarray, "d k"], cosine: float, most: int) -> Int[np.ndarray, " j"]:
     """Indices of at most `most` columns, first come first, no two of which are closer than `cosine`."""
     chosen: list[int] = []
-    for j in range(directions.shape[1]):
-        if not chosen or (directions[:, chosen].T @ directions[:, j]).max() <= cosine:
-            chosen.append(j)
-            if len(chosen) == most:
-                break
+    free = np.ones(directions.shape[1], dtype=bool)
+    while len(chosen) < most and free.any():
+        j = int(free.argmax())
+        chosen.append(j)
+        free &= directions.T @ directions[:, j] <= cosine
+        free[j] = False
     return np.array(chosen, dtype=np.intp)
 
 
