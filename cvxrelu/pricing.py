@@ -31,12 +31,14 @@ __all__ = ["Ascent", "Priced", "Pricing", "ascend", "best_first", "distinct", "p
 
 Array = Any
 PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
-QUIET = 2  # waves without a rise after which there are no more
+WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
+MOST_GROWN = 8  # starts of a wave beside those of the first
+QUIET = 3  # waves without a rise after which there are no more
 POLISHED = 32  # directions
-POLISHED_APART = 0.99  # their largest cosine
+POLISHED_APART = 0.95  # their largest cosine
 POLISH_ROUNDS, POLISH_STEPS = 3, 100
 MOST_NEAR = 256  # rows whose kinks a direction is polished on
-SEEN = 0.999  # cosine above which a direction is not polished again
+SEEN = 0.99  # cosine above which a direction is not polished again
 LARGEST_SPECTRUM = 1500  # columns up to which eigenvectors are computed: d^3 beside n d for every ascent
 
 
@@ -204,7 +206,7 @@ class Pricing:
         directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
         price, quiet, starts = 0.0, 0, 0
         for wave in range(waves + 1):
-            u = self._again(directions, count) if wave else self._starts(p, known, count)
+            u = self._again(directions, self._wave_count(wave, count, steps[0])) if wave else self._starts(p, known, count)
             starts += u.shape[1]
             found = self._rank(p, self._climb(working_p, u, coarse and wave == 0, steps))
             fresh = _new(found if wave else _merged(found, (directions, values)), seen, polished)
@@ -229,6 +231,11 @@ class Pricing:
         data = (self.exact_X, self.lengths, *self.backend.put((p, padded)))
         moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
         return self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
+
+    def _wave_count(self, wave: int, count: int, steps: int) -> int:
+        """Twice the starts of the wave before, as long as they are cheap."""
+        most = WAVE_FLOPS / (16.0 * self.n * self.d * steps)
+        return count * int(max(1, min(2**wave, MOST_GROWN, most // count)))
 
     def _again(self, directions: np.ndarray, count: int) -> np.ndarray:
         """Starts of a wave: mixtures and noisy copies of the best directions so far."""

@@ -56,7 +56,7 @@ class Effort(NamedTuple):
 
 
 FAR = Effort(0, (12, 4), 0)  # violators abound
-NEAR = Effort(6, (20, 4), 32)
+NEAR = Effort(8, (20, 4), 32)
 
 
 class Refined(NamedTuple):
