@@ -30,6 +30,7 @@ __all__ = ["boxed_least_squares", "polish"]
 Array = Any
 LENGTHS = (1.0, 0.5, 0.2, 0.05)  # of moves towards the maximiser
 POWER_STEPS = 8  # for the largest eigenvalue
+RESTART = 30  # steps after which momentum starts anew
 MARGIN = 1.1  # by which that may be underestimated
 
 
@@ -107,17 +108,14 @@ def boxed_least_squares(
     v = backend.repeat(POWER_STEPS, power, _unit(xp.ones_like(slope).T).T)
     largest = MARGIN * xp.sum(v * times(v), axis=1)[:, None]
     scale = one / xp.where(largest > 0, largest, one)
+    slope, scaled = slope * scale, gram * scale[:, :, None]
 
-    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        l, ahead, t = state
-        new = xp.minimum(xp.maximum(ahead - (times(ahead) - slope) * scale, zero), upper)
-        restart = xp.sum((ahead - new) * (new - l), axis=1)[:, None] > 0
-        t = xp.where(restart, one, t)
-        t_next = 0.5 * (1 + xp.sqrt(1 + 4 * t * t))
-        momentum = xp.where(restart, 0 * one, (t - 1) / t_next)
-        return new, new + momentum * (new - l), t_next
+    def step(state: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
+        l, ahead, k = state
+        new = xp.minimum(xp.maximum(ahead - (scaled @ ahead[:, :, None])[:, :, 0] + slope, zero), upper)
+        return new, new + k / (k + 3.0) * (new - l), (k + 1) % RESTART
 
-    return backend.repeat(steps, step, (start, start, one))[0]
+    return backend.repeat(steps, step, (start, start, 0))[0]
 
 
 def _values(X: Array, p: Array, u: Array) -> Array:

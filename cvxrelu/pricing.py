@@ -43,12 +43,16 @@ LARGEST_SPECTRUM = 1500  # columns up to which eigenvectors are computed: d^3 be
 
 
 class Ascent(NamedTuple):
-    """Ascents side by side: unit points (d, S), values, tangent gradients, search directions and step lengths."""
+    """Ascents side by side: unit points (d, S), values, tangent gradients and their squared lengths, unit search
+    directions, slopes along these relative to |g|, and step lengths.
+    """
 
     u: Float[Array, "d S"]
     value: Float[Array, " S"]
     gradient: Float[Array, "d S"]
+    squared: Float[Array, " S"]
     direction: Float[Array, "d S"]
+    slope: Float[Array, " S"]
     length: Float[Array, " S"]
 
 
@@ -60,61 +64,73 @@ def prices(X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"
     return xp.sqrt(xp.sum(q * q, axis=0))
 
 
-def _value_and_gradient(X: Array, p: Array, u: Array) -> tuple[Array, Array]:
-    """phi and the part of g/|g| that is tangent to the sphere."""
+def _value_and_gradient(X: Array, p: Array, u: Array) -> tuple[Array, Array, Array]:
+    """phi, the part of g/|g| that is tangent to the sphere, and the square of its length; u unit or zero columns."""
     xp = array_namespace(X)
     zero, one = xp.zeros((), dtype=X.dtype), xp.ones((), dtype=X.dtype)
     blocks = row_blocks(X, u.shape[1])
     if p.shape[1] == 1:  # g @ u is p^T (X u)_+ up to its sign: one product less, and p weighs rows of X, not of X u
         g = sum((p[b, :] * X[b, :]).T @ xp.astype(X[b, :] @ u > 0, X.dtype) for b in blocks)
-        value = xp.sum(g * u, axis=0)
-        g, value = xp.where(value < 0, -g, g), xp.abs(value)
+        signed = value = xp.sum(g * u, axis=0)
+        value = xp.abs(signed)
     else:
         hidden = [xp.maximum(X[b, :] @ u, zero) for b in blocks]
         q = sum(p[b, :].T @ h for b, h in zip(blocks, hidden, strict=True))
-        value = xp.sqrt(xp.sum(q * q, axis=0))
+        signed = value = xp.sqrt(xp.sum(q * q, axis=0))
         s = q / xp.where(value > 0, value, one)
         g = sum(X[b, :].T @ xp.where(h > 0, p[b, :] @ s, zero) for b, h in zip(blocks, hidden, strict=True))
-    return value, _tangent(u, _unit(g))
+    squared = xp.sum(g * g, axis=0)
+    size = xp.sqrt(xp.where(squared > 0, squared, one))
+    size = xp.where(signed < 0, -size, size)
+    cosine = signed / size  # g @ u = phi
+    return value, g / size - u * xp.abs(cosine), xp.maximum(one - cosine * cosine, zero)
 
 
 def start_ascent(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"]) -> Ascent:
     """Ascents at the columns of u, which are scaled to unit length; zero columns stay zero, with value zero."""
     xp = array_namespace(X)
     u = _unit(u)
-    value, gradient = _value_and_gradient(X, p, u)
-    return Ascent(u, value, gradient, gradient, xp.ones_like(value))
+    value, gradient, squared = _value_and_gradient(X, p, u)
+    size = xp.sqrt(squared)
+    return Ascent(u, value, gradient, squared, gradient / xp.where(size > 0, size, xp.ones_like(size)), size, size)
 
 
 def ascend(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], ascent: Ascent, steps: Any) -> Ascent:
-    """`steps` steps of all ascents, one evaluation each; a value never falls."""
+    """`steps` steps of all ascents, one evaluation each; a value never falls.
+
+    Search directions are unit tangents, so that most inner products are known: with the angle of a step, u and the
+    direction turn in their plane, and the gradient is orthogonal to u.
+    """
     xp = array_namespace(X)
 
     def step(a: Ascent) -> Ascent:
-        u = _unit(a.u + a.length * a.direction)
-        value, gradient = _value_and_gradient(X, p, u)
+        zero, one = xp.zeros_like(a.value), xp.ones_like(a.value)
+        cosine = one / xp.sqrt(one + a.length * a.length)
+        u = cosine * a.u + (cosine * a.length) * a.direction
+        value, gradient, squared = _value_and_gradient(X, p, u)
         better = value > a.value
-        moved = _tangent(u, a.direction)
-        before, after = _dots(a.gradient, a.direction), _dots(gradient, moved)
+        after = _dots(gradient, a.direction)
         # Where the slope along the direction would vanish if it fell linearly.
-        fall = before - after
-        zero, one = xp.zeros_like(fall), xp.ones_like(fall)
-        factor = xp.where(fall > 0, before / xp.where(fall > 0, fall, one), 2 * one)
+        fall = a.slope - after
+        factor = xp.where(fall > 0, a.slope / xp.where(fall > 0, fall, one), 2 * one)
         factor = xp.minimum(xp.maximum(factor, 0.5 * one), 2 * one)
-        squared = _dots(a.gradient, a.gradient)
-        conjugate = _dots(gradient, gradient - a.gradient) / xp.where(squared > 0, squared, one)
-        direction = gradient + xp.minimum(xp.maximum(conjugate, zero), 2 * one) * moved
-        direction = xp.where(_dots(direction, gradient) > 0, direction, gradient)
-        old, new = _lengths(a.direction), _lengths(direction)
-        new = xp.where(new > 0, new, one)
-        longest = 3 * one / new
-        grown = xp.minimum(factor * a.length * old / new, longest)
+        change = squared - _dots(gradient, a.gradient)
+        beta = xp.minimum(xp.maximum(change / xp.where(a.squared > 0, a.squared, one), zero), 2 * one)
+        beta = xp.where(squared + beta * after > 0, beta, zero)
+        # gradient + beta * the part of the old direction that is tangent at u, of unit length
+        size = xp.sqrt(xp.maximum(squared + 2 * beta * after + (beta * cosine) ** 2, zero))
+        size = xp.where(size > 0, size, one)
+        turned = beta / size
+        direction = gradient / size + turned * a.direction - (turned * cosine * a.length) * u
+        slope = (squared + beta * after) / size
         return Ascent(
             xp.where(better, u, a.u),
             xp.where(better, value, a.value),
             xp.where(better, gradient, a.gradient),
+            xp.where(better, squared, a.squared),
             xp.where(better, direction, a.direction),
-            xp.where(better, grown, xp.minimum(factor, 0.35 * one) * a.length),
+            xp.where(better, slope, a.slope),
+            xp.where(better, xp.minimum(factor * a.length, 3 * one), xp.minimum(factor, 0.35 * one) * a.length),
         )
 
     return backend.repeat(steps, step, ascent)
@@ -124,18 +140,10 @@ def _dots(a: Array, b: Array) -> Array:
     return array_namespace(a).sum(a * b, axis=0)
 
 
-def _lengths(a: Array) -> Array:
-    return array_namespace(a).sqrt(_dots(a, a))
-
-
 def _unit(a: Array) -> Array:
-    length = _lengths(a)
-    return a / array_namespace(a).where(length > 0, length, length * 0 + 1)
-
-
-def _tangent(u: Array, a: Array) -> Array:
-    """The part of a that is orthogonal to the unit vectors u."""
-    return a - u * _dots(u, a)
+    xp = array_namespace(a)
+    length = xp.sqrt(xp.sum(a * a, axis=0))
+    return a / xp.where(length > 0, length, length * 0 + 1)
 
 
 def spectrum(backend: Backend, X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
