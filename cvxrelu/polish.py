@@ -9,11 +9,11 @@ they are on, so that they add a constant vector g. Over the unit ball
 
 and the residual g - X_K^T l of the minimiser points along the maximiser: it lies on the kinks of the rows whose
 multipliers are inside their box. The box-constrained least-squares problems of all directions are solved together, by
-accelerated projected gradients with restarts; a direction moves towards its maximiser as far as its value rises, if it
-rises at all. A few rounds of this, each with rows and sides of its own.
+accelerated projected gradients, restarted now and then; a direction moves towards its maximiser as far as its value
+rises, if it rises at all. A few rounds of this, each with rows and sides of its own.
 
 Source: Danskin's theorem for the dual; Nesterov, "A method of solving a convex programming problem with convergence
-rate O(1/k^2)", 1983; O'Donoghue & Candes, "Adaptive restart for accelerated gradient schemes", 2015.
+rate O(1/k^2)", 1983.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def boxed_least_squares(
     slope = (rows @ target[:, :, None])[:, :, 0]
     zero, one = xp.zeros_like(slope), xp.ones_like(slope[:, :1])
 
-    def times(l: Array) -> Array:
-        return (gram @ l[:, :, None])[:, :, 0]
+    def times(v: Array) -> Array:
+        return (gram @ v[:, :, None])[:, :, 0]
 
     def power(v: Array) -> Array:
         return _unit(times(v).T).T
@@ -111,9 +111,9 @@ def boxed_least_squares(
     slope, scaled = slope * scale, gram * scale[:, :, None]
 
     def step(state: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
-        l, ahead, k = state
+        old, ahead, k = state
         new = xp.minimum(xp.maximum(ahead - (scaled @ ahead[:, :, None])[:, :, 0] + slope, zero), upper)
-        return new, new + k / (k + 3.0) * (new - l), (k + 1) % RESTART
+        return new, new + k / (k + 3.0) * (new - old), (k + 1) % RESTART
 
     return backend.repeat(steps, step, (start, start, 0))[0]
 

@@ -10,7 +10,8 @@ Ascent. phi(u) = |p^T (Xu)_+| is positively homogeneous with gradient g(u) = X^T
 along p^T (X u)_+, so phi(u) = g(u) @ u. Nonlinear conjugate gradients on the sphere (Polak-Ribiere, restarted where the
 direction does not ascend), every column with a step length of its own that follows the secant of its slope and shrinks
 when the value does not rise: one evaluation a step and no line search. With the same number of evaluations it finds
-three to ten times as many violators as steps along the gradient do.
+three to ten times as many violators as steps along the gradient do. The best distinct ends are then polished on the
+kinks where local maxima lie (`cvxrelu.polish`), and mixtures and noisy copies of what is best start the next wave.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ class Pricing:
         directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
         price, quiet, starts = 0.0, 0, 0
         for wave in range(waves + 1):
-            u = self._again(directions, self._wave_count(wave, count, steps[0])) if wave else self._starts(p, known, count)
+            u = self._again(directions, count, wave, steps[0]) if wave else self._starts(p, known, count)
             starts += u.shape[1]
             found = self._rank(p, self._climb(working_p, u, coarse and wave == 0, steps))
             fresh = _new(found if wave else _merged(found, (directions, values)), seen, polished)
@@ -240,15 +241,12 @@ class Pricing:
         moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
         return self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
 
-    def _wave_count(self, wave: int, count: int, steps: int) -> int:
-        """Twice the starts of the wave before, as long as they are cheap."""
-        most = WAVE_FLOPS / (16.0 * self.n * self.d * steps)
-        return count * int(max(1, min(2**wave, MOST_GROWN, most // count)))
-
-    def _again(self, directions: np.ndarray, count: int) -> np.ndarray:
-        """Starts of a wave: mixtures and noisy copies of the best directions so far."""
+    def _again(self, directions: np.ndarray, count: int, wave: int, steps: int) -> np.ndarray:
+        """Mixtures and noisy copies of the best directions so far: while cheap, twice those of the wave before."""
+        dear = WAVE_FLOPS / (16.0 * self.n * self.d * steps * count)
+        count *= 2 * int(max(1, min(2**wave, MOST_GROWN, dear)))
         parents = directions[:, distinct(directions, PARENTS_APART, PARENTS)]
-        return np.concatenate([self._mixtures(parents, 2 * count), self._copies(parents, 2 * count, 0.5)], axis=1)
+        return np.concatenate([self._mixtures(parents, count), self._copies(parents, count, 0.5)], axis=1)
 
     def _climb(self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int]) -> np.ndarray:
         """Where ascents from the columns of u end, the best first; the best thirty-two or more take more steps."""

@@ -10,7 +10,7 @@ p = R^T t and t minus the derivative of the loss at the prediction. A round take
     descend  move all neurons by L-BFGS on balanced weights, then weigh again
 
 Neither step raises the objective of (N); a descent that would is discarded. A gap below the tolerance is believed only
-after a second pricing with several times the starts. It stays an estimate: a maximum over the ascents made.
+after several waves of new starts brought nothing. It stays an estimate: a maximum over the ascents made.
 
 Source: the conditional gradient method over measures with local descent, e.g. Boyd, Schiebinger & Recht, "The
 alternating descent conditional gradient method", SIAM J. Optimization 27, 2017; the parametrisation by Pilanci & Ergen.
@@ -36,7 +36,7 @@ from cvxrelu.solution import Status, relative_gap
 
 __all__ = ["Refined", "Refinement"]
 
-DESCENT = 40  # L-BFGS steps a round
+DESCENT = 20  # L-BFGS steps a round
 CHUNK_FLOPS = 5e10  # of descent between two looks at the clock
 FEWEST_STARTS = 16  # of every kind in a pricing; half the number of neurons where that is more
 MOST_ADDED = 150
@@ -145,17 +145,17 @@ class Refinement:
                 status = Status.TIME_LIMIT
             elif self.rounds >= MAX_ROUNDS:
                 status = Status.MAX_ITER
+            elif gap <= self.tol:
+                near = True
             else:
                 near = gap <= FAR_GAP
-                if gap <= self.tol:
-                    continue
                 self._round(new, deadline)
                 idle = 0 if self.objective < before * (1 - 1e-3 * min(self.tol, 1e-3)) else idle + 1
                 if idle >= STALLED:
                     self._price(near=True)
                     gap = relative_gap(self.objective, self.lower_bound)
-                    near = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
-                    status = Status.OPTIMAL if gap <= self.tol else near
+                    close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
+                    status = Status.OPTIMAL if gap <= self.tol else close
         return self.result(status)
 
     def result(self, status: Status) -> Refined:
@@ -174,11 +174,18 @@ class Refinement:
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
             count = max(FEWEST_STARTS, known.shape[1] // 2)
-            waves, steps, polished = NEAR if near else FAR
+            effort = NEAR if near else FAR
             priced = self.pricing.price(
-                self.dual, known, count, coarse=not near, waves=waves, steps=steps, polished=polished,
-                enough=lambda price: relative_gap(self.objective, self._bound(price)[0]) > self.tol, rise=RISE * self.tol,
-            )  # fmt: skip
+                self.dual,
+                known,
+                count,
+                coarse=not near,
+                waves=effort.waves,
+                steps=effort.steps,
+                polished=effort.polished,
+                enough=lambda price: relative_gap(self.objective, self._bound(price)[0]) > self.tol,
+                rise=RISE * self.tol,
+            )
         self.starts = priced.starts
         self.lower_bound, self.proof = self._bound(priced.price)
         return priced
