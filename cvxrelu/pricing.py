@@ -83,8 +83,8 @@ def _value_and_gradient(X: Array, p: Array, u: Array) -> tuple[Array, Array, Arr
     squared = xp.sum(g * g, axis=0)
     size = xp.sqrt(xp.where(squared > 0, squared, one))
     size = xp.where(signed < 0, -size, size)
-    cosine = signed / size  # g @ u = phi
-    return value, g / size - u * xp.abs(cosine), xp.maximum(one - cosine * cosine, zero)
+    gradient = g / size - u * (value / xp.abs(size))  # g @ u = phi
+    return value, gradient, _dots(gradient, gradient)
 
 
 def start_ascent(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"]) -> Ascent:
@@ -93,13 +93,13 @@ def start_ascent(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"
     u = _unit(u)
     value, gradient, squared = _value_and_gradient(X, p, u)
     size = xp.sqrt(squared)
-    return Ascent(u, value, gradient, squared, gradient / xp.where(size > 0, size, xp.ones_like(size)), size, size)
+    return Ascent(u, value, gradient, squared, _unit(gradient), size, size)
 
 
 def ascend(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], ascent: Ascent, steps: Any) -> Ascent:
     """`steps` steps of all ascents, one evaluation each; a value never falls.
 
-    Search directions are unit tangents, so that most inner products are known: with the angle of a step, u and the
+    Search directions are unit tangents, so that some inner products are known: with the angle of a step u and the
     direction turn in their plane, and the gradient is orthogonal to u.
     """
     xp = array_namespace(X)
@@ -107,7 +107,7 @@ def ascend(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], asc
     def step(a: Ascent) -> Ascent:
         zero, one = xp.zeros_like(a.value), xp.ones_like(a.value)
         cosine = one / xp.sqrt(one + a.length * a.length)
-        u = cosine * a.u + (cosine * a.length) * a.direction
+        u = _unit(a.u + a.length * a.direction)
         value, gradient, squared = _value_and_gradient(X, p, u)
         better = value > a.value
         after = _dots(gradient, a.direction)
@@ -118,12 +118,11 @@ def ascend(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], asc
         change = squared - _dots(gradient, a.gradient)
         beta = xp.minimum(xp.maximum(change / xp.where(a.squared > 0, a.squared, one), zero), 2 * one)
         beta = xp.where(squared + beta * after > 0, beta, zero)
-        # gradient + beta * the part of the old direction that is tangent at u, of unit length
-        size = xp.sqrt(xp.maximum(squared + 2 * beta * after + (beta * cosine) ** 2, zero))
+        # gradient + beta * the part of the old direction that is tangent at u
+        direction = gradient + beta * a.direction - (beta * cosine * a.length) * u
+        size = xp.sqrt(_dots(direction, direction))
         size = xp.where(size > 0, size, one)
-        turned = beta / size
-        direction = gradient / size + turned * a.direction - (turned * cosine * a.length) * u
-        slope = (squared + beta * after) / size
+        direction, slope = direction / size, (squared + beta * after) / size
         return Ascent(
             xp.where(better, u, a.u),
             xp.where(better, value, a.value),
