@@ -10,11 +10,13 @@ Ascent. phi(u) = |p^T (Xu)_+| is positively homogeneous with gradient g(u) = X^T
 along p^T (X u)_+, so phi(u) = g(u) @ u. Nonlinear conjugate gradients on the sphere (Polak-Ribiere, restarted where the
 direction does not ascend), every column with a step length of its own that follows the secant of its slope and shrinks
 when the value does not rise: one evaluation a step and no line search. With the same number of evaluations it finds
-three to ten times as many violators as steps along the gradient do.
+three to ten times as many violators as steps along the gradient do. The best distinct ends are then polished on the
+kinks where local maxima lie (`cvxrelu.polish`), and mixtures and noisy copies of what is best start the next wave.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,22 +25,35 @@ from jaxtyping import Float, Int
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.operators import row_blocks
+from cvxrelu.polish import polish
 from cvxrelu.row_space import power_of_two
 
 __all__ = ["Ascent", "Priced", "Pricing", "ascend", "best_first", "distinct", "prices", "spectrum", "start_ascent"]
 
 Array = Any
-PARENTS, PARENTS_APART = 60, 0.99  # directions that a wave recombines, and their largest cosine
+PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
+WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
+MOST_GROWN = 8  # starts of a wave beside those of the first
+QUIET = 3  # waves without a rise after which there are no more
+POLISHED = 32  # directions
+POLISHED_APART = 0.95  # their largest cosine
+POLISH_ROUNDS, POLISH_STEPS = 3, 100
+MOST_NEAR = 256  # rows whose kinks a direction is polished on
+SEEN = 0.99  # cosine above which a direction is not polished again
 LARGEST_SPECTRUM = 1500  # columns up to which eigenvectors are computed: d^3 beside n d for every ascent
 
 
 class Ascent(NamedTuple):
-    """Ascents side by side: unit points (d, S), values, tangent gradients, search directions and step lengths."""
+    """Ascents side by side: unit points (d, S), values, tangent gradients and their squared lengths, unit search
+    directions, slopes along these relative to |g|, and step lengths.
+    """
 
     u: Float[Array, "d S"]
     value: Float[Array, " S"]
     gradient: Float[Array, "d S"]
+    squared: Float[Array, " S"]
     direction: Float[Array, "d S"]
+    slope: Float[Array, " S"]
     length: Float[Array, " S"]
 
 
@@ -50,61 +65,72 @@ def prices(X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"
     return xp.sqrt(xp.sum(q * q, axis=0))
 
 
-def _value_and_gradient(X: Array, p: Array, u: Array) -> tuple[Array, Array]:
-    """phi and the part of g/|g| that is tangent to the sphere."""
+def _value_and_gradient(X: Array, p: Array, u: Array) -> tuple[Array, Array, Array]:
+    """phi, the part of g/|g| that is tangent to the sphere, and the square of its length; u unit or zero columns."""
     xp = array_namespace(X)
     zero, one = xp.zeros((), dtype=X.dtype), xp.ones((), dtype=X.dtype)
     blocks = row_blocks(X, u.shape[1])
     if p.shape[1] == 1:  # g @ u is p^T (X u)_+ up to its sign: one product less, and p weighs rows of X, not of X u
         g = sum((p[b, :] * X[b, :]).T @ xp.astype(X[b, :] @ u > 0, X.dtype) for b in blocks)
-        value = xp.sum(g * u, axis=0)
-        g, value = xp.where(value < 0, -g, g), xp.abs(value)
+        signed = value = xp.sum(g * u, axis=0)
+        value = xp.abs(signed)
     else:
         hidden = [xp.maximum(X[b, :] @ u, zero) for b in blocks]
         q = sum(p[b, :].T @ h for b, h in zip(blocks, hidden, strict=True))
-        value = xp.sqrt(xp.sum(q * q, axis=0))
+        signed = value = xp.sqrt(xp.sum(q * q, axis=0))
         s = q / xp.where(value > 0, value, one)
         g = sum(X[b, :].T @ xp.where(h > 0, p[b, :] @ s, zero) for b, h in zip(blocks, hidden, strict=True))
-    return value, _tangent(u, _unit(g))
+    squared = xp.sum(g * g, axis=0)
+    size = xp.sqrt(xp.where(squared > 0, squared, one))
+    size = xp.where(signed < 0, -size, size)
+    gradient = g / size - u * (value / xp.abs(size))  # g @ u = phi
+    return value, gradient, _dots(gradient, gradient)
 
 
 def start_ascent(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"]) -> Ascent:
     """Ascents at the columns of u, which are scaled to unit length; zero columns stay zero, with value zero."""
     xp = array_namespace(X)
     u = _unit(u)
-    value, gradient = _value_and_gradient(X, p, u)
-    return Ascent(u, value, gradient, gradient, xp.ones_like(value))
+    value, gradient, squared = _value_and_gradient(X, p, u)
+    size = xp.sqrt(squared)
+    return Ascent(u, value, gradient, squared, _unit(gradient), size, size)
 
 
 def ascend(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], ascent: Ascent, steps: Any) -> Ascent:
-    """`steps` steps of all ascents, one evaluation each; a value never falls."""
+    """`steps` steps of all ascents, one evaluation each; a value never falls.
+
+    Search directions are unit tangents, so that some inner products are known: with the angle of a step u and the
+    direction turn in their plane, and the gradient is orthogonal to u.
+    """
     xp = array_namespace(X)
 
     def step(a: Ascent) -> Ascent:
+        zero, one = xp.zeros_like(a.value), xp.ones_like(a.value)
+        cosine = one / xp.sqrt(one + a.length * a.length)
         u = _unit(a.u + a.length * a.direction)
-        value, gradient = _value_and_gradient(X, p, u)
+        value, gradient, squared = _value_and_gradient(X, p, u)
         better = value > a.value
-        moved = _tangent(u, a.direction)
-        before, after = _dots(a.gradient, a.direction), _dots(gradient, moved)
+        after = _dots(gradient, a.direction)
         # Where the slope along the direction would vanish if it fell linearly.
-        fall = before - after
-        zero, one = xp.zeros_like(fall), xp.ones_like(fall)
-        factor = xp.where(fall > 0, before / xp.where(fall > 0, fall, one), 2 * one)
+        fall = a.slope - after
+        factor = xp.where(fall > 0, a.slope / xp.where(fall > 0, fall, one), 2 * one)
         factor = xp.minimum(xp.maximum(factor, 0.5 * one), 2 * one)
-        squared = _dots(a.gradient, a.gradient)
-        conjugate = _dots(gradient, gradient - a.gradient) / xp.where(squared > 0, squared, one)
-        direction = gradient + xp.minimum(xp.maximum(conjugate, zero), 2 * one) * moved
-        direction = xp.where(_dots(direction, gradient) > 0, direction, gradient)
-        old, new = _lengths(a.direction), _lengths(direction)
-        new = xp.where(new > 0, new, one)
-        longest = 3 * one / new
-        grown = xp.minimum(factor * a.length * old / new, longest)
+        change = squared - _dots(gradient, a.gradient)
+        beta = xp.minimum(xp.maximum(change / xp.where(a.squared > 0, a.squared, one), zero), 2 * one)
+        beta = xp.where(squared + beta * after > 0, beta, zero)
+        # gradient + beta * the part of the old direction that is tangent at u
+        direction = gradient + beta * a.direction - (beta * cosine * a.length) * u
+        size = xp.sqrt(_dots(direction, direction))
+        size = xp.where(size > 0, size, one)
+        direction, slope = direction / size, (squared + beta * after) / size
         return Ascent(
             xp.where(better, u, a.u),
             xp.where(better, value, a.value),
             xp.where(better, gradient, a.gradient),
+            xp.where(better, squared, a.squared),
             xp.where(better, direction, a.direction),
-            xp.where(better, grown, xp.minimum(factor, 0.35 * one) * a.length),
+            xp.where(better, slope, a.slope),
+            xp.where(better, xp.minimum(factor * a.length, 3 * one), xp.minimum(factor, 0.35 * one) * a.length),
         )
 
     return backend.repeat(steps, step, ascent)
@@ -114,18 +140,10 @@ def _dots(a: Array, b: Array) -> Array:
     return array_namespace(a).sum(a * b, axis=0)
 
 
-def _lengths(a: Array) -> Array:
-    return array_namespace(a).sqrt(_dots(a, a))
-
-
 def _unit(a: Array) -> Array:
-    length = _lengths(a)
-    return a / array_namespace(a).where(length > 0, length, length * 0 + 1)
-
-
-def _tangent(u: Array, a: Array) -> Array:
-    """The part of a that is orthogonal to the unit vectors u."""
-    return a - u * _dots(u, a)
+    xp = array_namespace(a)
+    length = xp.sqrt(xp.sum(a * a, axis=0))
+    return a / xp.where(length > 0, length, length * 0 + 1)
 
 
 def spectrum(backend: Backend, X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
@@ -161,6 +179,8 @@ class Pricing:
         self.backend, self.X, self.exact_X, self.rng = backend, X, exact_X, rng
         self.n, self.d = X.shape
         self.misses = np.zeros((self.d, 0))
+        lengths = backend.xp.sqrt(backend.xp.sum(exact_X * exact_X, axis=1))
+        self.lengths = backend.xp.where(lengths > 0, lengths, backend.xp.ones_like(lengths))
         self.whitening = np.eye(self.d)
         if self.d <= LARGEST_SPECTRUM:
             self.whitening = _whitening(backend.get(exact_X.T @ exact_X))
@@ -174,28 +194,58 @@ class Pricing:
         coarse: bool = False,
         waves: int = 0,
         steps: tuple[int, int] = (12, 16),
+        polished: int = POLISHED,
+        enough: Callable[[float], bool] | None = None,
+        rise: float = 0.0,
     ) -> Priced:
         """Ascend from `count` starts of every kind, all for `steps[0]` steps, and the best for `steps[1]` more.
 
         known : unit directions of the neurons there are. Ascents that return to them are kept: that the values there
             are beta is what says that the rest is below.
         coarse : take the first steps on a sample of the rows, where n is many times d.
-        waves : how often to start again from mixtures and noisy copies of the best directions so far.
+        waves : how often to start again from mixtures and noisy copies of the best directions so far, at most.
+        polished : of the first ascents and of every wave, how many of the best new directions are polished.
+        enough : of the price so far, a true answer ends the waves; so do `QUIET` waves in which it rose by less than
+            the fraction `rise`.
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
         p = p / unit
         working_p = self.backend.put(p, _name(self.X.dtype))
-        u = self._starts(p, known, count)
-        found, starts = self._climb(working_p, u, coarse, steps), u.shape[1]
-        directions, values = self._rank(p, np.concatenate([found, known], axis=1))
-        for _ in range(waves):
-            parents = directions[:, distinct(directions, PARENTS_APART, PARENTS)]
-            u = np.concatenate([self._mixtures(parents, 2 * count), self._copies(parents, 2 * count, 0.5)], axis=1)
+        directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
+        price, quiet, starts = 0.0, 0, 0
+        for wave in range(waves + 1):
+            u = self._again(directions, count, wave, steps[0]) if wave else self._starts(p, known, count)
             starts += u.shape[1]
-            found = self._climb(working_p, u, False, steps)
-            directions, values = self._rank(p, np.concatenate([found, directions[:, : 4 * PARENTS], known], axis=1))
-        self.misses, values = directions[:, :32], values * unit
-        return Priced(float(values.max(initial=0.0)), directions, values, starts)
+            found = self._rank(p, self._climb(working_p, u, coarse and wave == 0, steps))
+            fresh = _new(found if wave else _merged(found, (directions, values)), seen, polished)
+            ends = self._polish(p, fresh)
+            seen = np.concatenate([seen, fresh, ends[0]], axis=1)
+            directions, values = _merged(_merged((directions, values), ends), found)
+            before, price = price, float(values.max(initial=0.0))
+            quiet = quiet + 1 if price <= before * (1.0 + rise) else 0
+            if quiet == QUIET or (enough is not None and enough(price * unit)):
+                break
+        self.misses = directions[:, distinct(directions, SEEN, POLISHED)]
+        return Priced(price * unit, directions, values * unit, starts)
+
+    def _polish(self, p: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of u moved onto the kinks of their maxima, and their values; float64."""
+        width = u.shape[1]
+        if width == 0:
+            return u, np.zeros(0)
+        padded = np.pad(u, ((0, 0), (0, self.backend.padded(width) - width)))
+        near = min(self.n, 2 * self.d, MOST_NEAR)
+        run = self.backend.compile(polish, ("near",))
+        data = (self.exact_X, self.lengths, *self.backend.put((p, padded)))
+        moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
+        return self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
+
+    def _again(self, directions: np.ndarray, count: int, wave: int, steps: int) -> np.ndarray:
+        """Mixtures and noisy copies of the best directions so far: while cheap, twice those of the wave before."""
+        dear = WAVE_FLOPS / (16.0 * self.n * self.d * steps * count)
+        count *= 2 * int(max(1, min(2**wave, MOST_GROWN, dear)))
+        parents = directions[:, distinct(directions, PARENTS_APART, PARENTS)]
+        return np.concatenate([self._mixtures(parents, count), self._copies(parents, count, 0.5)], axis=1)
 
     def _climb(self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int]) -> np.ndarray:
         """Where ascents from the columns of u end, the best first; the best thirty-two or more take more steps."""
@@ -282,14 +332,32 @@ def _whitening(scatter: np.ndarray) -> np.ndarray:
     return vectors * np.where(seen, np.sqrt(values[-1] / np.where(seen, values, 1.0)), 0.0)
 
 
+Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
+
+
+def _merged(one: Ranked, other: Ranked) -> Ranked:
+    values = np.concatenate([one[1], other[1]])
+    order = np.argsort(-values, kind="stable")
+    return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]
+
+
+def _new(ranked: Ranked, seen: np.ndarray, most: int) -> np.ndarray:
+    """The best distinct directions that are not among those seen."""
+    u = ranked[0][:, : 50 * most]
+    if seen.shape[1]:
+        u = u[:, (seen.T @ u).max(axis=0) < SEEN]
+    return u[:, distinct(u, POLISHED_APART, most)] if most else u[:, :0]
+
+
 def distinct(directions: Float[np.ndarray, "d k"], cosine: float, most: int) -> Int[np.ndarray, " j"]:
     """Indices of at most `most` columns, first come first, no two of which are closer than `cosine`."""
     chosen: list[int] = []
-    for j in range(directions.shape[1]):
-        if not chosen or (directions[:, chosen].T @ directions[:, j]).max() <= cosine:
-            chosen.append(j)
-            if len(chosen) == most:
-                break
+    free = np.ones(directions.shape[1], dtype=bool)
+    while len(chosen) < most and free.any():
+        j = int(free.argmax())
+        chosen.append(j)
+        free &= directions.T @ directions[:, j] <= cosine
+        free[j] = False
     return np.array(chosen, dtype=np.intp)
 
 

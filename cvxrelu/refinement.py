@@ -10,7 +10,7 @@ p = R^T t and t minus the derivative of the loss at the prediction. A round take
     descend  move all neurons by L-BFGS on balanced weights, then weigh again
 
 Neither step raises the objective of (N); a descent that would is discarded. A gap below the tolerance is believed only
-after a second pricing with several times the starts. It stays an estimate: a maximum over the ascents made.
+after several waves of new starts brought nothing. It stays an estimate: a maximum over the ascents made.
 
 Source: the conditional gradient method over measures with local descent, e.g. Boyd, Schiebinger & Recht, "The
 alternating descent conditional gradient method", SIAM J. Optimization 27, 2017; the parametrisation by Pilanci & Ergen.
@@ -40,10 +40,12 @@ from cvxrelu.solution import Status, relative_gap
 
 __all__ = ["Refined", "Refinement"]
 
-DESCENT = 40  # L-BFGS steps a round
+DESCENT = 20  # L-BFGS steps a round
 CHUNK_FLOPS = 5e10  # of descent between two looks at the clock
 FEWEST_STARTS = 16  # of every kind in a pricing; half the number of neurons where that is more
 MOST_ADDED = 150
+FAR_GAP = 0.1
+RISE = 0.01  # of the price, relative to tol: a wave that brings less is quiet
 SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
@@ -51,16 +53,15 @@ NEWTON = 8  # steps to weigh with a loss that is not quadratic
 
 
 class Effort(NamedTuple):
-    """Of a pricing: multiple of the number of starts, waves, and steps of all ascents and of the best."""
+    """Of a pricing: most waves, steps of all ascents and of the best, and how many directions are polished."""
 
-    share: int
     waves: int
     steps: tuple[int, int]
+    polished: int
 
 
-FAR = Effort(1, 0, (12, 4))  # violators abound
-NEAR = Effort(1, 1, (20, 10))
-CONFIRM = Effort(3, 4, (40, 20))  # to believe a gap
+FAR = Effort(0, (12, 4), 0)  # violators abound
+NEAR = Effort(8, (20, 4), 32)
 
 
 class Refined(NamedTuple):
@@ -139,13 +140,12 @@ class Refinement:
         record : called after each pricing with this object, the number of directions added and what was priced; a true
             result stops. deadline : of `time.perf_counter`; the round under way ends early.
         """
-        status, confirm, idle = None, False, 0
-        gap = np.inf
+        status, idle, gap, near = None, 0, np.inf, False
         while status is None:
-            priced = self._price(confirm, gap)
+            priced = self._price(near)
             before = self.objective
             gap = relative_gap(self.objective, self.lower_bound)
-            confirmed = gap <= self.tol and (confirm or self.arrangement is not None)
+            confirmed = gap <= self.tol and (near or self.arrangement is not None)
             new = self._violators(priced, confirmed)
             stop = record(self, new.width, priced)
             if confirmed:
@@ -157,16 +157,16 @@ class Refinement:
             elif self.rounds >= MAX_ROUNDS:
                 status = Status.MAX_ITER
             elif gap <= self.tol:
-                confirm = True
+                near = True
             else:
-                confirm = False
+                near = gap <= FAR_GAP
                 self._round(new, deadline)
                 idle = 0 if self.objective < before * (1 - 1e-3 * min(self.tol, 1e-3)) else idle + 1
                 if idle >= STALLED:
-                    self._price(True, gap)
+                    self._price(near=True)
                     gap = relative_gap(self.objective, self.lower_bound)
-                    near = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
-                    status = Status.OPTIMAL if gap <= self.tol else near
+                    close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
+                    status = Status.OPTIMAL if gap <= self.tol else close
         return self.result(status)
 
     def result(self, status: Status) -> Refined:
@@ -180,7 +180,7 @@ class Refinement:
         )
 
     # -- the four steps -----------------------------------------------------------------------------------------
-    def _price(self, confirm: bool, gap: float) -> Priced:
+    def _price(self, near: bool) -> Priced:
         """Directions, and the lower bound D(kappa t) their largest value allows. Replaces the bound there was."""
         known = self.neurons.u
         p = adjoint(self.problem.readout, self.dual)
@@ -189,14 +189,26 @@ class Refinement:
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
             count = max(FEWEST_STARTS, known.shape[1] // 2)
-            effort = CONFIRM if confirm else FAR if gap > 0.1 else NEAR
+            effort = NEAR if near else FAR
             priced = self.pricing.price(
-                p, known, effort.share * count, coarse=effort is FAR, waves=effort.waves, steps=effort.steps
+                p,
+                known,
+                count,
+                coarse=not near,
+                waves=effort.waves,
+                steps=effort.steps,
+                polished=effort.polished,
+                enough=lambda price: relative_gap(self.objective, self._bound(price)[0]) > self.tol,
+                rise=RISE * self.tol,
             )
         self.starts = priced.starts
-        bound, _, self.proof = self.problem.dual_bound(self.dual, self.beta / priced.price if priced.price else np.inf)
-        self.lower_bound = max(0.0, bound)
+        self.lower_bound, self.proof = self._bound(priced.price)
         return priced
+
+    def _bound(self, price: float) -> tuple[float, np.ndarray]:
+        """(lower bound, multiple of the dual variable that has it) if this is the price of the dual variable."""
+        bound, _, proof = self.problem.dual_bound(self.dual, self.beta / price if price > 0 else np.inf)
+        return max(0.0, bound), proof
 
     def _violators(self, priced: Priced, confirmed: bool) -> Neurons:
         """Distinct directions worth adding, with the second layers that their values call for."""

@@ -22,7 +22,9 @@ def draw(rng: np.random.Generator, pairs: int) -> tuple[np.ndarray, np.ndarray]:
 def report(name: str, network: cvxrelu.ReLUNetwork, X: np.ndarray, pairs: np.ndarray) -> None:
     f = network.predict(X)
     margin = f[pairs[:, 0]] - f[pairs[:, 1]]
-    print(f"{name:12s} log-loss {np.logaddexp(0, -margin).mean():.4f}, accuracy {(margin > 0).mean():.1%} on fresh pairs")
+    print(
+        f"{name:12s} log-loss {np.logaddexp(0, -margin).mean():.4f}, accuracy {(margin > 0).mean():.1%} on fresh pairs"
+    )
 
 
 def main() -> None:

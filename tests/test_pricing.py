@@ -180,6 +180,26 @@ def test_more_work_finds_no_less():
     assert price(X, p, count=40, waves=1).price >= price(X, p, count=40).price * (1 - 1e-9)
 
 
+def test_polish_finds_no_less():
+    for seed in range(6):
+        X, p = draw(seed, n=60, d=12)
+        plain, polished = price(X, p, polished=0), price(X, p)
+        check_honest(X, p, polished)
+        assert polished.price >= plain.price and polished.starts == plain.starts
+        assert polished.directions.shape[1] > plain.directions.shape[1]
+
+
+def test_waves_end_when_there_is_enough_or_nothing_new():
+    X, p = draw(10, n=60, d=12)
+    seen = []
+    none = price(X, p, waves=0)
+    refuted = price(X, p, waves=9, enough=lambda value: seen.append(value) or True)
+    assert seen == [refuted.price] and refuted.starts == none.starts
+    quiet = price(X, p, waves=50, rise=np.inf)
+    assert none.starts < quiet.starts < price(X, p, waves=50, rise=-1.0).starts
+    assert price(X, p, waves=1).starts < price(X, p, waves=2).starts
+
+
 def test_on_every_backend(backend_name):
     """The starts are drawn on the host: the same for all."""
     X, p = draw(11, c=2)
