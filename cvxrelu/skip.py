@@ -20,7 +20,7 @@ import scipy.sparse.linalg
 from jaxtyping import Float
 
 from cvxrelu.readout import Pairs, read
-from cvxrelu.validation import as_finite_array
+from cvxrelu.validation import as_finite_array, check_scale
 
 __all__ = [
     "Skip",
@@ -121,6 +121,10 @@ def _read_equality(equality: Any, d: int, c: int) -> tuple[np.ndarray, np.ndarra
     C = as_finite_array("equality, C,", C, ndim=(1, 2)).astype(np.float64)
     C = C[None, :] if C.ndim == 1 else C
     e = as_finite_array("equality, e,", e, ndim=(0, 1, 2)).astype(np.float64)
+    if C.size == 0:
+        raise ValueError(f"equality must have C of shape (q, {d}) with q >= 1, got {C.shape}")
+    for name, array in (("equality, C,", C), ("equality, e,", e)):
+        check_scale(name, array, np.dtype(np.float64))
     if C.shape[1] != d:
         raise ValueError(f"equality must have C of shape (q, {d}) for the linear part of the skip, got {C.shape}")
     q = C.shape[0]
