@@ -48,12 +48,16 @@ class Multinomial(NamedTuple):
         top = xp.max(b, axis=1, keepdims=True)
         # Differences from the label's own prediction: what is added to all outputs does not even round.
         own = xp.sum(self.y * (b - top), axis=1, keepdims=True)
-        return xp.sum(self.weight * (xp.log(xp.sum(xp.exp(b - top), axis=1, keepdims=True)) - own))
+        others = xp.sum((1.0 - self.y) * xp.exp(b - top), axis=1, keepdims=True)
+        # Small losses keep all their digits.
+        return xp.sum(self.weight * xp.where(own == 0, xp.log1p(others), xp.log(xp.exp(own) + others) - own))
 
     def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        """t = weight (Y - softmax): minus the derivative at prediction a. Its rows sum to zero up to their rounding."""
+        """t = weight (Y - softmax): minus the derivative at prediction a. In the domain of the conjugate, up to rounding."""
+        xp = array_namespace(a)
         others = (1.0 - self.y) * self._softmax(a)
-        return self.weight * (self.y * array_namespace(a).sum(others, axis=1, keepdims=True) - others)
+        own = xp.sum(others, axis=1, keepdims=True)
+        return self.weight * (self.y * xp.minimum(own, xp.ones_like(own)) - others)
 
     def settle(self, v: Float[Array, "n m"]) -> Float[Array, "n m"]:
         """v: no part of a prediction is free here."""
@@ -85,12 +89,12 @@ class Multinomial(NamedTuple):
         counts every q a few times: rounding q moves H(q) by up to 40 machine epsilons times q.
         """
         xp = array_namespace(self.y)
-        q, inside = self._distribution(t)
+        changed, inside = self._changed(t)
         zero, one = xp.zeros((), dtype=t.dtype), xp.ones((), dtype=t.dtype)
-        positive = q > 0
-        entropy = xp.where(positive, -q * xp.log(xp.where(positive, q, one)), zero)
+        label, positive = self.y > 0, (changed > 0) & (changed < 1)
+        p = xp.where(positive, changed, 0.5 * one)
+        entropy = xp.where(positive, xp.where(label, -(1.0 - p) * xp.log1p(-p), -p * xp.log(p)), zero)
         value = xp.sum(self.weight * entropy) - xp.sum(t * self.offset)
-        changed = xp.where(self.y > 0, one - q, q)  # small where t is
         magnitude = xp.sum(self.weight * (xp.abs(entropy) + 4.0 * changed)) + xp.sum(xp.abs(t * self.offset))
         return xp.where(xp.all(inside), value, -xp.inf * one), magnitude
 
@@ -167,13 +171,16 @@ class Multinomial(NamedTuple):
         e = xp.exp(b - xp.max(b, axis=1, keepdims=True))
         return e / xp.sum(e, axis=1, keepdims=True)
 
-    def _distribution(self, t: Any) -> tuple[Any, Any]:
-        """q = Y - t / weight, Y where the weight is 0, and whether t is in the domain of the conjugate."""
+    def _changed(self, t: Any) -> tuple[Any, Any]:
+        """|Y - q| for q = Y - t / weight, 0 where the weight is, and whether t is in the domain of the conjugate.
+
+        It is small where t is, and has a small relative error, which 1 - q of a label would not.
+        """
         xp = array_namespace(self.y)
         zero, eps = xp.zeros((), dtype=t.dtype), float(xp.finfo(t.dtype).eps)
         positive = self.weight > 0
         share = xp.where(positive, t / xp.where(positive, self.weight, zero + 1.0), zero)
-        q = self.y - share
+        changed = xp.where(self.y > 0, share, -share)
         total = xp.abs(xp.sum(share, axis=1, keepdims=True))
         balanced = total <= 4.0 * eps * t.shape[1] * xp.max(xp.abs(share), axis=1, keepdims=True)
-        return q, xp.where(positive, (q >= 0) & balanced, t == 0)
+        return changed, xp.where(positive, (changed >= 0) & (changed <= 1) & balanced, t == 0)

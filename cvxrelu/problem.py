@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.losses import Logistic
+from cvxrelu.multinomial import Multinomial
 from cvxrelu.patterns import Patterns, as_patterns
 from cvxrelu.readout import Pairs, adjoint, make_pairs, read
 from cvxrelu.skip import Skip, as_skip, free_directions, make_skip
@@ -140,8 +142,6 @@ def build_problem(
     if 0 in host_X.shape:
         raise ValueError(f"X must have at least one row and one column, got shape {host_X.shape}")
     rows = read_pairs(pairs, n, loss)
-    if y is None and rows is None:
-        raise ValueError("y is required (only pairs= goes without it), got None")
     weight = read_weight(sample_weight, n if rows is None else len(rows))
     plain, scalar_output = read_targets(loss, y, weight, margin, rows is not None, host_X.shape)
     working = working_dtype(dtype, host_X.dtype)
@@ -152,7 +152,7 @@ def build_problem(
     if not smallest <= beta <= largest:
         raise ValueError(f"beta must lie between {smallest:.0e} and {largest:.0e} for {working.name}, got {beta!r}")
     kind = as_skip(skip)
-    l2 = _read_skip_l2(skip_l2, kind, loss)
+    l2 = _read_skip_l2(skip_l2, kind, loss, working)
     if equality is not None and kind != "linear":
         raise ValueError(f"equality needs skip='linear', got skip={skip!r}")
 
@@ -166,7 +166,7 @@ def build_problem(
     if sampled and chosen.patterns.shape[1] == 0:
         # All were empty, as one row allows: keep one, whose blocks do nothing.
         chosen = Patterns(np.zeros((n, 1), dtype=bool), None)
-    for name, array in (("X", data), ("y", plain.y), ("sample_weight", weight)):
+    for name, array in (("X", data), ("y", plain.y), ("sample_weight", weight), ("margin", _shift(plain))):
         check_scale(name, array, working)
     readout = None if rows is None else make_pairs(rows, n)
     found, shift = make_skip(data, intercept, kind, l2, equality, readout, plain.y.shape[1])
@@ -178,8 +178,12 @@ def build_problem(
     )
 
 
-def _read_skip_l2(skip_l2: Any, skip: str | None, loss: str) -> float:
-    l2 = as_nonnegative("skip_l2", skip_l2)
+def _read_skip_l2(skip_l2: Any, skip: str | None, loss: str, working: np.dtype) -> float:
+    l2, (smallest, largest) = as_nonnegative("skip_l2", skip_l2), BETAS[working.name]
+    if l2 > 0 and not smallest <= l2 <= largest:
+        raise ValueError(
+            f"skip_l2 must be zero or lie between {smallest:.0e} and {largest:.0e} for {working.name}, got {skip_l2!r}"
+        )
     if l2 > 0 and skip is None:
         raise ValueError(f"skip_l2={l2!r} needs skip='bias' or 'linear'")
     if l2 == 0 and skip is not None and loss != "squared":
@@ -190,12 +194,19 @@ def _read_skip_l2(skip_l2: Any, skip: str | None, loss: str) -> float:
     return l2
 
 
+def _shift(loss: Any) -> np.ndarray:
+    """What a loss adds to predictions, margin or offset, and at least 1: a small one does no harm."""
+    added = loss.margin if isinstance(loss, Logistic) else loss.offset if isinstance(loss, Multinomial) else np.zeros(1)
+    return np.maximum(np.abs(added), 1.0)
+
+
 def fits(problem: Problem, working: np.dtype) -> bool:
     """Whether the data are of a size that this precision can work with."""
     smallest, largest = BETAS[working.name]
+    loss = problem.loss
     try:
-        for name, array in (("X", problem.X), ("y", problem.loss.y), ("sample_weight", problem.loss.weight)):
-            check_scale(name, array, working)
+        for array in (problem.X, loss.y, loss.weight, _shift(loss)):
+            check_scale("", array, working)
     except ValueError:
         return False
     return smallest <= problem.beta <= largest

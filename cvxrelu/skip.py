@@ -20,7 +20,7 @@ import scipy.sparse.linalg
 from jaxtyping import Float
 
 from cvxrelu.readout import Pairs, read
-from cvxrelu.validation import as_finite_array
+from cvxrelu.validation import as_finite_array, check_scale
 
 __all__ = [
     "Skip",
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 TINY = float(np.finfo(np.float64).tiny)
+EPS = float(np.finfo(np.float64).eps)
 NEWTON = 30  # steps; from a start of the round before, two or three
 DIRECT = 600  # coefficients up to which the Hessian is formed
 
@@ -121,6 +122,10 @@ def _read_equality(equality: Any, d: int, c: int) -> tuple[np.ndarray, np.ndarra
     C = as_finite_array("equality, C,", C, ndim=(1, 2)).astype(np.float64)
     C = C[None, :] if C.ndim == 1 else C
     e = as_finite_array("equality, e,", e, ndim=(0, 1, 2)).astype(np.float64)
+    if C.size == 0:
+        raise ValueError(f"equality must have C of shape (q, {d}) with q >= 1, got {C.shape}")
+    for name, array in (("equality, C,", C), ("equality, e,", e)):
+        check_scale(name, array, np.dtype(np.float64))
     if C.shape[1] != d:
         raise ValueError(f"equality must have C of shape (q, {d}) for the linear part of the skip, got {C.shape}")
     q = C.shape[0]
@@ -190,17 +195,30 @@ def settle(
         a = base + skip.columns @ w
         gradient = ridge * w - skip.columns.T @ loss.dual(a)
         step = -gradient if loss.is_quadratic else _newton_step(loss, skip, a, gradient)
-        promised, length = -float(np.sum(gradient * step)), 1.0
+        promised = -float(np.sum(gradient * step))
         if not promised > 1e-16 * abs(value):
             return w + step if loss.is_quadratic else w
-        trial = objective(w + step)
-        while trial > value - 0.1 * length * promised and length > 1e-4:
-            length *= 0.5
-            trial = objective(w + length * step)
+        move = w + step
+        trial = objective(move)
+        if trial > value - 0.1 * promised:
+            move = w + _shorter(loss, skip, a, w, step, promised) * step
+            trial = objective(move)
         if not trial <= value:
             return w
-        w, value = w + length * step, trial
+        w, value = move, trial
     return w
+
+
+def _shorter(loss: Any, skip: Whitened, a: np.ndarray, w: np.ndarray, step: np.ndarray, promised: float) -> float:
+    """A length in (0, 1) to which the objective falls along the step: far out its Hessian says nothing."""
+    along, ridge, low, high = skip.columns @ step, skip.ridge[:, None] * step, 0.0, 1.0
+    for _ in range(60):
+        length = 0.5 * (low + high)
+        slope = float(np.sum(ridge * (w + length * step)) - np.sum(loss.dual(a + length * along) * along))
+        low, high = (length, high) if slope <= 0 else (low, length)
+        if -0.5 * promised <= slope <= 0:
+            break
+    return low
 
 
 def _newton_step(loss: Any, skip: Whitened, a: np.ndarray, gradient: np.ndarray) -> np.ndarray:
@@ -209,7 +227,11 @@ def _newton_step(loss: Any, skip: Whitened, a: np.ndarray, gradient: np.ndarray)
     if r * c <= DIRECT:
         columns, second = np.repeat(skip.columns, c, axis=1), np.tile(np.eye(c), (1, r))
         hessian = loss.gram(a, columns, second) + np.diag(np.repeat(skip.ridge, c))
-        return -scipy.linalg.solve(hessian, gradient.ravel(), assume_a="pos").reshape(r, c)
+        root = np.sqrt(np.diagonal(hessian))
+        # Far out hardly more than the ridge is left, of any size; rounding then decides what is positive.
+        hessian = hessian / root / root[:, None] + 4.0 * EPS * root.size * np.eye(root.size)
+        factor = scipy.linalg.cho_factor(hessian)
+        return -(scipy.linalg.cho_solve(factor, gradient.ravel() / root) / root).reshape(r, c)
 
     def product(v: np.ndarray) -> np.ndarray:
         v = v.reshape(r, c)

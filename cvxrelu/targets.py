@@ -79,7 +79,7 @@ def read_targets(
     if loss == "squared":
         return Squared(targets, weight), given.ndim == 1
     if not np.isin(targets, (-1.0, 1.0)).all():
-        bad = targets[~np.isin(targets, (-1.0, 1.0))][0]
+        bad = float(targets[~np.isin(targets, (-1.0, 1.0))][0])
         raise ValueError(f"y must hold -1 and +1 only with loss='logistic', got {bad!r}; for 0 and 1 pass 2 * y - 1")
     return Logistic(targets, weight, margins), given.ndim == 1
 
@@ -104,12 +104,14 @@ def _read_classes(y: Any, m: int) -> np.ndarray:
                 f"y of shape {given.shape} must be indicators with loss='multinomial': two or more columns, one 1 a row"
             )
         return given.astype(np.float64)
-    if given.dtype.kind == "f" and not np.array_equal(given, np.floor(given)):
-        raise ValueError("y must hold class labels 0, 1, ..., c - 1 with loss='multinomial', got fractions")
-    labels = given.astype(np.int64)
-    if labels.min() < 0 or labels.max() > 10_000:
+    if given.dtype.kind == "f" and (broken := given != np.floor(given)).any():
+        raise ValueError(
+            f"y must hold class labels 0, 1, ..., c - 1 with loss='multinomial', got {float(given[broken][0])!r}"
+        )
+    if given.min() < 0 or given.max() > 10_000:
         raise ValueError(
             f"y must hold class labels from 0 to c - 1 with loss='multinomial', got values in "
-            f"[{labels.min()}, {labels.max()}]"
+            f"[{given.min()}, {given.max()}]"
         )
+    labels = given.astype(np.int64)
     return np.eye(max(2, int(labels.max()) + 1))[labels]

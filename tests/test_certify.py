@@ -321,11 +321,11 @@ NETWORK = (np.eye(4), np.ones(4))
         ({"network": (np.eye(4),)}, (TypeError, ValueError), "second_layer|model"),
         ({"network": "net"}, TypeError, "model must be"),
         ({"network": (np.eye(4), np.ones(3))}, ValueError, "second_layer has shape"),
-        ({"loss": "logistic"}, NotImplementedError, "loss='logistic' is not implemented yet"),
+        ({"loss": "logistic"}, ValueError, r"y must hold -1 and \+1 only with loss='logistic', got -?\d"),
         ({"loss": "hinge"}, ValueError, "loss must be one of"),
-        ({"pairs": np.zeros((3, 2), int)}, NotImplementedError, "pairs"),
-        ({"margin": 1.0}, NotImplementedError, "margin=1.0"),
-        ({"skip_l2": 1.0}, NotImplementedError, "skip_l2=1.0"),
+        ({"pairs": np.zeros((3, 2), int)}, ValueError, "pairs must compare different rows, got row 0 beside itself"),
+        ({"margin": 1.0}, ValueError, "margin needs loss='logistic', got 1.0 with loss='squared'"),
+        ({"skip_l2": 1.0}, ValueError, "skip_l2=1.0 needs skip='bias' or 'linear'"),
     ],
 )
 def test_bad_input_is_one_clear_line(options, kind, says, capfd):

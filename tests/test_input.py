@@ -128,18 +128,7 @@ def test_options(capfd, name, value, kind):
     assert refused(kind, capfd, **{name: value}).startswith(name)
 
 
-LATER = [
-    ("loss", "logistic"),
-    ("loss", "multinomial"),
-    ("pairs", np.zeros((40, 2), int)),
-    ("margin", 0.5),
-    ("margin", np.ones(40)),
-    ("skip_l2", 1.0),
-    ("equality", (np.ones((40, 40)), np.ones(40))),
-    ("devices", 2),
-    ("memory_limit", 10**9),
-    ("checkpoint", "folder"),
-]
+LATER = [("devices", 2), ("memory_limit", 10**9), ("checkpoint", "folder")]
 
 
 @pytest.mark.parametrize(("name", "value"), LATER)
@@ -170,6 +159,104 @@ def test_the_defaults_of_later_keywords_may_be_written_out(name, default):
 @pytest.mark.parametrize("bad", [(X, Y), "zero", 3, np.ones((3, 3)), (X, X), (np.full((3, 2), NAN), np.ones(2))])
 def test_networks_to_start_from(capfd, bad):
     refused((TypeError, ValueError), capfd, warm_start=bad)
+
+
+SIGNS = np.where(Y > 0, 1.0, -1.0)
+PAIRS = np.array([[0, 1], [2, 1], [11, 4]])
+LABELS = np.arange(12) % 3
+LOGISTIC = {"loss": "logistic", "y": SIGNS}
+PAIRED = {"loss": "logistic", "y": None, "pairs": PAIRS}
+LINEAR = {"skip": "linear", "skip_l2": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({**LOGISTIC, "y": None}, ValueError, r"y is required \(only pairs= with loss='logistic'"),
+        ({**LOGISTIC, "y": (SIGNS > 0).astype(int)}, ValueError, r"y must hold -1 and \+1 only .* got 0.0; for 0 and 1"),
+        ({**LOGISTIC, "y": 2 * SIGNS}, ValueError, r"y must hold -1 and \+1 only .* got -?2.0"),
+        ({**LOGISTIC, "y": SIGNS[:5]}, ValueError, r"y must have shape \(12,\) or \(12, c\).* got \(5,\)"),
+        ({**LOGISTIC, "margin": np.ones(5)}, ValueError, r"margin must be a number or have shape \(12,\), got \(5,\)"),
+        ({**LOGISTIC, "margin": at(np.ones(12), NAN)}, ValueError, "margin must be finite, got nan"),
+        ({**LOGISTIC, "margin": INF}, ValueError, "margin must be finite, got inf"),
+        ({**LOGISTIC, "margin": "big"}, TypeError, "margin must hold real numbers"),
+        ({**LOGISTIC, "margin": None}, TypeError, "margin must hold real numbers"),
+        ({**LOGISTIC, "margin": 1e60}, ValueError, "margin has largest entry 1.0e\\+60, outside"),
+        ({**LOGISTIC, "skip": "bias"}, ValueError, "skip_l2 must be positive with skip='bias' and loss='logistic', got 0"),
+        ({"margin": 1.0}, ValueError, "margin needs loss='logistic', got 1.0 with loss='squared'"),
+        ({"loss": "multinomial", "margin": 1.0, "y": LABELS}, ValueError, "margin needs loss='logistic', got 1.0"),
+        ({"loss": "multinomial", "y": None}, ValueError, "y is required"),
+        ({"loss": "multinomial", "y": LABELS + 0.5}, ValueError, "y must hold class labels 0, 1, .* got 0.5"),
+        ({"loss": "multinomial", "y": LABELS - 1}, ValueError, r"y must hold class labels .* got values in \[-1, 1\]"),
+        ({"loss": "multinomial", "y": LABELS * 10**6}, ValueError, r"y must hold class labels .* \[0, 2000000\]"),
+        ({"loss": "multinomial", "y": 1e30 * LABELS}, ValueError, "y must hold class labels"),
+        ({"loss": "multinomial", "y": LABELS[:4]}, ValueError, r"y must have 12 rows to match X, got shape \(4,\)"),
+        ({"loss": "multinomial", "y": np.ones((12, 2))}, ValueError, r"y of shape \(12, 2\) must be indicators"),
+        ({"loss": "multinomial", "y": np.ones((12, 1))}, ValueError, r"y of shape \(12, 1\) must be indicators"),
+        ({"loss": "multinomial", "y": LABELS, "pairs": PAIRS}, ValueError, "pairs needs loss='logistic' or 'squared'"),
+        ({**PAIRED, "pairs": [[0, 0], [1, 2]]}, ValueError, "pairs must compare different rows, got row 0 .* pair 0"),
+        ({**PAIRED, "pairs": [[0, 1], [1, 12]]}, ValueError, r"pairs must hold rows of X, from 0 to 11, got \[1, 12\]"),
+        ({**PAIRED, "pairs": [[0, 1], [-1, 2]]}, ValueError, r"pairs must hold rows of X, .* got \[-1, 2\] at pair 1"),
+        ({**PAIRED, "pairs": [[2**63, 1]]}, ValueError, "pairs must"),
+        ({**PAIRED, "pairs": 1.0 * PAIRS}, ValueError, "pairs must be integers of shape .* got float64"),
+        ({**PAIRED, "pairs": PAIRS > 0}, ValueError, "pairs must be integers of shape .* got bool"),
+        ({**PAIRED, "pairs": PAIRS[:0]}, ValueError, r"pairs must be integers of shape \(m, 2\) with m >= 1"),
+        ({**PAIRED, "pairs": PAIRS.T[:, :2].repeat(2, 1)[:, :3]}, ValueError, r"pairs .* of shape \(2, 3\)"),
+        ({**PAIRED, "pairs": PAIRS[0]}, ValueError, r"pairs must have 2 dimension\(s\), got shape \(2,\)"),
+        ({**PAIRED, "pairs": "all"}, (TypeError, ValueError), "pairs must"),
+        ({**PAIRED, "y": SIGNS}, ValueError, r"y must have shape \(3,\), one for each pair, got \(12,\)"),
+        ({**PAIRED, "y": SIGNS[:3, None]}, ValueError, "y must have 1 dimension"),
+        ({**PAIRED, "sample_weight": np.ones(12)}, ValueError, r"sample_weight must have shape \(3,\), got \(12,\)"),
+        ({**PAIRED, "margin": np.ones(12)}, ValueError, r"margin must be a number or have shape \(3,\), got \(12,\)"),
+        ({**PAIRED, "loss": "squared"}, ValueError, "y is required"),
+        ({"skip_l2": 1.0}, ValueError, "skip_l2=1.0 needs skip='bias' or 'linear'"),
+        ({"skip": "linear", "skip_l2": -1.0}, ValueError, "skip_l2 must be a nonnegative finite number, got -1.0"),
+        ({"skip": "linear", "skip_l2": NAN}, ValueError, "skip_l2 must be a nonnegative"),
+        ({"skip": "linear", "skip_l2": None}, TypeError, "skip_l2 must be a nonnegative"),
+        ({"skip": "linear", "skip_l2": 1e-200}, ValueError, "skip_l2 must be zero or lie between"),
+        ({"skip": "linear", "skip_l2": 1e200}, ValueError, "skip_l2 must be zero or lie between"),
+        ({"equality": (np.ones(3), 1.0)}, ValueError, "equality needs skip='linear', got skip=False"),
+        ({**LINEAR, "skip": "bias", "equality": (np.ones(3), 1.0)}, ValueError, "equality needs skip='linear'"),
+        ({**LINEAR, "equality": np.ones(3)}, ValueError, r"equality must be a pair \(C, e\)"),
+        ({**LINEAR, "equality": 3}, ValueError, r"equality must be a pair \(C, e\) .* got int"),
+        ({**LINEAR, "equality": (np.ones(4), 1.0)}, ValueError, r"equality must have C of shape \(q, 3\) .* \(1, 4\)"),
+        ({**LINEAR, "equality": (np.ones((2, 3)), np.ones(3))}, ValueError, r"equality must have e of shape \(2,\)"),
+        ({**LINEAR, "equality": (np.ones((2, 3)), [1.0, 2.0])}, ValueError, "equality has no solution: .* contradict"),
+        ({**LINEAR, "equality": (np.zeros(3), 1.0)}, ValueError, "equality has no solution: a row of C is zero"),
+        ({**LINEAR, "equality": (at(np.ones((2, 3)), NAN), np.ones(2))}, ValueError, "equality, C, must be finite"),
+        ({**LINEAR, "equality": (np.ones(3), INF)}, ValueError, "equality, e, must be finite"),
+        ({**LINEAR, "equality": (1e120 * np.ones(3), 1.0)}, ValueError, "equality, C, has largest entry"),
+        ({**LOGISTIC, "refine": False}, NotImplementedError, "not implemented for the sampled program"),
+    ],
+)  # fmt: skip
+def test_losses_pairs_and_skips(capfd, options, kind, says):
+    message = refused(kind, capfd, **options)
+    assert re.match(says, message) or (kind is NotImplementedError and says in message), message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**LOGISTIC, "y": SIGNS.astype(int)},
+        {**LOGISTIC, "y": SIGNS.astype(np.float32)},
+        {**LOGISTIC, "margin": 1},
+        {**PAIRED, "pairs": PAIRS.tolist()},
+        {**PAIRED, "pairs": PAIRS.astype(np.uint8)},
+        {**PAIRED, "skip": "bias", "skip_l2": 1.0},
+        {"loss": "multinomial", "y": LABELS},
+        {"loss": "multinomial", "y": LABELS.astype(float)},
+        {"loss": "multinomial", "y": LABELS.astype(np.uint8)},
+        {"loss": "multinomial", "y": np.eye(3, dtype=bool)[LABELS]},
+        {"loss": "multinomial", "y": 0 * LABELS},
+        {**LINEAR, "equality": ([1, 1, 1], 0)},
+        {**LINEAR, "equality": (np.ones((2, 3)), [[1.0], [1.0]])},
+    ],
+    ids=str,
+)
+def test_what_is_meant_is_accepted_for_other_losses(capfd, options):
+    given = {**GOOD, "beta": 0.3, **options}
+    assert cvxrelu.solve(given.pop("X"), given.pop("y"), **given).success
+    assert capfd.readouterr() == ("", "")
 
 
 def test_keywords_only():
@@ -241,9 +328,11 @@ def test_what_is_meant_is_accepted(capfd, options):
         ({"seed": -1}, ValueError, "seed"),
         ({"intercept": None}, TypeError, "intercept"),
         ({"skip": True}, ValueError, "skip"),
-        ({"skip": "bias"}, NotImplementedError, "beta_max with skip"),
-        ({"loss": "logistic"}, NotImplementedError, "beta_max with loss"),
-        ({"pairs": np.zeros((40, 2), int)}, NotImplementedError, "beta_max with"),
+        ({"skip_l2": 1.0}, ValueError, "skip_l2"),
+        ({"loss": "logistic"}, ValueError, "y must hold -1 and"),
+        ({"pairs": np.zeros((40, 2), int)}, ValueError, "pairs must compare"),
+        ({"margin": 1.0}, ValueError, "margin needs"),
+        ({"equality": (np.ones(3), 0.0)}, ValueError, "equality needs skip='linear'"),
     ],
 )
 def test_beta_max_refuses_in_the_same_way(capfd, options, kind, name):

@@ -66,7 +66,7 @@ def conditioned(seed, p, condition):
 def of_network(seed, m=6, n=40, d=4, c=1):
     """The network objective: its data on the host and random balanced weights."""
     p = planted(n, d, 4, seed, fraction=0.05, c=c, weights=True)
-    x = 0.5 * np.random.default_rng(seed).standard_normal((d + c, m))
+    x = 0.5 * np.random.default_rng(seed).standard_normal((d + c) * m)
     return Terms(p.X, Squared(p.y, p.weight), np.asarray(p.beta)), x
 
 
@@ -167,6 +167,8 @@ def test_zero_neurons_are_inert(c):
     """Padding changes nothing, and stays zero."""
     data, x = of_network(4, c=c)
     state, _ = descend(make_backend("numpy"), data, x, neurons.balanced, 20)
-    padded, _ = descend(make_backend("numpy"), data, np.pad(x, ((0, 0), (0, 5))), neurons.balanced, 20)
-    assert not padded.x[:, x.shape[1] :].any()
-    np.testing.assert_allclose(padded.x[:, : x.shape[1]], state.x, rtol=1e-8, atol=1e-9)
+    wide = np.pad(x.reshape(4 + c, -1), ((0, 0), (0, 5)))
+    padded, _ = descend(make_backend("numpy"), data, wide.ravel(), neurons.balanced, 20)
+    layers = padded.x.reshape(wide.shape)
+    assert not layers[:, -5:].any()
+    np.testing.assert_allclose(layers[:, :-5].ravel(), state.x, rtol=1e-8, atol=1e-9)

@@ -9,21 +9,44 @@ from hypothesis import strategies as st
 from oracles import make_backend
 
 from cvxrelu import neurons
-from cvxrelu.losses import Squared
+from cvxrelu.losses import Logistic, Squared
+from cvxrelu.multinomial import Multinomial
 from cvxrelu.neurons import Neurons, Terms
-from cvxrelu.problem import free_directions
+from cvxrelu.readout import make_pairs, read
+from cvxrelu.skip import free_directions, skip_columns
 
 seeds = st.integers(0, 10**6)
 NUMPY = make_backend("numpy")
+PAIRS = np.array([[0, 1], [1, 2], [4, 0], [8, 3], [8, 3], [3, 8]])
+LOSSES = ("squared", "logistic", "multinomial")
 
 
 def draw(seed, n=9, d=3, c=1, free=None):
-    """A problem with weights, some of them zero; `free` is None, "bias" or "linear"."""
+    """A squared problem with weights, some of them zero; `free` is None, "bias" or "linear"."""
     rng = np.random.default_rng(seed)
     X, y = rng.standard_normal((n, d)), rng.standard_normal((n, c))
     weight = rng.choice([0.0, 0.5, 1.0, 2.0], size=(n, 1), p=[0.2, 0.2, 0.4, 0.2])
     weight[0] = 1.0
-    return Terms(X, Squared(y, weight, free_directions(X, weight, False, free)), np.asarray(0.3))
+    span = None if free is None else free_directions(skip_columns(X, False, free), weight)
+    return Terms(X, Squared(y, weight, span), np.asarray(0.3))
+
+
+def draw_any(name, paired, skip, c):
+    """Any loss, with a readout and a penalised skip or without."""
+    rng = np.random.default_rng(c)
+    X = rng.standard_normal((9, 3))
+    readout = make_pairs(PAIRS, 9) if paired else None
+    m = len(PAIRS) if paired else 9
+    weight = rng.choice([0.0, 0.5, 1.0, 2.0], size=(m, 1))
+    weight[0] = 1.0
+    loss = {
+        "squared": Squared(rng.standard_normal((m, c)), weight),
+        "logistic": Logistic(rng.choice([-1.0, 1.0], (m, c)), weight, rng.standard_normal((m, 1))),
+        "multinomial": Multinomial(np.eye(max(2, c))[rng.integers(max(2, c), size=m)], weight, np.zeros((m, max(2, c)))),
+    }[name]
+    columns = read(readout, skip_columns(X, False, "linear", not paired)) if skip else None
+    ridge = rng.uniform(0.0, 1.0, columns.shape[1]) if columns is not None else None
+    return Terms(X, loss, np.asarray(0.3), readout, columns, ridge, np.asarray(1.7) if skip else None)
 
 
 def some(seed, d=3, c=1, m=5):
@@ -32,13 +55,22 @@ def some(seed, d=3, c=1, m=5):
     return Neurons(u / np.linalg.norm(u, axis=0), a / np.linalg.norm(a, axis=0), rng.uniform(0.1, 2, m))
 
 
+def none(data):
+    """The coefficients of no skip."""
+    return np.zeros((0, data.loss.y.shape[1]))
+
+
+def weights_of(given, c=1):
+    return neurons.to_weights(given, np.zeros((0, c)))
+
+
 def prediction(X, given):
     return np.maximum(X @ given.u, 0) @ (given.s * given.a).T
 
 
 def free_loss(data, f):
     """min over the free part of sum weight / 2 (f + free - y)^2, by weighted least squares on its raw columns."""
-    X, (y, weight, basis), _ = data
+    X, (y, weight, basis) = data.X, data.loss
     r = np.sqrt(weight) * (y - f)
     if basis is not None:
         columns = np.sqrt(weight) * (
@@ -48,23 +80,70 @@ def free_loss(data, f):
     return 0.5 * float(np.sum(r * r))
 
 
+def smooth_part(data, W, A, z):
+    """Loss and ridge, by their formulas and without a routine of the module."""
+    f = np.maximum(data.X @ W, 0) @ A.T
+    f = f if data.readout is None else f[PAIRS[:, 0]] - f[PAIRS[:, 1]]
+    ridge = 0.0
+    if data.columns is not None:
+        f, ridge = f + data.columns @ z, 0.5 * np.sum(data.ridge[:, None] * z * z)
+    y, weight = data.loss.y, data.loss.weight
+    if isinstance(data.loss, Squared):
+        each = 0.5 * (f - y) ** 2
+    elif isinstance(data.loss, Logistic):
+        each = np.logaddexp(0, data.loss.margin - y * f)
+    else:
+        each = np.log(np.sum(np.exp(f), axis=1, keepdims=True)) - np.sum(y * f, axis=1, keepdims=True)
+    return float(np.sum(weight * each) + ridge)
+
+
 # -- on the device ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_and_moments_by_differences(name, c, paired, skip):
+    if name == "multinomial" and c == 1:
+        c = 2
+    data, given = draw_any(name, paired, skip, c), some(c, c=c)
+    z = np.random.default_rng(1).standard_normal((0 if data.columns is None else data.columns.shape[1], c))
+    x = neurons.to_weights(given, z) * np.random.default_rng(0).uniform(0.5, 2, 5 * (3 + c) + z.size)
+    value, gradient = neurons.balanced(data, x)
+    layers, last = x[: 5 * (3 + c)].reshape(3 + c, 5), x[5 * (3 + c) :].reshape(z.shape)
+    expected = smooth_part(data, layers[:3], layers[3:], 1.7 * last) + 0.15 * np.sum(layers**2)
+    assert value == pytest.approx(expected, rel=1e-12)
+    h = 1e-6
+    for i, step in enumerate(h * np.eye(x.size)):
+        slope = (neurons.balanced(data, x + step)[0] - neurons.balanced(data, x - step)[0]) / (2 * h)
+        assert gradient[i] == pytest.approx(slope, rel=1e-6, abs=1e-6)
+
+    gram, slopes = neurons.moments(NUMPY, data, *given, z)
+    at = np.concatenate([given.s, z.ravel()])
+
+    def smooth(at):
+        return smooth_part(data, at[:5] * given.u, given.a, at[5:].reshape(z.shape))
+
+    h = 1e-4
+    for i, e in enumerate(h * np.eye(at.size)):
+        up, down = (neurons.moments(NUMPY, data, *given._replace(s=v[:5]), v[5:].reshape(z.shape))[1]
+                    for v in (at + e, at - e))  # fmt: skip
+        assert slopes[i] == pytest.approx(-(smooth(at + e) - smooth(at - e)) / (2 * h), rel=1e-6, abs=1e-6)
+        np.testing.assert_allclose(gram[:, i], -(up - down) / (2 * h), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("free", [None, "bias", "linear"])
 @pytest.mark.parametrize("c", [1, 3])
 def test_balanced_objective_and_gradient(c, free):
     data = draw(c, c=c, free=free)
     given = some(c, c=c)
-    x = neurons.to_weights(given) * np.random.default_rng(0).uniform(0.5, 2, given.width)
-    value, gradient = neurons.balanced(data, x)
-    W, A = x[:3], x[3:]
-    f = np.maximum(data.X @ W, 0) @ A.T
+    x = weights_of(given, c).reshape(3 + c, -1) * np.random.default_rng(0).uniform(0.5, 2, given.width)
+    value, gradient = neurons.balanced(data, x.ravel())
+    f = np.maximum(data.X @ x[:3], 0) @ x[3:].T
     assert value == pytest.approx(free_loss(data, f) + 0.15 * np.sum(x * x), rel=1e-12)
     h = 1e-6
-    for index in np.ndindex(*x.shape):
-        step = np.zeros_like(x)
-        step[index] = h
-        slope = (neurons.balanced(data, x + step)[0] - neurons.balanced(data, x - step)[0]) / (2 * h)
-        assert gradient[index] == pytest.approx(slope, rel=1e-6, abs=1e-6)
+    for i, step in enumerate(h * np.eye(x.size)):
+        slope = (neurons.balanced(data, x.ravel() + step)[0] - neurons.balanced(data, x.ravel() - step)[0]) / (2 * h)
+        assert gradient[i] == pytest.approx(slope, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("rows", [9, 3000])
@@ -72,7 +151,7 @@ def test_balanced_objective_and_gradient(c, free):
 def test_blocks_of_rows_change_nothing(c, rows, monkeypatch):
     """The objective goes through the rows in blocks that fit a cache."""
     data = draw(0, n=rows, c=c)
-    x = neurons.to_weights(some(0, c=c))
+    x = weights_of(some(0, c=c), c)
     value, gradient = neurons.balanced(data, x)
     monkeypatch.setattr(neurons, "row_blocks", lambda X, width: [slice(0, rows)])
     whole, of_whole = neurons.balanced(data, x)
@@ -82,14 +161,13 @@ def test_blocks_of_rows_change_nothing(c, rows, monkeypatch):
 
 @pytest.mark.parametrize("free", [None, "linear"])
 @pytest.mark.parametrize("c", [1, 2])
-def test_state_and_moments(c, free):
+def test_predictions_and_moments(c, free):
     data, given = draw(5, c=c, free=free), some(5, c=c)
-    objective, dual = neurons.state(NUMPY, data, *given)
-    f = prediction(data.X, given)
-    assert objective == pytest.approx(free_loss(data, f) + 0.3 * given.s.sum(), rel=1e-12)
+    f = neurons.predict(NUMPY, data, *given)
+    np.testing.assert_allclose(f, prediction(data.X, given), rtol=1e-12, atol=1e-12)
     if free is not None:  # what a free part could still explain is not in the dual variable
-        assert np.abs(np.hstack([data.X, np.ones((9, 1))]).T @ dual).max() <= 1e-12
-    gram, slope = neurons.moments(NUMPY, data, *given)
+        assert np.abs(np.hstack([data.X, np.ones((9, 1))]).T @ data.loss.dual(f)).max() <= 1e-12
+    gram, slope = neurons.moments(NUMPY, data, *given, none(data))
     loss = lambda s: free_loss(data, prediction(data.X, given._replace(s=s)))  # noqa: E731
     e, h = np.eye(given.width), 1e-4
     for j in range(given.width):
@@ -100,49 +178,54 @@ def test_state_and_moments(c, free):
             assert gram[j, k] == pytest.approx(mixed, rel=1e-8, abs=1e-9)
 
 
-@pytest.mark.parametrize("free", [None, "bias"])
-def test_on_every_backend(backend_name, free):
-    data, given = draw(6, c=2, free=free), some(6, c=2)
+@pytest.mark.parametrize("name", ["squared", "squared with a bias", "logistic", "multinomial"])
+def test_on_every_backend(backend_name, name):
+    data = draw(6, c=2, free="bias") if "bias" in name else draw_any(name, True, True, 2)
+    given, rows = some(6, c=2), 0 if data.columns is None else data.columns.shape[1]
     backend = make_backend(backend_name)
-    random = np.random.default_rng(0).standard_normal(9)
+    random, z = np.random.default_rng(0).standard_normal(9), np.random.default_rng(1).standard_normal((rows, 2))
     with backend.scope():
-        there, arrays = backend.put(data), backend.put(tuple(given))
-        for fn in (neurons.state, neurons.moments):
-            for got, expected in zip(
-                backend.get(backend.compile(fn)(backend, there, *arrays)), fn(NUMPY, data, *given), strict=True
-            ):
-                np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
+        there, arrays, of_z = backend.put(data), backend.put(tuple(given)), backend.put(z)
+        f = backend.get(backend.compile(neurons.predict)(backend, there, *arrays))
+        both = backend.get(backend.compile(neurons.moments)(backend, there, *arrays, of_z))
         keys = backend.get(backend.compile(neurons.keys)(backend, there, arrays[0], backend.put(random)))
-        value, gradient = backend.get(neurons.balanced(there, backend.put(neurons.to_weights(given))))
+        value, gradient = backend.get(neurons.balanced(there, backend.put(neurons.to_weights(given, z))))
+    np.testing.assert_allclose(f, neurons.predict(NUMPY, data, *given), rtol=1e-11, atol=1e-12)
+    for got, expected in zip(both, neurons.moments(NUMPY, data, *given, z), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(keys, neurons.keys(NUMPY, data, given.u, random), rtol=1e-12, atol=1e-14)
-    expected = neurons.balanced(data, neurons.to_weights(given))
+    expected = neurons.balanced(data, neurons.to_weights(given, z))
     np.testing.assert_allclose(value, expected[0], rtol=1e-12)
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-10, atol=1e-12)
 
 
 # -- on the host -----------------------------------------------------------------------------------------------------
-@given(seeds, st.integers(1, 3), st.integers(1, 6))
-def test_weights_there_and_back(seed, c, m):
-    given = some(seed, c=c, m=m)
-    x = neurons.to_weights(given)
-    np.testing.assert_allclose(np.linalg.norm(x[:3], axis=0), np.linalg.norm(x[3:], axis=0), rtol=1e-12)
-    again = neurons.from_weights(x, 3)
-    for one, other in zip(again, given, strict=True):
+@given(seeds, st.integers(1, 3), st.integers(1, 6), st.integers(0, 2))
+def test_weights_there_and_back(seed, c, m, k):
+    given, z = some(seed, c=c, m=m), np.random.default_rng(seed).standard_normal((k, c))
+    x = neurons.to_weights(given, z)
+    layers = x[: x.size - z.size].reshape(3 + c, m)
+    np.testing.assert_allclose(np.linalg.norm(layers[:3], axis=0), np.linalg.norm(layers[3:], axis=0), rtol=1e-12)
+    again, of_z = neurons.from_weights(x, 3, c, k)
+    for one, other in zip((*again, of_z), (*given, z), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
-    unbalanced = x * np.concatenate([np.full((3, m), 4.0), np.full((c, m), 0.25)])
-    np.testing.assert_allclose(neurons.from_weights(unbalanced, 3).s, given.s, rtol=1e-12)
+    unbalanced = layers * np.concatenate([np.full((3, m), 4.0), np.full((c, m), 0.25)])
+    np.testing.assert_allclose(neurons.from_weights(unbalanced.ravel(), 3, c, 0)[0].s, given.s, rtol=1e-12)
 
 
 def test_dead_neurons_are_dropped():
+    def width(layers):
+        return neurons.from_weights(layers.ravel(), 3, 1, 0)[0].width
+
     given = some(1, m=4).padded(7)
-    x = neurons.to_weights(given)
+    x = weights_of(given).reshape(4, 7)
     assert given.width == 7 and not x[:, 4:].any()
-    assert neurons.from_weights(x, 3).width == 4
-    assert neurons.from_weights(0 * x, 3).width == 0
-    assert neurons.from_weights(np.zeros((4, 0)), 3).width == 0
+    assert width(x) == 4
+    assert width(0 * x) == 0
+    assert width(np.zeros((4, 0))) == 0
     one_sided = x.copy()
     one_sided[3:, 0] = 0.0
-    assert neurons.from_weights(one_sided, 3).width == 3
+    assert width(one_sided) == 3
 
 
 @settings(max_examples=40)

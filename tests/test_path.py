@@ -466,6 +466,9 @@ ROWS = np.arange(60)
         ),
         ({"cv": 2, "scorer": "accuracy"}, ValueError, "scorer must be None, one of 'r2', 'neg_mean_squared_error'"),
         ({"cv": 2, "scorer": 3}, ValueError, "scorer must be None"),
+        ({"loss": "logistic"}, ValueError, "y must hold -1 and +1 only with loss='logistic'"),
+        ({"pairs": [[0, 0]]}, ValueError, "pairs must compare different rows"),
+        ({"skip_l2": 1.0}, ValueError, "skip_l2=1.0 needs skip='bias' or 'linear'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(monkeypatch, options, error, says):
@@ -473,11 +476,6 @@ def test_bad_input_is_refused_before_any_work(monkeypatch, options, error, says)
         monkeypatch.setattr(MODULE, name, lambda *args, **given: pytest.fail("work was done"))
     with pytest.raises(error, match=re.escape(says)):
         path(X, Y, **options)
-
-
-def test_what_is_not_there_yet_says_so():
-    with pytest.raises(NotImplementedError, match="logistic"):
-        path(X, np.sign(Y), loss="logistic")
 
 
 def test_data_that_cannot_be():
