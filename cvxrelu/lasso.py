@@ -7,8 +7,8 @@ onto s >= 0: many variables enter and leave at once, and once the right ones are
 start costs a few Cholesky factorisations. A projected step need not descend; where it does not, one step of an active
 set method is taken: to the minimiser over the positive variables, or where that is reached over one more, but only as
 far as all stay positive. That always descends, and it lets at least one variable leave or settles the others, so the
-method ends. After a few such steps in a row, or where many variables want to enter, all variables that the full step makes negative are dropped together, again
-and again until none is, and the point is taken if it is lower.
+method ends. After a few such steps in a row, or where many variables want to enter, all that the full step makes
+negative are dropped together, again and again until none is, and the point is taken if it is lower.
 
 The variables are scaled to a unit diagonal, and a tiny ridge, which is raised where G in its precision is not positive
 definite, makes the minimiser unique.
