@@ -35,7 +35,7 @@ from cvxrelu.preparation import right_singular_basis
 from cvxrelu.pricing import Priced, Pricing, distinct
 from cvxrelu.problem import Problem
 from cvxrelu.readout import adjoint
-from cvxrelu.skip import settle, whiten
+from cvxrelu.skip import settle, shorter, whiten
 from cvxrelu.solution import Status, relative_gap
 
 __all__ = ["Refined", "Refinement"]
@@ -244,7 +244,6 @@ class Refinement:
         if given.width == 0:
             return given, z
         s, m, size = given.s, given.width, self.backend.padded(given.width)
-        value = None
         for _ in range(1 if self.loss.is_quadratic else NEWTON):
             at = Neurons(given.u, given.a, s)
             gram, slope = self._on_device(neurons.moments, self.terms, *at.padded(size), z)
@@ -257,20 +256,18 @@ class Refinement:
                 now = now + step
                 s, z = np.maximum(now[:m], 0.0), now[m:].reshape(z.shape)
                 break
-            value = self._value(at, z) if value is None else value
-            promised, length = float(slope @ step), 1.0
+            value, prediction = self._objective(at, self._predict(at), z)
+            promised = float(slope @ step)
             if promised <= 1e-3 * self.tol * value:
                 break
-            while True:
-                trial = now + length * step
-                trial_s, trial_z = np.maximum(trial[:m], 0.0), trial[m:].reshape(z.shape)
-                trial_value = self._value(Neurons(given.u, given.a, trial_s), trial_z)
-                if trial_value <= value - 0.1 * length * promised or length < 1e-3:
-                    break
-                length *= 0.5
-            if not trial_value < value:
+            to, to_z = Neurons(given.u, given.a, np.maximum((now + step)[:m], 0.0)), (now + step)[m:].reshape(z.shape)
+            reached, there = self._objective(to, self._predict(to), to_z)
+            length = 1.0
+            if not reached <= value - 0.1 * promised:
+                length = shorter(self.loss, prediction, there - prediction, self._penalty_along(s, z, to.s, to_z), promised)
+            if length == 0.0:
                 break
-            s, z, value = trial_s, trial_z, trial_value
+            s, z = s + length * (to.s - s), z + length * (to_z - z)
         return Neurons(given.u, given.a, s).take(s > 0), z
 
     def _merge(self, given: Neurons) -> Neurons:
@@ -312,8 +309,13 @@ class Refinement:
         objective, prediction = self._objective(given, base, z)
         return objective, self.loss.dual(prediction), z
 
-    def _value(self, given: Neurons, z: np.ndarray) -> float:
-        return self._objective(given, self._predict(given), z)[0]
+    def _penalty_along(self, s: np.ndarray, z: np.ndarray, to: np.ndarray, to_z: np.ndarray) -> tuple[float, float]:
+        """The derivative of the penalty on the way from (s, z), and how it grows."""
+        slope, growth = self.beta * float(np.sum(to - s)), 0.0
+        if self.skip is not None:
+            ridge = self.skip.ridge[:, None] * (to_z - z)
+            slope, growth = slope + float(np.sum(ridge * z)), float(np.sum(ridge * (to_z - z)))
+        return slope, growth
 
     def _predict(self, given: Neurons) -> np.ndarray:
         return self._on_device(neurons.predict, self.exact, *given.padded(self.backend.padded(given.width)))

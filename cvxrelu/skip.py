@@ -30,6 +30,7 @@ __all__ = [
     "free_directions",
     "make_skip",
     "settle",
+    "shorter",
     "skip_columns",
     "whiten",
 ]
@@ -201,7 +202,8 @@ def settle(
         move = w + step
         trial = objective(move)
         if trial > value - 0.1 * promised:
-            move = w + _shorter(loss, skip, a, w, step, promised) * step
+            along, penalty = skip.columns @ step, (float(np.sum(ridge * w * step)), float(np.sum(ridge * step**2)))
+            move = w + shorter(loss, a, along, penalty, promised) * step
             trial = objective(move)
         if not trial <= value:
             return w
@@ -209,12 +211,17 @@ def settle(
     return w
 
 
-def _shorter(loss: Any, skip: Whitened, a: np.ndarray, w: np.ndarray, step: np.ndarray, promised: float) -> float:
-    """A length in (0, 1) to which the objective falls along the step: far out its Hessian says nothing."""
-    along, ridge, low, high = skip.columns @ step, skip.ridge[:, None] * step, 0.0, 1.0
+def shorter(
+    loss: Any, a: Float[np.ndarray, "m c"], along: Float[np.ndarray, "m c"], penalty: tuple[float, float], promised: float
+) -> float:
+    """A length in [0, 1) to which `loss(a + length along)` and a penalty fall: far out a Hessian says nothing.
+
+    penalty : its derivative in the length at 0, and how that grows. promised : minus that of the whole at 0.
+    """
+    low, high = 0.0, 1.0
     for _ in range(60):
         length = 0.5 * (low + high)
-        slope = float(np.sum(ridge * (w + length * step)) - np.sum(loss.dual(a + length * along) * along))
+        slope = penalty[0] + length * penalty[1] - float(np.sum(loss.dual(a + length * along) * along))
         low, high = (length, high) if slope <= 0 else (low, length)
         if -0.5 * promised <= slope <= 0:
             break
