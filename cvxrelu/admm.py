@@ -67,7 +67,7 @@ class Data(NamedTuple):
     eigenvalues: Float[Array, " r"]
     patterns: Bool[Array, "n P"]
     loss: Any
-    linear: Float[Array, "r c P"] | None  # F1^T R^T D^1/2 T D^1/2 target of a quadratic loss
+    linear: Any  # (r, c, P), F1^T R^T D^1/2 T D^1/2 target of a quadratic loss, else None
     beta: Float[Array, ""]
     curvature: Float[Array, "m 1"]  # D of a quadratic loss; that of a split one for rho_loss = 1
     readout: Pairs | None = None
@@ -79,7 +79,7 @@ class Penalties(NamedTuple):
 
     copy: Float[Array, ""]
     cone: Float[Array, ""]
-    loss: Float[Array, ""] | None = None
+    loss: Any = None
 
 
 class State(NamedTuple):
@@ -87,7 +87,7 @@ class State(NamedTuple):
     t: Float[Array, "n 2 c P"]  # s + scaled dual
     warm: Float[Array, "m c"]  # last solution of the u-step's inner system
     iteration: Any
-    p: Float[Array, "m c"] | None = None  # a + scaled dual, where the loss is not quadratic
+    p: Any = None  # (m, c), a + scaled dual, where the loss is not quadratic
 
 
 class Report(NamedTuple):
@@ -227,7 +227,10 @@ def prepare(
     readout: Pairs | None = None,
     skip: SkipFactors | None = None,
 ) -> Data:
-    """Data of the steps, with the constant part of the right-hand side. `skip`: the factors for `row_curvature(loss)`."""
+    """Data of the steps, with the constant part of the right-hand side.
+
+    skip : the factors for `row_curvature(loss)`.
+    """
     linear, curvature = None, row_curvature(loss)
     if loss.is_quadratic:
         reading = Reading.make(curvature, readout, skip)

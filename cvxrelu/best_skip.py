@@ -19,8 +19,11 @@ __all__ = ["best_skip", "skip_objective"]
 NEWTON_STEPS, CG_STEPS, HALVINGS = 30, 100, 40
 
 
-def skip_objective(problem: Problem, a: Float[np.ndarray, "m c"], z: Float[np.ndarray, "k c"] | None) -> float:
-    """`loss(a + C z) + l2/2 |z|^2`, and the penalty of the origin; without a penalised skip the loss of a."""
+def skip_objective(problem: Problem, a: Float[np.ndarray, "m c"], z: Any) -> float:
+    """`loss(a + C z) + l2/2 |z|^2`, and the penalty of the origin; without a penalised skip the loss of a.
+
+    z : (k, c), or None where there is no skip.
+    """
     skip = problem.penalised_skip
     if skip is None:
         return float(problem.loss.value(a))

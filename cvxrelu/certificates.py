@@ -17,8 +17,8 @@ and (z)_+ = (z + |z|) / 2,
 because p^T (X u)_+ = 1/2 p^T X u + 1/2 p^T |X u| and Cauchy-Schwarz bounds sum p_+ |X u|; the same for -p, and the root
 of the sum of squares over outputs. Rigorous in any dimension, and loose.
 
-With a readout R, p = R^T t takes the place of t in the constraints. A skip with penalty l2 takes |C^T t|^2 / (2 l2) from
-the dual value, C its columns, and adds a constant to it (`skip`); that of a free one is within the loss.
+With a readout R, p = R^T t takes the place of t in the constraints. A skip with penalty l2 and columns C takes
+|C^T t|^2 / (2 l2) from the dual value and adds a constant to it (`skip`); a free one is within the loss.
 
 Everything here is float64 with full-precision products, whatever precision the iterations used, and every computed
 bound is moved to the safe side by a rounding allowance: inner products of length m are wrong by at most m eps times the

@@ -81,7 +81,8 @@ class Incumbent:
         W, dual, norms, slack, prediction, skip = self.backend.get(
             (check.W, check.dual, check.norms, check.slack, check.network_prediction, check.skip)
         )
-        beside = loss if skip is None else loss.shifted(problem.penalised_skip.columns @ skip)
+        penalised = problem.penalised_skip
+        beside = loss if penalised is None else loss.shifted(penalised.columns @ skip)
         _, blocks = certificates.repair(
             X, masks, beside, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline, readout=problem.readout
         )
@@ -122,20 +123,19 @@ class Incumbent:
         )
         features = problem.X[:, : d - problem.intercept]
         neurons = problem.read(network.predict(features).reshape(-1, c))
+        self.objective = float(problem.loss.value(neurons)) + problem.beta * network.path_norm
         if problem.skip is not None:
             skip = best_skip(problem, neurons, self.backend.get(skip))
             linear, bias = self.coefficients(skip)
             network = replace(network, skip=linear, bias=bias)
-        prediction = problem.read(network.predict(features).reshape(-1, c))
-        loss = problem.loss if problem.skip is None else problem.plain
-        self.objective = float(loss.value(prediction)) + problem.beta * network.path_norm
-        if problem.penalised_skip is not None:
-            parts = (part for part in (network.skip, network.bias) if part is not None)
+            prediction = problem.read(network.predict(features).reshape(-1, c))
+            self.objective = float(problem.plain.value(prediction)) + problem.beta * network.path_norm
+            parts = (part for part in (linear, bias) if part is not None)
             self.objective += 0.5 * problem.skip.l2 * sum(float(np.sum(part**2)) for part in parts)
         self._relax(problem.loss.dual(self._with_skip(neurons, skip)))
         return network
 
-    def coefficients(self, skip: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def coefficients(self, skip: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
         """(linear part, bias) of the skip as networks have them, each None where there is none."""
         if self.problem.skip is None:
             return None, None

@@ -11,8 +11,8 @@ __all__ = ["choose_method", "initial_penalties", "right_singular_basis"]
 
 DIRECT_LIMIT = 12_000  # largest system whose inverse is formed when linear_solver="auto"
 
-# Start value of rho_cone in units of the loss' curvature, and of rho_copy in units of curvature times the mean
-# eigenvalue of X^T X: in these units the iterates do not depend on the scale of X, y or the weights. Chosen on
+# Start value of rho_cone and rho_loss in units of the loss' curvature, and of rho_copy in units of curvature times the
+# mean eigenvalue of X^T X: in these units the iterates do not depend on the scale of X, y or the weights. Chosen on
 # planted problems.
 RHO_CONE, RHO_COPY, RHO_LOSS = 16.0, 0.5, 1.0
 
@@ -40,9 +40,10 @@ def initial_penalties(
         with a split of its own.
     """
     mean = float(eigenvalues.mean())
-    scaled = (RHO_COPY * curvature * (mean if mean > 0 else 1.0), RHO_CONE * curvature)
-    scaled += () if split_curvature is None else (RHO_LOSS * split_curvature,)
-    return scaled if rho is None else (rho,) * len(scaled)
+    scaled = [RHO_COPY * curvature * (mean if mean > 0 else 1.0), RHO_CONE * curvature]
+    if split_curvature is not None:
+        scaled.append(RHO_LOSS * split_curvature)
+    return tuple(scaled) if rho is None else (rho,) * len(scaled)
 
 
 def choose_method(wanted: str, shape: tuple[int, int], P: int, dtype: np.dtype) -> str:

@@ -27,11 +27,11 @@ Array = Any
 
 
 class SkipFactors(NamedTuple):
-    """`D^1/2 C = basis diag(S) lift^T` with `stretch = S^2 / l2`; of a free skip there is no lift, and stretch = inf."""
+    """`D^1/2 C = basis diag(S) lift^T`, `stretch = S^2 / l2`. A free skip has stretch = inf, and no lift is kept."""
 
     basis: Float[Array, "m r"]
     stretch: Float[Array, " r"]
-    lift: Float[Array, "k r"] | None
+    lift: Any  # (k, r), or None
 
     def scaled(self, factor: Any) -> SkipFactors:
         """The factors for D multiplied by `factor`."""
@@ -50,7 +50,7 @@ class Reading(NamedTuple):
     root: Float[Array, "m 1"]
     readout: Pairs | None = None
     basis: Float[Array, "m r"] | None = None
-    shrink: Float[Array, " r"] | None = None  # T^1/2 = I - basis diag(shrink) basis^T
+    shrink: Any = None  # (r,): T^1/2 = I - basis diag(shrink) basis^T
 
     @classmethod
     def make(cls, curvature: Float[Array, "m 1"], readout: Pairs | None, skip: SkipFactors | None) -> Reading:

@@ -242,8 +242,8 @@ class SampledStage:
         problem, limits, best = self.problem, self.limits, self.best
         n, D, P, c = problem.shape
         settings = {
-            "n": n, "d": D - problem.intercept, "c": c, "loss": problem.loss_name, "beta": problem.beta, "tol": limits.tol,
-            "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
+            "n": n, "d": D - problem.intercept, "c": c, "loss": problem.loss_name, "beta": problem.beta,
+            "tol": limits.tol, "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
             "max_iter": limits.max_iter, "linear_solver": self.method, "rho": limits.rho, "seed": self.seed,
             "skip": problem.skip_kind, "refine": False,
         }  # fmt: skip

@@ -28,7 +28,7 @@ def sampled_optimum(
     """
     import cvxpy as cp
 
-    (n, d), P, c = X.shape, patterns.shape[1], y.shape[1]
+    d, P, c = X.shape[1], patterns.shape[1], y.shape[1]
     weight = np.ones(len(y)) if weight is None else weight
     margin = np.broadcast_to(np.asarray(margin, dtype=float), (len(y),))
     signs = 2.0 * patterns - 1.0
