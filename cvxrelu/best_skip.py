@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cvxrelu.problem import Problem
 
-__all__ = ["best_skip", "skip_objective"]
+__all__ = ["best_skip", "dual_of_zero", "skip_objective"]
 
 NEWTON_STEPS, CG_STEPS, HALVINGS = 30, 100, 40
 
@@ -65,6 +65,14 @@ def best_skip(
         else:
             break
     return z
+
+
+def dual_of_zero(problem: Problem) -> Float[np.ndarray, "m c"]:
+    """The dual variable t of no neurons at all, beside which the skip is the best there is."""
+    zero, skip = np.zeros_like(problem.loss.y), problem.penalised_skip
+    if skip is None:
+        return problem.loss.dual(zero)
+    return problem.loss.dual(skip.columns @ best_skip(problem, zero, accuracy=1e-15))
 
 
 def _least_squares(problem: Problem, a: np.ndarray) -> np.ndarray:

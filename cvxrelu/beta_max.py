@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.cones import project_onto_cones
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem
 from cvxrelu.selection import select_backend
-from cvxrelu.skip import as_skip
 from cvxrelu.validation import short
 
 __all__ = ["beta_max"]
@@ -27,23 +27,28 @@ def beta_max(
     loss: str = "squared",
     pairs: Any = None,
     sample_weight: Any = None,
+    margin: Any = 0.0,
     intercept: bool = False,
     skip: bool | str = False,
+    skip_l2: float = 0.0,
+    equality: Any = None,
     seed: int = 0,
 ) -> float:
     """Smallest beta for which zero is optimal: of the network program (N), or with `patterns` of the sampled one (S).
 
         (N)  max over |u| <= 1 of |y^T diag(weight) (X u)_+|_2,                                           a priced value
-        (S)  max over patterns i, signs and outputs k of |Proj_{K_i}(+- X^T (M_i * weight * y_k))|
+        (S)  max over patterns i, signs and outputs k of |Proj_{K_i}(+- X^T (M_i * p_k))|
 
     The first is the best of many ascents: it can be too small, and then by little, so that at a beta just above it the
     best network is not quite zero. The second is exact up to rounding; in it the projection onto the cone matters, for
     without it the value is 1.4 to 1.7 times larger on typical data. With c outputs (S) has neurons that serve one
-    output each. With a skip, y is first rid of what the skip explains.
+    output each. Here p = R^T t for the readout R and the dual variable t of no neurons at all, beside which a skip is
+    the best there is: p = weight * y for the squared loss without a skip.
 
     Parameters
     ----------
-    X : (n, d); y : (n,) or (n, c); sample_weight : (n,) or None; intercept, skip, seed : as in `solve`.
+    X : (n, d); y : (n,) or (n, c); sample_weight : (n,) or None; loss, pairs, margin, intercept, skip, skip_l2,
+    equality, seed : as in `solve`.
     patterns : None for (N), else as in `solve`.
 
     Returns
@@ -53,7 +58,7 @@ def beta_max(
     Raises
     ------
     ValueError, TypeError
-        For bad input. NotImplementedError with pairs, with another loss, or with a skip and patterns.
+        For bad input. NotImplementedError with pairs, another loss or skip_l2 where patterns is None.
 
     Examples
     --------
@@ -64,19 +69,22 @@ def beta_max(
     >>> round(cvxrelu.beta_max(X, y), 6)
     3.0
     """
-    if loss != "squared" or pairs is not None:
+    if patterns is None and (loss != "squared" or pairs is not None or skip_l2 != 0 or equality is not None):
         raise NotImplementedError(
-            f"beta_max with loss={short(loss)}, pairs={short(pairs)} is not implemented yet; only loss='squared' is"
+            f"beta_max with loss={short(loss)}, pairs={short(pairs)}, skip_l2={short(skip_l2)} needs patterns= for now"
         )
-    if patterns is not None and as_skip(skip) is not None:
-        raise NotImplementedError(f"beta_max with skip={short(skip)} and patterns= is not implemented")
     problem = build_problem(
-        X, y, beta=1.0, sample_weight=sample_weight, intercept=intercept, patterns=patterns, check_patterns=False,
-        dtype=np.float64, seed=seed, skip=skip, sampled=patterns is not None,
+        X, y, beta=1.0, loss=loss, pairs=pairs, sample_weight=sample_weight, margin=margin, intercept=intercept,
+        patterns=patterns, check_patterns=False, dtype=np.float64, seed=seed, skip=skip, skip_l2=skip_l2,
+        equality=equality, sampled=patterns is not None,
     )  # fmt: skip
-    if patterns is None:
-        return _priced(problem, int(seed))
-    masks, dual = problem.patterns.patterns, problem.loss.dual(np.zeros_like(problem.loss.y))
+    return _priced(problem, int(seed)) if patterns is None else _projected(problem)
+
+
+def _projected(problem: Problem) -> float:
+    """Largest projection onto a cone of the patterns, at the dual variable of the zero network."""
+    masks = problem.patterns.patterns
+    dual, _ = problem.pull_back(dual_of_zero(problem))
     # (d, c, P) correlations; both signs are candidates, and |q| bounds its projection, so the largest go first.
     q = np.tensordot(problem.X.T, masks[:, None, :] * dual[:, :, None], axes=1)
     candidates = np.concatenate([q, -q], axis=1).reshape(q.shape[0], -1)

@@ -49,7 +49,8 @@ def initial_penalties(
 def choose_method(wanted: str, shape: tuple[int, int], P: int, dtype: np.dtype) -> str:
     """ "gram" or "primal", whichever system is smaller, if its inverse fits; else "cg".
 
-    `shape` is (n, rank), or (m, rank) with a readout. Raises ValueError when "direct" is asked for and does not fit, before anything is allocated.
+    `shape` is (n, rank), or (m, rank) with a readout. Raises ValueError when "direct" is asked for and does not fit,
+    before anything is allocated.
     """
     n, rank = shape
     size = min(n, rank * P)

@@ -241,9 +241,9 @@ def test_what_is_meant_is_accepted(capfd, options):
         ({"seed": -1}, ValueError, "seed"),
         ({"intercept": None}, TypeError, "intercept"),
         ({"skip": True}, ValueError, "skip"),
-        ({"skip": "bias"}, NotImplementedError, "beta_max with skip"),
-        ({"loss": "logistic"}, NotImplementedError, "beta_max with loss"),
-        ({"pairs": np.zeros((40, 2), int)}, NotImplementedError, "beta_max with"),
+        ({"skip_l2": 1.0}, ValueError, "skip_l2"),
+        ({"loss": "logistic"}, ValueError, "y"),
+        ({"pairs": np.zeros((40, 2), int)}, ValueError, "pairs"),
     ],
 )
 def test_beta_max_refuses_in_the_same_way(capfd, options, kind, name):
