@@ -31,8 +31,8 @@ class Incumbent:
     objective, lower_bound : of the network program; the bound is the relaxed one.
     sampled_objective, sampled_bound : of the sampled program, at a cone-feasible point.
     dual, sampled_dual : (m, c), the feasible dual variables behind the two bounds.
-    sampled_blocks : (d, 2, c, P), the cone-feasible point. sampled_skip : (k, c), the skip's coefficients there, or
-        None; those of a free one are found at the end.
+    sampled_blocks : (d, 2, c, P), the cone-feasible point. sampled_skip : (k, c), a penalised skip's coefficients
+        there, or None: those of a free one are found at the end.
     certify_seconds : duration of the last `certify`, or None before the first.
     """
 
@@ -40,7 +40,7 @@ class Incumbent:
         self.problem, self.backend, self.exact, self.tol = problem, backend, exact, tol
         _, d, P, c = problem.shape
         zero = np.zeros_like(problem.loss.y)
-        skip = best_skip(problem, zero)
+        skip = None if problem.penalised_skip is None else best_skip(problem, zero)
         self.objective = self.sampled_objective = skip_objective(problem, zero, skip)
         self.sampled_blocks, self.sampled_skip = np.zeros((d, 2, c, P)), skip
         # Blocks, maybe on the device, their scale, and the skip's coefficients.
@@ -83,19 +83,21 @@ class Incumbent:
         )
         penalised = problem.penalised_skip
         beside = loss if penalised is None else loss.shifted(penalised.columns @ skip)
-        _, blocks = certificates.repair(
+        objective, blocks = certificates.repair(
             X, masks, beside, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline, readout=problem.readout
         )
-        XW = np.tensordot(X, blocks, axes=1)
-        inside, hidden = masked(masks, XW), np.maximum(XW, 0.0)
-        del XW
+        XU = np.tensordot(X, blocks, axes=1)
         penalty = beta * float(np.linalg.norm(blocks, axis=0).sum())
-        neurons = problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1))
-        skip = best_skip(problem, neurons, skip, accuracy=0.01 * self.tol)
-        objective = skip_objective(problem, neurons, skip) + penalty
+        if penalised is not None:
+            inside = masked(masks, XU)
+            neurons = problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1))
+            del inside
+            skip = best_skip(problem, neurons, skip, accuracy=0.01 * self.tol)
+            objective = skip_objective(problem, neurons, skip) + penalty
         if objective < self.sampled_objective:
             self.sampled_objective, self.sampled_blocks, self.sampled_skip = objective, blocks, skip
         # On its cones the sampled program's prediction is the network's, up to rounding: the network's own counts.
+        hidden = np.maximum(XU, 0.0, out=XU)
         neurons = problem.read(np.sum(hidden[:, 0] - hidden[:, 1], axis=-1))
         repaired = skip_objective(problem, neurons, skip) + penalty
         if repaired < self.objective:
@@ -146,7 +148,11 @@ class Incumbent:
 
     def sampled_coefficients(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         """`coefficients` at the cone-feasible point."""
-        return self.coefficients(self.sampled_skip)
+        problem, blocks, skip = self.problem, self.sampled_blocks, self.sampled_skip
+        if problem.skip is not None and skip is None:
+            inside = masked(problem.patterns.patterns, np.tensordot(problem.X, blocks, axes=1))
+            skip = best_skip(problem, problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1)))
+        return self.coefficients(skip)
 
     @property
     def ridge(self) -> certificates.Ridge | None:
