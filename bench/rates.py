@@ -34,7 +34,6 @@ from bench.problems import Planted, planted
 from bench.report import FIGURES, markdown_table, put_between_markers, save_json
 from cvxrelu import admm, agd
 from cvxrelu.last_layer import Program, gradient, largest_eigenvalue
-from cvxrelu.linear_systems import build_system
 from cvxrelu.losses import Logistic, Squared
 from cvxrelu.operators import F, G
 from cvxrelu.preparation import initial_penalties, right_singular_basis
@@ -93,9 +92,7 @@ def ergodic_errors(problem: Planted, method: str, iterations: int, optimum: floa
     data = admm.prepare(backend, problem.X @ basis, eigenvalues, problem.patterns, loss, np.asarray(problem.beta))
     rho = admm.Penalties(*(np.asarray(r) for r in initial_penalties(None, eigenvalues, 1.0)))
     landmarks = np.arange(0, len(problem.y), 4)
-    system = build_system(
-        backend, data.X, data.patterns, eigenvalues, loss.curvature, *rho, landmarks, method
-    )  # fmt: skip
+    system = admm.make_system(backend, data, rho, landmarks, method)
     state = admm.initial_state(data)
     sums: list[Any] = [0.0, 0.0, 0.0]
     marks = set(np.unique(np.geomspace(1, iterations, 60).astype(int)))

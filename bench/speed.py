@@ -22,7 +22,7 @@ from bench.rates import clarabel_optimum
 from bench.report import markdown_table, put_between_markers, save_json, spread, timed
 from cvxrelu import admm
 from cvxrelu.backends import Backend
-from cvxrelu.linear_systems import build_system, solve_blocks
+from cvxrelu.linear_systems import solve_blocks
 from cvxrelu.losses import Squared
 from cvxrelu.preparation import initial_penalties, right_singular_basis
 from cvxrelu.selection import get_backend
@@ -68,19 +68,8 @@ class Bench:
             self.build()
 
     def build(self) -> None:
-        data = self.data
-        self.system = self.backend.block(
-            build_system(
-                self.backend,
-                data.X,
-                data.patterns,
-                data.eigenvalues,
-                data.loss.curvature,
-                *self.rho,
-                self.landmarks,
-                self.method,
-            )
-        )
+        system = admm.make_system(self.backend, self.data, self.rho, self.landmarks, self.method)
+        self.system = self.backend.block(system)
 
     def chunk(self, steps: int = CHUNK) -> None:
         run = self.backend.compile(admm.run_chunk)

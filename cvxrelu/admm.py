@@ -16,6 +16,12 @@ One iteration, over-relaxed by alpha = 1.6:
     t  <- alpha G U + (1 - alpha) s + nu
 
 in six GEMM passes, 12 n d P c flops. Everything runs in the right singular basis of X (`linear_systems`).
+
+A loss that is not quadratic gets a split of its own, `R F U + C z = a` with loss(a), where C z is the skip: with scaled
+dual `kappa` and `p = a + kappa`, again a = prox(p), kappa = p - a, and the target of the u-step becomes 2 a - p. Its
+penalty is rho_loss weight / mean(weight), row by row: the proximal map then is equally strong in every row, and rows
+without weight take no part. The u-step's solution holds `R F U + C z` already, so that none of this costs a product.
+
 Sources: Boyd et al., "Distributed optimization and statistical learning via ADMM", 2011 (sections 3.4.1, 3.4.3); Bai,
 Gautam & Sojoudi 2023 for this split with one penalty; Eckstein & Bertsekas 1992 for relaxation and summable
 inexactness.
@@ -29,12 +35,26 @@ from array_api_compat import array_namespace
 from jaxtyping import Bool, Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.linear_systems import LinearSystem, solve_blocks
-from cvxrelu.losses import Squared
+from cvxrelu.linear_systems import LinearSystem, build_system, solve_blocks
 from cvxrelu.operators import F1_adjoint, G, G_adjoint
 from cvxrelu.proximal import group_soft_threshold
+from cvxrelu.reading import Reading, SkipFactors
+from cvxrelu.readout import Pairs, adjoint, read
 
-__all__ = ["Data", "Penalties", "Report", "State", "balance", "cg_tolerance", "initial_state", "run_chunk", "step"]
+__all__ = [
+    "Data",
+    "Penalties",
+    "Report",
+    "State",
+    "balance",
+    "cg_tolerance",
+    "initial_state",
+    "make_system",
+    "prepare",
+    "rescale",
+    "run_chunk",
+    "step",
+]
 
 Array = Any
 RELAXATION = 1.6
@@ -46,43 +66,50 @@ class Data(NamedTuple):
     X: Float[Array, "n r"]
     eigenvalues: Float[Array, " r"]
     patterns: Bool[Array, "n P"]
-    loss: Squared
-    linear: Float[Array, "r c P"]  # F1^T(D target), constant for the squared loss
+    loss: Any
+    linear: Any  # (r, c, P), F1^T R^T D^1/2 T D^1/2 target of a quadratic loss, else None
     beta: Float[Array, ""]
+    curvature: Float[Array, "m 1"]  # D of a quadratic loss; that of a split one for rho_loss = 1
+    readout: Pairs | None = None
+    skip: SkipFactors | None = None  # for this curvature
 
 
 class Penalties(NamedTuple):
-    """rho_copy of `U = W`, rho_cone of `G U = s`."""
+    """rho_copy of `U = W`, rho_cone of `G U = s`, rho_loss of `R F U + C z = a` where the loss is not quadratic."""
 
     copy: Float[Array, ""]
     cone: Float[Array, ""]
+    loss: Any = None
 
 
 class State(NamedTuple):
     x: Float[Array, "r 2 c P"]  # W + scaled dual
     t: Float[Array, "n 2 c P"]  # s + scaled dual
-    warm: Float[Array, "n c"]  # last solution of the u-step's inner system
+    warm: Float[Array, "m c"]  # last solution of the u-step's inner system
     iteration: Any
+    p: Any = None  # (m, c), a + scaled dual, where the loss is not quadratic
 
 
 class Report(NamedTuple):
     """What the last step of a chunk leaves for the check, still on the device."""
 
     W: Float[Array, "r 2 c P"]
-    prediction_U: Float[Array, "n c"]
-    residuals: Float[Array, " 4"]  # relative: primal copy, dual copy, primal cone, dual cone
+    prediction_U: Float[Array, "m c"]  # R F U, or a where the loss is not quadratic
+    residuals: Float[Array, " r"]  # relative: primal copy, dual copy, primal cone, dual cone[, primal loss, dual loss]
+    skip: Float[Array, "k c"] | None = None  # sqrt(l2) times the coefficients of a penalised skip
 
 
 def initial_state(data: Data) -> State:
     """All zeros: the zero network."""
     xp = array_namespace(data.X)
-    (n, rank), P, c = data.X.shape, data.patterns.shape[1], data.loss.y.shape[1]
+    (n, rank), P, (m, c) = data.X.shape, data.patterns.shape[1], data.loss.y.shape
     dtype = data.X.dtype
     return State(
         xp.zeros((rank, 2, c, P), dtype=dtype),
         xp.zeros((n, 2, c, P), dtype=dtype),
-        xp.zeros((n, c), dtype=dtype),
+        xp.zeros((m, c), dtype=dtype),
         xp.zeros((), dtype=xp.int32),
+        None if data.loss.is_quadratic else xp.zeros((m, c), dtype=dtype),
     )
 
 
@@ -98,14 +125,37 @@ def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, sta
     xp = array_namespace(data.X)
     W = group_soft_threshold(state.x, data.beta / rho.copy)
     rhs = rho.copy * (2.0 * W - state.x) + rho.cone * G_adjoint(data.X, data.patterns, xp.abs(state.t))
-    rhs = rhs + xp.stack([data.linear, -data.linear], axis=1)
+    target = a = None
+    if data.loss.is_quadratic:
+        rhs = rhs + xp.stack([data.linear, -data.linear], axis=1)
+    else:
+        a = _loss_prox(data, rho, state.p)
+        target = 2.0 * a - state.p
     tolerance = cg_tolerance(state.iteration, data.X.dtype, xp)
-    U, warm = solve_blocks(backend, system, data.X, data.patterns, rhs, state.warm, tolerance)
+    U, warm = solve_blocks(backend, system, data.X, data.patterns, rhs, state.warm, tolerance, target)
     GU = G(data.X, data.patterns, U)
     # alpha U + (1 - alpha) W + lam with lam = x - W, and the same for t with s = max(t, 0).
     x = state.x + RELAXATION * (U - W)
     t = state.t + RELAXATION * (GU - xp.maximum(state.t, xp.zeros((), dtype=state.t.dtype)))
-    return State(x, t, warm, state.iteration + 1), U, GU
+    p = None if a is None else state.p + RELAXATION * (target + _beyond(system.reading, warm) - a)
+    return State(x, t, warm, state.iteration + 1, p), U, GU
+
+
+def _loss_prox(data: Data, rho: Penalties, p: Any) -> Any:
+    """a: the proximal map of the loss at p; p itself where there is no weight."""
+    xp = array_namespace(p)
+    return data.loss.prox(p, rho.loss * xp.where(data.curvature > 0, data.curvature, xp.ones_like(data.curvature)))
+
+
+def _beyond(reading: Reading, t: Any) -> Any:
+    """`R F U + C z - q` from the t of the u-step, 0 where there is no weight.
+
+    The slope of the minimum over z is that at its minimiser, `D (R F U + C z - q) = D^1/2 T^1/2 t / 2`.
+    """
+    xp = array_namespace(t)
+    positive = reading.root > 0
+    zero, one = xp.zeros_like(reading.root), xp.ones_like(reading.root)
+    return xp.where(positive, 0.5 / xp.where(positive, reading.root, one), zero) * reading.contract(t)
 
 
 def run_chunk(
@@ -123,7 +173,7 @@ def _report(data: Data, rho: Penalties, old: State, new: State, U: Any, GU: Any)
     W_old, W = group_soft_threshold(old.x, threshold), group_soft_threshold(new.x, threshold)
     zero = xp.zeros((), dtype=data.X.dtype)
     s_old, s, nu = xp.maximum(old.t, zero), xp.maximum(new.t, zero), xp.minimum(new.t, zero)
-    adjoint = lambda v: G_adjoint(data.X, data.patterns, v)  # noqa: E731
+    adjoint_G = lambda v: G_adjoint(data.X, data.patterns, v)  # noqa: E731
 
     def norm(v: Any) -> Any:
         return xp.sqrt(xp.sum(v * v))
@@ -132,16 +182,32 @@ def _report(data: Data, rho: Penalties, old: State, new: State, U: Any, GU: Any)
         scale = scales[0] if len(scales) == 1 else xp.maximum(*scales)
         return norm_ratio(xp, norm(v), scale)
 
-    residuals = xp.stack(
-        [
-            relative(U - W, norm(U), norm(W)),
-            relative(W - W_old, norm(new.x - W)),
-            relative(GU - s, norm(GU), norm(s)),
-            relative(adjoint(s - s_old), norm(adjoint(nu))),
-        ]
-    )
+    residuals = [
+        relative(U - W, norm(U), norm(W)),
+        relative(W - W_old, norm(new.x - W)),
+        relative(GU - s, norm(GU), norm(s)),
+        relative(adjoint_G(s - s_old), norm(adjoint_G(nu))),
+    ]
     XU = xp.where(data.patterns[:, None, None, :], GU, zero)
-    return Report(W, xp.sum(XU[:, 0, ...] - XU[:, 1, ...], axis=-1), residuals)
+    neurons = prediction = read(data.readout, xp.sum(XU[:, 0, ...] - XU[:, 1, ...], axis=-1))
+    target = getattr(data.loss, "target", None)
+    if not data.loss.is_quadratic:
+        a_old, prediction = _loss_prox(data, rho, old.p), _loss_prox(data, rho, new.p)
+        target = 2.0 * a_old - old.p
+        reached = a_old + (new.p - old.p) / RELAXATION  # R F U + C z
+
+        def adjoint_F(v: Any) -> Any:
+            return F1_adjoint(data.X, data.patterns, adjoint(data.readout, data.curvature * v))
+
+        residuals += [
+            relative(reached - prediction, norm(reached), norm(prediction)),
+            relative(adjoint_F(prediction - a_old), norm(adjoint_F(new.p - prediction))),
+        ]
+    skip = None
+    if data.skip is not None and data.skip.lift is not None:
+        scale = _scale(data, rho)
+        skip = data.skip.scaled(scale).coefficients(xp.sqrt(scale * data.curvature) * (target - neurons))
+    return Report(W, prediction, xp.stack(residuals), skip)
 
 
 def norm_ratio(xp: Any, value: Any, scale: Any) -> Any:
@@ -151,19 +217,60 @@ def norm_ratio(xp: Any, value: Any, scale: Any) -> Any:
     return xp.where(positive, value / xp.where(positive, scale, one), xp.where(value > 0, one, 0.0 * one))
 
 
-def prepare(backend: Backend, X: Any, eigenvalues: Any, patterns: Any, loss: Squared, beta: Any) -> Data:
-    """Data of the steps, with the constant part of the right-hand side."""
-    linear = F1_adjoint(X, patterns, loss.curvature * loss.target)
-    return Data(X, eigenvalues, patterns, loss, linear, beta)
+def prepare(
+    backend: Backend,
+    X: Any,
+    eigenvalues: Any,
+    patterns: Any,
+    loss: Any,
+    beta: Any,
+    readout: Pairs | None = None,
+    skip: SkipFactors | None = None,
+) -> Data:
+    """Data of the steps, with the constant part of the right-hand side.
+
+    skip : the factors for `row_curvature(loss)`.
+    """
+    linear, curvature = None, row_curvature(loss)
+    if loss.is_quadratic:
+        reading = Reading.make(curvature, readout, skip)
+        linear = F1_adjoint(X, patterns, reading.adjoint(reading.contract(reading.root * loss.target)))
+    return Data(X, eigenvalues, patterns, loss, linear, beta, curvature, readout, skip)
+
+
+def row_curvature(loss: Any) -> Float[Array, "m 1"]:
+    """D of a quadratic loss; else the weights, in units of their mean."""
+    xp = array_namespace(loss.weight)
+    return loss.curvature if loss.is_quadratic else loss.weight / xp.mean(loss.weight)
+
+
+def make_system(backend: Backend, data: Data, rho: Penalties, landmarks: Any, method: str) -> LinearSystem:
+    """Prepare the u-step for these penalties."""
+    curvature, skip = data.curvature, data.skip
+    if not data.loss.is_quadratic:
+        curvature, skip = rho.loss * curvature, None if skip is None else skip.scaled(rho.loss)
+    return build_system(
+        backend, data.X, data.patterns, data.eigenvalues, curvature, rho.copy, rho.cone, landmarks, method,
+        data.readout, skip,
+    )  # fmt: skip
+
+
+def _scale(data: Data, rho: Penalties) -> Any:
+    """What multiplies `data.curvature` in the u-step."""
+    return array_namespace(data.X).ones((), dtype=data.X.dtype) if rho.loss is None else rho.loss
 
 
 def rescale(backend: Backend, data: Data, old: Penalties, new: Penalties, state: State) -> State:
     """The state after a change of penalties: the unscaled duals rho lam and rho nu stay what they were."""
     xp = array_namespace(data.X)
-    W = group_soft_threshold(state.x, data.beta / old.copy)
+    W, p = group_soft_threshold(state.x, data.beta / old.copy), state.p
+    if p is not None:
+        a = _loss_prox(data, old, p)
+        p = a + (p - a) * (old.loss / new.loss)
     return state._replace(
         x=W + (state.x - W) * (old.copy / new.copy),
         t=xp.where(state.t > 0, state.t, state.t * (old.cone / new.cone)),
+        p=p,
     )
 
 

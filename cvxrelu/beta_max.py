@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.cones import project_onto_cones
 from cvxrelu.pricing import Pricing
-from cvxrelu.problem import Problem, build_problem
+from cvxrelu.problem import build_problem
 from cvxrelu.selection import select_backend
-from cvxrelu.skip import settle, whiten
 
 __all__ = ["beta_max"]
 
@@ -72,7 +72,7 @@ def beta_max(
         skip=skip, skip_l2=skip_l2, equality=equality, patterns=patterns, dtype=np.float64, seed=seed,
         sampled=patterns is not None,
     )  # fmt: skip
-    p = _pulled_back(problem)
+    p, _ = problem.pull_back(dual_of_zero(problem))
     if patterns is None:
         backend = select_backend("numpy", (), 0.0)
         pricing = Pricing(backend, problem.X, problem.X, np.random.default_rng([int(seed), 4]))
@@ -93,13 +93,3 @@ def beta_max(
         projection = project_onto_cones(problem.X, masks[:, columns[batch]], candidates[:, batch])
         best = max(best, float(np.linalg.norm(projection.points, axis=0).max()))
     return best
-
-
-def _pulled_back(problem: Problem) -> np.ndarray:
-    """p = R^T t at the network without neurons."""
-    prediction = np.zeros_like(problem.loss.y)
-    if problem.penalised_skip is not None:
-        skip = whiten(problem.penalised_skip, problem.loss.curvature)
-        w = settle(problem.loss, skip, prediction, np.zeros((skip.ridge.size, problem.n_outputs)))
-        prediction = skip.columns @ w
-    return problem.pull_back(problem.loss.dual(prediction))[0]

@@ -17,6 +17,9 @@ and (z)_+ = (z + |z|) / 2,
 because p^T (X u)_+ = 1/2 p^T X u + 1/2 p^T |X u| and Cauchy-Schwarz bounds sum p_+ |X u|; the same for -p, and the root
 of the sum of squares over outputs. Rigorous in any dimension, and loose.
 
+With a readout R, p = R^T t takes the place of t in the constraints. A skip with penalty l2 and columns C takes
+|C^T t|^2 / (2 l2) from the dual value and adds a constant to it (`skip`); a free one is within the loss.
+
 Everything here is float64 with full-precision products, whatever precision the iterations used, and every computed
 bound is moved to the safe side by a rounding allowance: inner products of length m are wrong by at most m eps times the
 sum of magnitudes (Higham, "Accuracy and stability of numerical algorithms", 2002, section 3.1).
@@ -29,19 +32,21 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_numpy_array
 from jaxtyping import Bool, Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.cones import project_onto_cones
-from cvxrelu.losses import Squared
 from cvxrelu.operators import F_adjoint, G_adjoint, masked, signed
 from cvxrelu.proximal import block_norms
+from cvxrelu.readout import Pairs, adjoint, read
 
 __all__ = [
     "Check",
     "Exact",
+    "Ridge",
     "check",
+    "pull_back",
     "relaxed_bound",
     "repair",
     "sampled_bound",
@@ -52,13 +57,26 @@ Array = Any
 EPS = float(np.finfo(np.float64).eps)
 
 
+class Ridge(NamedTuple):
+    """A penalised skip: its columns C in the prediction that the loss sees, its penalty, and that of its origin."""
+
+    columns: Float[Array, "m k"]
+    l2: Float[Array, ""]
+    constant: Float[Array, ""]
+
+    def penalty(self, z: Float[Array, "k c"]) -> Float[Array, ""]:
+        return 0.5 * self.l2 * array_namespace(z).sum(z * z) + self.constant
+
+
 class Exact(NamedTuple):
     """The problem in original coordinates and float64, on the device: what bounds and objectives are evaluated with."""
 
     X: Float[Array, "n d"]
     patterns: Bool[Array, "n P"]
-    loss: Squared
+    loss: Any
     beta: Float[Array, ""]
+    readout: Pairs | None = None
+    ridge: Ridge | None = None
 
 
 class Check(NamedTuple):
@@ -67,10 +85,11 @@ class Check(NamedTuple):
     # network objective, its scale, objective of (S) at W, first-order cost of repair, bound of (S), nonzero blocks
     values: Float[Array, " 6"]
     W: Float[Array, "d 2 c P"]
-    network_prediction: Float[Array, "n c"]  # of the scaled network
-    dual: Float[Array, "n c"]
-    norms: Float[Array, "2 c P"]  # |(+-) X^T (M t) + X^T (E mu)| with rounding allowance
+    network_prediction: Float[Array, "m c"]  # of the scaled network, skip and all
+    dual: Float[Array, "m c"]
+    norms: Float[Array, "2 c P"]  # |(+-) X^T (M p) + X^T (E mu)| with rounding allowance
     slack: Float[Array, "2 c P"]  # smallest entry of E * X w, per block
+    skip: Float[Array, "k c"] | None = None  # coefficients of a penalised skip
 
 
 def check(
@@ -78,58 +97,95 @@ def check(
     exact: Exact,
     basis: Float[Array, "d r"],
     W_rotated: Float[Array, "r 2 c P"],
-    prediction_U: Float[Array, "n c"],
+    prediction_U: Float[Array, "m c"],
     t_state: Float[Array, "n 2 c P"],
     rho_cone: Float[Array, ""],
+    scaled_skip: Float[Array, "k c"] | None = None,
 ) -> Check:
-    """Objectives at the copy W, and the bound of (S) from the prediction at U with ADMM's own multipliers."""
+    """Objectives at the copy W, and the bound of (S) from the prediction at U with ADMM's own multipliers.
+
+    prediction_U : without the skip for a quadratic loss, with it for the others. scaled_skip : sqrt(l2) times the
+        coefficients of a penalised skip; objectives are those with this skip.
+    """
     xp = array_namespace(exact.X)
-    X, M, loss, beta = exact
+    X, M, loss, beta, readout, ridge = exact
     zero = xp.zeros((), dtype=X.dtype)
     W = xp.tensordot(basis, xp.astype(W_rotated, X.dtype), axes=1)
     lengths = block_norms(W)
     penalty = beta * xp.sum(lengths)
+    skip, offset, beside, constant = None, None, loss, zero  # `beside`: the loss of what stands beside the skip
+    if ridge is not None:
+        skip = xp.astype(scaled_skip, X.dtype) / xp.sqrt(ridge.l2)
+        offset = ridge.columns @ skip
+        beside, constant = loss.shifted(offset), ridge.penalty(skip)
 
     XW = xp.tensordot(X, W, axes=1)
     GW = signed(M, XW)
     inside = masked(M, XW)
-    sampled_objective = loss.value(xp.sum(inside[:, 0, ...] - inside[:, 1, ...], axis=-1)) + penalty
+    sampled_prediction = read(readout, xp.sum(inside[:, 0, ...] - inside[:, 1, ...], axis=-1))
+    sampled_objective = beside.value(sampled_prediction) + penalty + constant
     hidden = xp.maximum(XW, zero)
-    prediction = xp.sum(hidden[:, 0, ...] - hidden[:, 1, ...], axis=-1)
-    scale = loss.best_scale(prediction, penalty)
-    objective = loss.value(scale * prediction) + scale * penalty
+    prediction = read(readout, xp.sum(hidden[:, 0, ...] - hidden[:, 1, ...], axis=-1))
+    scale = beside.best_scale(prediction, penalty)
+    objective = beside.value(scale * prediction) + scale * penalty + constant
 
     mu = -xp.astype(rho_cone, X.dtype) * xp.minimum(xp.astype(t_state, X.dtype), zero)
-    dual = loss.dual(xp.astype(prediction_U, X.dtype))
-    norms = block_norms(F_adjoint(X, M, dual) + G_adjoint(X, M, mu))
+    dual = (beside if loss.is_quadratic else loss).dual(xp.astype(prediction_U, X.dtype))
+    p, error = pull_back(readout, X, dual)
+    norms = block_norms(F_adjoint(X, M, p) + G_adjoint(X, M, mu))
     length = block_norms(X.T)
-    mass = xp.sum(length[:, None] * xp.abs(dual), axis=0)[:, None] + xp.tensordot(length, mu, axes=1)
+    mass = xp.sum(length[:, None] * xp.abs(p), axis=0)[:, None] + xp.tensordot(length, mu, axes=1)
     norms = norms + _gamma(X) * mass
-    bound, _ = sampled_bound(loss, dual, xp.max(norms, axis=(0, 2)), beta)
+    norms = norms if error is None else norms + error[:, None]
+    bound, _ = sampled_bound(loss, dual, xp.max(norms, axis=(0, 2)), beta, ridge)
     repair_cost = xp.sum(mu * xp.maximum(-GW, zero))
     n_nonzero = xp.sum(xp.astype(lengths > 0, X.dtype))
     values = xp.stack([objective, scale, sampled_objective, repair_cost, bound, n_nonzero])
-    return Check(values, W, scale * prediction, dual, norms, xp.min(GW, axis=0))
+    full = scale * prediction if offset is None else scale * prediction + offset
+    return Check(values, W, full, dual, norms, xp.min(GW, axis=0), skip)
+
+
+def pull_back(
+    readout: Pairs | None, X: Float[Array, "n d"], t: Float[Array, "m c"]
+) -> tuple[Float[Array, "n c"], Float[Array, " c"] | None]:
+    """p = R^T t, and by how much its rounding can change |X^T (M * p_k)| for any pattern M, per output; None for 0."""
+    if readout is None:
+        return t, None
+    xp = array_namespace(X)
+    length, size = block_norms(X.T), xp.abs(t)
+    if is_numpy_array(t):  # sums of the pairs of each row, one after another
+        n = X.shape[0]
+        degree = np.diff(readout.ends, prepend=0) + 4.0
+        both = [np.bincount(readout.first, s, n) + np.bincount(readout.second, s, n) for s in size.T]
+        return adjoint(readout, t), np.asarray([EPS * np.sum(degree * length * s) for s in both])
+    # Differences of running sums, each of at most 2 m terms.
+    return adjoint(readout, t), EPS * (4.0 * t.shape[0] + 8.0) * xp.sum(size, axis=0) * xp.sum(length)
 
 
 def sampled_bound(
-    loss: Squared, dual: Float[Array, "n c"], largest: Float[Array, " c"], beta: Any
-) -> tuple[Float[Array, ""], Float[Array, "n c"]]:
+    loss: Any, dual: Float[Array, "m c"], largest: Float[Array, " c"], beta: Any, ridge: Ridge | None = None
+) -> tuple[Float[Array, ""], Float[Array, "m c"]]:
     """Lower bound on the optimum of (S), and its feasible dual; `largest` bounds the block norms per output."""
-    return _scaled_bound(loss, dual, largest, beta)
+    return _scaled_bound(loss, dual, largest, beta, ridge)
 
 
 def relaxed_bound(
-    loss: Squared, X: Float[Array, "n d"], dual: Float[Array, "n c"], beta: Any
-) -> tuple[Float[Array, ""], Float[Array, "n c"]]:
+    loss: Any,
+    X: Float[Array, "n d"],
+    dual: Float[Array, "m c"],
+    beta: Any,
+    readout: Pairs | None = None,
+    ridge: Ridge | None = None,
+) -> tuple[Float[Array, ""], Float[Array, "m c"]]:
     """Closed-form rigorous lower bound on the optimum of (N) from any t, and the feasible multiple of t."""
     xp = array_namespace(X)
     zero = xp.zeros((), dtype=X.dtype)
     gamma = _gamma(X)
     length = block_norms(X.T)
     total = xp.zeros((), dtype=X.dtype)
+    pulled, error = pull_back(readout, X, dual)
     for k in range(dual.shape[1]):
-        p = dual[:, k]
+        p = pulled[:, k]
         linear = block_norms(X.T @ p[:, None])[0] + gamma * xp.sum(length * xp.abs(p))
         sides = []
         for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
@@ -139,20 +195,33 @@ def relaxed_bound(
             top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]
             trace = xp.sum(side * length * length)
             sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * gamma * trace)))
-        total = total + xp.maximum(*sides) ** 2
-    return _scaled_bound(loss, dual, (1.0 + gamma) * xp.sqrt(total), beta)
+        total = total + (xp.maximum(*sides) + (zero if error is None else error[k])) ** 2
+    return _scaled_bound(loss, dual, (1.0 + gamma) * xp.sqrt(total), beta, ridge)
 
 
-def _scaled_bound(loss: Squared, dual: Any, largest: Any, beta: Any) -> tuple[Any, Any]:
-    """D(kappa t) for the best kappa with kappa * largest <= beta, less the rounding of evaluating it."""
+def _scaled_bound(loss: Any, dual: Any, largest: Any, beta: Any, ridge: Ridge | None) -> tuple[Any, Any]:
+    """D(kappa t) less the skip's part for the best kappa with kappa * largest <= beta, less the rounding of all that.
+
+    One kappa per output where `largest` has one: outputs then separate, unless the loss couples them.
+    """
     xp = array_namespace(dual)
     positive = largest > 0
-    one = xp.ones((), dtype=dual.dtype)
+    one, zero = xp.ones((), dtype=dual.dtype), xp.zeros((), dtype=dual.dtype)
     kappa_max = xp.where(positive, (1.0 - 4 * EPS) * beta / xp.where(positive, largest, one), xp.inf * one)
-    feasible = loss.best_dual_scale(dual, kappa_max) * dual
+    quadratic, constant = zero, zero
+    if ridge is not None:
+        # |C^T t| per output, from above.
+        pull = ridge.columns.T @ dual
+        pull = xp.abs(pull) + _gamma(ridge.columns) * (xp.abs(ridge.columns).T @ xp.abs(dual))
+        quadratic, constant = xp.sum(pull * pull, axis=0) / ridge.l2, ridge.constant
+        quadratic = quadratic if kappa_max.ndim else xp.sum(quadratic)
+    kappa = loss.best_dual_scale(dual, kappa_max, quadratic)
+    feasible = kappa * dual
     value, magnitude = loss.dual_value(feasible)
-    # Non-negative losses: the optimum is never below zero, whatever t says.
-    return xp.maximum(value - _gamma(dual) * magnitude, xp.zeros_like(value)), feasible
+    taken = 0.5 * xp.sum(kappa * kappa * quadratic)
+    allowance = _gamma(dual) * (magnitude + taken + constant)
+    # Non-negative losses: the optimum is never below the constant, whatever t says.
+    return xp.maximum(value - taken - allowance, zero) + constant, feasible
 
 
 def tighten(
@@ -163,9 +232,11 @@ def tighten(
     beta: float,
     slack: float = 0.0,
     deadline: float = np.inf,
+    error: Float[np.ndarray, " c"] | None = None,
 ) -> Float[np.ndarray, "2 c P"]:
     """Replace the norms above (1 + slack) beta by their smallest value over multipliers, |Proj_K(q)| (host, float64).
 
+    dual, error : with a readout what `pull_back` gives.
     Norms within the slack cost the bound at most the relative amount `slack`, and a projection less each.
     """
     side, output, pattern = np.nonzero(norms > beta * (1.0 + slack))
@@ -179,6 +250,7 @@ def tighten(
     mass = length @ np.abs(dual[:, output]) + projection.multiplier_mass
     tightened = norms.copy()
     best = np.linalg.norm(projection.points, axis=0) + _gamma(X) * mass
+    best = best if error is None else best + error[output]
     tightened[side, output, pattern] = np.minimum(best, norms[side, output, pattern])
     return tightened
 
@@ -186,17 +258,19 @@ def tighten(
 def repair(
     X: Float[np.ndarray, "n d"],
     patterns: Bool[np.ndarray, "n P"],
-    loss: Squared,
+    loss: Any,
     beta: float,
     W: Float[np.ndarray, "d 2 c P"],
     slack: Float[np.ndarray, "2 c P"],
     negligible: float = 0.0,
     deadline: float = np.inf,
+    readout: Pairs | None = None,
 ) -> tuple[float, Float[np.ndarray, "d 2 c P"]]:
     """A cone-feasible point near W and its objective: infeasible blocks projected, then all scaled by the best factor.
 
     The smallest blocks are dropped while they hold no more than the fraction `negligible` of the total norm, and so is
-    a block whose projection does not converge or leaves its cone: zero is in every cone. (host, float64)
+    a block whose projection does not converge or leaves its cone: zero is in every cone. `loss` is that of what stands
+    beside the skip. (host, float64)
     """
     lengths = np.linalg.norm(W, axis=0)
     order = np.sort(lengths, axis=None)
@@ -215,7 +289,7 @@ def repair(
             points[:, _outside(X, patterns[:, pattern], points)] = 0.0
         W[:, side, output, pattern] = points
     inside = masked(patterns, np.tensordot(X, W, axes=1))
-    prediction = np.sum(inside[:, 0] - inside[:, 1], axis=-1)
+    prediction = read(readout, np.sum(inside[:, 0] - inside[:, 1], axis=-1))
     penalty = beta * float(np.linalg.norm(W, axis=0).sum())
     scale = float(loss.best_scale(prediction, penalty))
     return float(loss.value(scale * prediction)) + scale * penalty, scale * W

@@ -7,17 +7,20 @@ bounds are only kept with the dual variable that proves them.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from cvxrelu import certificates
 from cvxrelu.backends import Backend
+from cvxrelu.best_skip import best_skip, skip_objective
 from cvxrelu.network import ReLUNetwork
+from cvxrelu.operators import masked
 from cvxrelu.problem import Problem
 from cvxrelu.solution import relative_gap
 
-__all__ = ["Incumbent", "public_order"]
+__all__ = ["Incumbent", "host_ridge", "public_order"]
 
 
 class Incumbent:
@@ -27,23 +30,26 @@ class Incumbent:
     ----------
     objective, lower_bound : of the network program; the bound is the relaxed one.
     sampled_objective, sampled_bound : of the sampled program, at a cone-feasible point.
-    dual, sampled_dual : (n, c), the feasible dual variables behind the two bounds.
-    sampled_blocks : (d, 2, c, P), the cone-feasible point.
+    dual, sampled_dual : (m, c), the feasible dual variables behind the two bounds.
+    sampled_blocks : (d, 2, c, P), the cone-feasible point. sampled_skip : (k, c), a penalised skip's coefficients
+        there, or None: those of a free one are found at the end.
     certify_seconds : duration of the last `certify`, or None before the first.
     """
 
     def __init__(self, problem: Problem, backend: Backend, exact: certificates.Exact, tol: float) -> None:
         self.problem, self.backend, self.exact, self.tol = problem, backend, exact, tol
-        n, d, P, c = problem.shape
-        zero = np.zeros((n, c))
-        self.objective = self.sampled_objective = float(problem.loss.value(zero))
-        self.sampled_blocks = np.zeros((d, 2, c, P))
-        self._network: tuple[Any, float] = (self.sampled_blocks, 1.0)  # blocks, maybe on the device, and their scale
-        self.lower_bound = self.sampled_bound = 0.0
+        _, d, P, c = problem.shape
+        zero = np.zeros_like(problem.loss.y)
+        skip = None if problem.penalised_skip is None else best_skip(problem, zero)
+        self.objective = self.sampled_objective = skip_objective(problem, zero, skip)
+        self.sampled_blocks, self.sampled_skip = np.zeros((d, 2, c, P)), skip
+        # Blocks, maybe on the device, their scale, and the skip's coefficients.
+        self._network: tuple[Any, float, Any] = (self.sampled_blocks, 1.0, skip)
+        self.lower_bound = self.sampled_bound = 0.0 if problem.skip is None else problem.skip.constant
         self.dual = self.sampled_dual = zero
         self._cheap: certificates.Check | None = None  # holds the dual of the best bound by ADMM's own multipliers
         self.certify_seconds: float | None = None
-        self._relax(problem.loss.dual(zero))
+        self._relax(problem.loss.dual(self._with_skip(zero, skip)))
 
     @property
     def gap(self) -> float:
@@ -58,7 +64,7 @@ class Incumbent:
     def offer(self, check: certificates.Check, values: np.ndarray) -> None:
         """Keep what a check found better; costs nothing on the host."""
         if values[0] < self.objective:
-            self.objective, self._network = float(values[0]), (check.W, float(values[1]))
+            self.objective, self._network = float(values[0]), (check.W, float(values[1]), check.skip)
         if values[4] > self.sampled_bound:
             self.sampled_bound, self._cheap = float(values[4]), check
 
@@ -72,24 +78,36 @@ class Incumbent:
         started = time.perf_counter()
         problem = self.problem
         X, masks, loss, beta = problem.X, problem.patterns.patterns, problem.loss, problem.beta
-        W, dual, norms, slack, prediction = self.backend.get(
-            (check.W, check.dual, check.norms, check.slack, check.network_prediction)
+        W, dual, norms, slack, prediction, skip = self.backend.get(
+            (check.W, check.dual, check.norms, check.slack, check.network_prediction, check.skip)
         )
+        penalised = problem.penalised_skip
+        beside = loss if penalised is None else loss.shifted(penalised.columns @ skip)
         objective, blocks = certificates.repair(
-            X, masks, loss, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline
+            X, masks, beside, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline, readout=problem.readout
         )
+        XU = np.tensordot(X, blocks, axes=1)
+        penalty = beta * float(np.linalg.norm(blocks, axis=0).sum())
+        if penalised is not None:
+            inside = masked(masks, XU)
+            neurons = problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1))
+            del inside
+            skip = best_skip(problem, neurons, skip)
+            objective = skip_objective(problem, neurons, skip) + penalty
         if objective < self.sampled_objective:
-            self.sampled_objective, self.sampled_blocks = objective, blocks
+            self.sampled_objective, self.sampled_blocks, self.sampled_skip = objective, blocks, skip
         # On its cones the sampled program's prediction is the network's, up to rounding: the network's own counts.
-        hidden = np.maximum(np.tensordot(X, blocks, axes=1), 0.0)
-        repaired = float(loss.value(np.sum(hidden[:, 0] - hidden[:, 1], axis=-1)))
-        repaired += beta * float(np.linalg.norm(blocks, axis=0).sum())
+        hidden = np.maximum(XU, 0.0, out=XU)
+        neurons = problem.read(np.sum(hidden[:, 0] - hidden[:, 1], axis=-1))
+        repaired = skip_objective(problem, neurons, skip) + penalty
         if repaired < self.objective:
-            self.objective, self._network = repaired, (blocks, 1.0)
-        hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta)
+            self.objective, self._network = repaired, (blocks, 1.0, skip)
+        ridge = self.ridge
+        hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta, ridge)
         if final or (self.sampled_gap > self.tol and relative_gap(self.sampled_objective, float(hoped)) <= self.tol):
-            norms = certificates.tighten(X, masks, dual, norms, beta, slack=0.05 * self.tol, deadline=deadline)
-            bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta)
+            p, error = certificates.pull_back(problem.readout, X, dual)
+            norms = certificates.tighten(X, masks, p, norms, beta, 0.05 * self.tol, deadline, error)
+            bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta, ridge)
             if bound > self.sampled_bound:
                 self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None
         for candidate in (dual, loss.dual(prediction)):
@@ -99,23 +117,59 @@ class Incumbent:
     def network(self, metadata: dict[str, Any]) -> ReLUNetwork:
         """The best network; `objective` becomes its objective as `predict` gives it."""
         problem = self.problem
-        n, d, _, c = problem.shape
-        blocks, scale = self._network
+        _, d, _, c = problem.shape
+        blocks, scale, skip = self._network
         V, Z = public_order(scale * self.backend.get(blocks))
         network = ReLUNetwork.from_blocks(
             V, Z, intercept=problem.intercept, scalar=problem.scalar_output, metadata=metadata
         )
-        prediction = network.predict(problem.X[:, : d - problem.intercept]).reshape(n, c)
-        self.objective = float(problem.loss.value(prediction)) + problem.beta * network.path_norm
-        self._relax(problem.loss.dual(prediction))
+        features = problem.X[:, : d - problem.intercept]
+        neurons = problem.read(network.predict(features).reshape(-1, c))
+        self.objective = float(problem.loss.value(neurons)) + problem.beta * network.path_norm
+        if problem.skip is not None:
+            skip = best_skip(problem, neurons, self.backend.get(skip))
+            linear, bias = self.coefficients(skip)
+            network = replace(network, skip=linear, bias=bias)
+            prediction = problem.read(network.predict(features).reshape(-1, c))
+            self.objective = float(problem.plain.value(prediction)) + problem.beta * network.path_norm
+            parts = (part for part in (linear, bias) if part is not None)
+            self.objective += 0.5 * problem.skip.l2 * sum(float(np.sum(part**2)) for part in parts)
+        self._relax(problem.loss.dual(self._with_skip(neurons, skip)))
         return network
+
+    def coefficients(self, skip: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(linear part, bias) of the skip as networks have them, each None where there is none."""
+        if self.problem.skip is None:
+            return None, None
+        parts = self.problem.skip.coefficients(skip)
+        scalar = self.problem.scalar_output
+        linear, bias = (part[..., 0] if scalar and part is not None else part for part in parts)
+        return linear, bias
+
+    def sampled_coefficients(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """`coefficients` at the cone-feasible point."""
+        problem, blocks, skip = self.problem, self.sampled_blocks, self.sampled_skip
+        if problem.skip is not None and skip is None:
+            inside = masked(problem.patterns.patterns, np.tensordot(problem.X, blocks, axes=1))
+            skip = best_skip(problem, problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1)))
+        return self.coefficients(skip)
+
+    @property
+    def ridge(self) -> certificates.Ridge | None:
+        """The penalised skip on the host, as bounds take it."""
+        return host_ridge(self.problem)
+
+    def _with_skip(self, neurons: np.ndarray, skip: np.ndarray | None) -> np.ndarray:
+        """What the loss sees: a penalised skip is part of it, a free one within the loss."""
+        penalised = self.problem.penalised_skip
+        return neurons if penalised is None else neurons + penalised.columns @ skip
 
     def settle_dual(self) -> np.ndarray:
         """The feasible dual variable of the best bound of (S), (n, c)."""
         if self._cheap is not None:
             dual, norms = self.backend.get((self._cheap.dual, self._cheap.norms))
             _, self.sampled_dual = certificates.sampled_bound(
-                self.problem.loss, dual, norms.max(axis=(0, 2)), self.problem.beta
+                self.problem.loss, dual, norms.max(axis=(0, 2)), self.problem.beta, self.ridge
             )
             self._cheap = None
         return self.sampled_dual
@@ -129,7 +183,13 @@ class Incumbent:
 
 
 def _relaxed_bound(backend: Backend, exact: certificates.Exact, dual: Any) -> tuple[Any, Any]:
-    return certificates.relaxed_bound(exact.loss, exact.X, dual, exact.beta)
+    return certificates.relaxed_bound(exact.loss, exact.X, dual, exact.beta, exact.readout, exact.ridge)
+
+
+def host_ridge(problem: Problem) -> certificates.Ridge | None:
+    """The penalised skip as bounds take it."""
+    skip = problem.penalised_skip
+    return skip if skip is None else certificates.Ridge(skip.columns, np.asarray(skip.l2), np.asarray(skip.constant))
 
 
 def public_order(blocks: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 from jaxtyping import Float
 
-from cvxrelu.roots import increasing_root
+from cvxrelu.roots import increasing_root, wright_omega
 
 __all__ = ["Multinomial"]
 
@@ -53,7 +53,7 @@ class Multinomial(NamedTuple):
         return xp.sum(self.weight * xp.where(own == 0, xp.log1p(others), xp.log(xp.exp(own) + others) - own))
 
     def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        """t = weight (Y - softmax): minus the derivative at prediction a, in the domain of the conjugate up to rounding."""
+        """t = weight (Y - softmax): minus the derivative at a, in the domain of the conjugate up to rounding."""
         xp = array_namespace(a)
         others = (1.0 - self.y) * self._softmax(a)
         own = xp.sum(others, axis=1, keepdims=True)
@@ -164,6 +164,53 @@ class Multinomial(NamedTuple):
 
         x = increasing_root(slope, hi - LOG_RANGE, hi, xp.minimum(hi, zero))
         return xp.where(usable, xp.exp(x), zero)
+
+    def prox(self, v: Float[Array, "n c"], rho: Any) -> Float[Array, "n c"]:
+        """The a that minimises `value(a) + rho / 2 |a - v|^2`, row by row. `rho`: a number, or (n, 1).
+
+        With tau = weight / rho, b = a + offset, u = v + offset and w = tau softmax(b), a falls from v by w_k in every
+        output but the label's, and that rises by their sum tau q. There `w_k + log w_k = log tau + u_k - log sum exp b`
+        and `log sum exp b = u_y + tau q - log(1 - q)`, so that one equation for q is left, increasing in it:
+
+            tau q - sum over k != y of omega(log tau + u_k - u_y - tau q + log(1 - q)) = 0.
+
+        It is solved for the logit x of q, between `log E - 2 tau q`, of which `Logistic.prox` has a bound, and log E,
+        where E = sum over k != y of exp(u_k - u_y).
+        """
+        xp = array_namespace(self.y)
+        zero, one = xp.zeros((), dtype=v.dtype), xp.ones((), dtype=v.dtype)
+        tau = self.weight / rho + xp.zeros_like(self.weight)
+        moves, other = tau > 0, self.y == 0
+        tau = xp.where(moves, tau, one)
+        u = v + self.offset
+        lead = xp.where(other, u - xp.sum(self.y * u, axis=1, keepdims=True), -xp.inf * one)
+        top = xp.max(lead, axis=1, keepdims=True)
+        hi = top + xp.log(xp.sum(xp.exp(lead - top), axis=1, keepdims=True))
+        lo = xp.maximum(hi - 2.0 * tau, xp.minimum(hi, zero) - xp.log1p(2.0 * tau))
+        argument = xp.where(other, xp.log(tau) + lead, zero)
+
+        def others(x: Any) -> tuple[Any, Any, Any]:
+            """(1 - q, y, omega(y)) of the other outputs, for q = 1 / (1 + exp(-x))."""
+            e = xp.exp(-xp.abs(x))
+            small, large = e / (1.0 + e), 1.0 / (1.0 + e)
+            q, rest = xp.where(x >= 0, large, small), xp.where(x >= 0, small, large)
+            y = argument - tau * q - xp.maximum(x, zero) - xp.log1p(e)
+            return rest, y, xp.where(other, wright_omega(y), zero)
+
+        def slope(x: Any) -> tuple[Any, Any]:
+            """Of the logarithms' difference, which is nearly linear in x."""
+            rest, y, w = others(x)
+            log_w = xp.where(w > 1.0, xp.log(xp.where(w > 1.0, w, one)), y - w)
+            log_w = xp.where(other, log_w, -xp.inf * one)
+            top = xp.max(log_w, axis=1, keepdims=True)
+            share = xp.exp(log_w - top)
+            total = xp.sum(share, axis=1, keepdims=True)
+            log_q = -xp.maximum(-x, zero) - xp.log1p(xp.exp(-xp.abs(x)))
+            fall = xp.sum(share / (1.0 + w), axis=1, keepdims=True) / total
+            return xp.log(tau) + log_q - top - xp.log(total), rest + (1.0 - rest) * (tau * rest + 1.0) * fall
+
+        w = others(increasing_root(slope, lo, hi, lo))[2]
+        return xp.where(moves, v - w + self.y * xp.sum(w, axis=1, keepdims=True), v)
 
     def _softmax(self, a: Any) -> Any:
         xp = array_namespace(self.y)

@@ -11,10 +11,10 @@ __all__ = ["choose_method", "initial_penalties", "right_singular_basis"]
 
 DIRECT_LIMIT = 12_000  # largest system whose inverse is formed when linear_solver="auto"
 
-# Start value of rho_cone in units of the loss' curvature, and of rho_copy in units of curvature times the mean
-# eigenvalue of X^T X: in these units the iterates do not depend on the scale of X, y or the weights. Chosen on
+# Start value of rho_cone and rho_loss in units of the loss' curvature, and of rho_copy in units of curvature times the
+# mean eigenvalue of X^T X: in these units the iterates do not depend on the scale of X, y or the weights. Chosen on
 # planted problems.
-RHO_CONE, RHO_COPY = 16.0, 0.5
+RHO_CONE, RHO_COPY, RHO_LOSS = 16.0, 0.5, 1.0
 
 
 def right_singular_basis(X: Any, xp: Any) -> tuple[Any, Any]:
@@ -31,18 +31,26 @@ def right_singular_basis(X: Any, xp: Any) -> tuple[Any, Any]:
     return basis[:, :rank], xp.maximum(values[:rank], xp.zeros((), dtype=values.dtype))
 
 
-def initial_penalties(rho: float | None, eigenvalues: np.ndarray, curvature: float) -> tuple[float, float]:
-    """(rho_copy, rho_cone): both rho if given, else scaled with the data as the u-step is."""
-    if rho is not None:
-        return rho, rho
+def initial_penalties(
+    rho: float | None, eigenvalues: np.ndarray, curvature: float, split_curvature: float | None = None
+) -> tuple[float, ...]:
+    """(rho_copy, rho_cone[, rho_loss]): all rho if given, else scaled with the data as the u-step is.
+
+    curvature : of the loss per row of X. split_curvature : per row of the prediction that the loss sees, for a loss
+        with a split of its own.
+    """
     mean = float(eigenvalues.mean())
-    return RHO_COPY * curvature * (mean if mean > 0 else 1.0), RHO_CONE * curvature
+    scaled = [RHO_COPY * curvature * (mean if mean > 0 else 1.0), RHO_CONE * curvature]
+    if split_curvature is not None:
+        scaled.append(RHO_LOSS * split_curvature)
+    return tuple(scaled) if rho is None else (rho,) * len(scaled)
 
 
 def choose_method(wanted: str, shape: tuple[int, int], P: int, dtype: np.dtype) -> str:
     """ "gram" or "primal", whichever system is smaller, if its inverse fits; else "cg".
 
-    `shape` is (n, rank). Raises ValueError when "direct" is asked for and does not fit, before anything is allocated.
+    `shape` is (n, rank), or (m, rank) with a readout. Raises ValueError when "direct" is asked for and does not fit,
+    before anything is allocated.
     """
     n, rank = shape
     size = min(n, rank * P)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from cvxrelu.losses import Logistic
 from cvxrelu.multinomial import Multinomial
 from cvxrelu.patterns import Patterns, as_patterns
 from cvxrelu.readout import Pairs, adjoint, make_pairs, read
-from cvxrelu.skip import Skip, as_skip, free_directions, make_skip
+from cvxrelu.skip import Skip, Whitened, as_skip, free_directions, make_skip, whiten
 from cvxrelu.targets import as_loss, read_pairs, read_targets, read_weight
 from cvxrelu.validation import (
     BETAS,
@@ -71,6 +72,12 @@ class Problem:
     def penalised_skip(self) -> Skip | None:
         """The skip if it has a penalty, hence coefficients of its own in the program."""
         return self.skip if self.skip is not None and self.skip.l2 > 0 else None
+
+    @functools.cached_property
+    def whitened_skip(self) -> Whitened | None:
+        """The penalised skip in coordinates in which steps are well scaled."""
+        skip = self.penalised_skip
+        return None if skip is None else whiten(skip, self.loss.curvature)
 
     @property
     def skip_kind(self) -> str | bool:

@@ -14,7 +14,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 from jaxtyping import Float, Int
 
-__all__ = ["Pairs", "adjoint", "make_pairs", "read"]
+__all__ = ["Pairs", "adjoint", "largest_degree", "make_pairs", "read"]
 
 Array = Any
 
@@ -59,3 +59,8 @@ def adjoint(readout: Pairs | None, t: Float[Array, "m k"]) -> Float[Array, "n k"
     upto = xp.take(running, readout.ends, axis=0)
     before = xp.concat([xp.zeros_like(upto[:1, ...]), upto[:-1, ...]])
     return xp.astype(upto - before, t.dtype)
+
+
+def largest_degree(readout: Pairs | None) -> float:
+    """A bound on |R|^2: 1 for the identity, twice the most pairs that any row is in."""
+    return 1.0 if readout is None else 2.0 * float(np.diff(readout.ends, prepend=0).max())

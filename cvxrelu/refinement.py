@@ -35,7 +35,7 @@ from cvxrelu.preparation import right_singular_basis
 from cvxrelu.pricing import Priced, Pricing, distinct
 from cvxrelu.problem import Problem
 from cvxrelu.readout import adjoint
-from cvxrelu.skip import settle, shorter, whiten
+from cvxrelu.skip import settle, shorter
 from cvxrelu.solution import Status, relative_gap
 
 __all__ = ["Refined", "Refinement"]
@@ -105,9 +105,7 @@ class Refinement:
             self.basis = right_singular_basis(X, np)[0]
             X = X @ self.basis
         self.X = X
-        self.skip = None
-        if problem.penalised_skip is not None:
-            self.skip = whiten(problem.penalised_skip, problem.loss.curvature)
+        self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
         terms = Terms(X, problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
         self.exact = backend.put(terms, "float64")
@@ -264,7 +262,9 @@ class Refinement:
             reached, there = self._objective(to, self._predict(to), to_z)
             length = 1.0
             if not reached <= value - 0.1 * promised:
-                length = shorter(self.loss, prediction, there - prediction, self._penalty_along(s, z, to.s, to_z), promised)
+                length = shorter(
+                    self.loss, prediction, there - prediction, self._penalty_along(s, z, to.s, to_z), promised
+                )
             if length == 0.0:
                 break
             s, z = s + length * (to.s - s), z + length * (to_z - z)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, is_jax_namespace
 
-__all__ = ["increasing_root"]
+__all__ = ["increasing_root", "wright_omega"]
 
 MAX_STEPS = 40  # near a good start three or four do
 
@@ -15,13 +15,38 @@ MAX_STEPS = 40  # near a good start three or four do
 def increasing_root(slope: Callable[[Any], tuple[Any, Any]], lo: Any, hi: Any, start: Any) -> Any:
     """Root of a nondecreasing function in [lo, hi], entry by entry: Newton's steps, halving where they do not help.
 
-    `slope` returns value and derivative. Of all points tried the one with the smallest value is returned: near the root
-    rounding decides the sign, and the last point need not be the best.
+    `slope` returns value and derivative. An entry is done where Newton's step has become so short that its square is
+    below rounding. Where that does not happen, of all points tried the one with the smallest value is returned: near
+    the root rounding decides the sign, and the last point need not be the best.
     """
     xp = array_namespace(lo)
     infinite, count = xp.full_like(lo, xp.inf), xp.zeros((), dtype=xp.int32)
     state = _Search(start, infinite, lo, hi, infinite, start, infinite, count)
     return _while(xp, _searching, lambda s: _search_step(slope, s), state).best
+
+
+def wright_omega(x: Any) -> Any:
+    """The w > 0 with `w + log w = x`, entry by entry, to a few units in the last place of max(1, |x|).
+
+    Two steps of Fritsch, Shafer & Crowley's fourth-order iteration, which from these starts reach full precision
+    (Lawrence, Corless & Jeffrey, "Algorithm 917: complex double-precision evaluation of the Wright omega function",
+    2012).
+    """
+    xp = array_namespace(x)
+    one = xp.ones_like(x)
+    tiny, huge = x < -50.0, x > 1e10  # w = exp(x), w = x - log x, to the last digit
+    y = xp.where(tiny | huge, one, x)
+    large = xp.maximum(y, one)
+    log = xp.log(large)
+    small = xp.exp(xp.where(y < -2.0, y, (2.0 / 3.0) * (xp.minimum(y, one) - 1.0)))
+    w = xp.where(y > 1.0, large - log + log / large, small)
+    for _ in range(2):
+        r = y - w - xp.log(w)
+        u = 1.0 + w
+        v = 2.0 * u * (u + (2.0 / 3.0) * r)
+        w = w * (1.0 + (r / u) * (v - r) / (v - 2.0 * r))
+    w = xp.where(huge, x - xp.log(xp.where(huge, x, one)), w)
+    return xp.where(tiny, xp.exp(xp.minimum(x, one)), w)
 
 
 class _Search(NamedTuple):
@@ -50,9 +75,13 @@ def _search_step(slope: Callable[[Any], tuple[Any, Any]], state: _Search) -> _Se
     lo, hi = xp.where(low, x, lo), xp.where(low, hi, x)
     newton = x - value / xp.where(rising, derivative, size + 1.0)
     good = rising & (newton >= lo) & (newton <= hi) & (size <= 0.25 * previous)
-    new = xp.where(good, newton, 0.5 * (lo + hi))
+    short = 0.1 * float(xp.finfo(x.dtype).eps) ** 0.5 * (1.0 + xp.abs(x))
+    over = (smallest == 0) | (size == 0)
+    last = good & (xp.abs(newton - x) <= short) & ~over
+    new = xp.where(over, x, xp.where(good, newton, 0.5 * (lo + hi)))
     best, smallest = xp.where(better, x, best), xp.where(better, size, smallest)
-    return _Search(new, xp.abs(new - x), lo, hi, size, best, smallest, count + 1)
+    best, smallest = xp.where(last, new, best), xp.where(last, xp.zeros_like(size), smallest)
+    return _Search(new, xp.where(last, xp.zeros_like(x), xp.abs(new - x)), lo, hi, size, best, smallest, count + 1)
 
 
 def _while(xp: Any, condition: Callable[[Any], Any], body: Callable[[Any], Any], state: Any) -> Any:

@@ -15,11 +15,12 @@ import numpy as np
 
 from cvxrelu import admm, certificates
 from cvxrelu.backends import Backend
-from cvxrelu.incumbent import Incumbent, public_order
-from cvxrelu.linear_systems import build_system
+from cvxrelu.incumbent import Incumbent, host_ridge, public_order
 from cvxrelu.options import Limits
 from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
 from cvxrelu.problem import Problem
+from cvxrelu.reading import skip_factors
+from cvxrelu.readout import largest_degree
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
 
 __all__ = ["SampledStage"]
@@ -40,7 +41,9 @@ class SampledStage:
         self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
         self.history = History()
         self.iteration = 0
-        self.residuals = np.full(4, np.nan)
+        # With a loss that is not quadratic, the loss has a split of its own.
+        self.splits = ("copy", "cone") if problem.loss.is_quadratic else ("copy", "cone", "loss")
+        self.residuals = np.full(2 * len(self.splits), np.nan)
         self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
         self.certify_at = 120  # iteration of the next one in any case
         self.estimate = np.inf
@@ -76,49 +79,43 @@ class SampledStage:
         """Rotate X, move the data to the device, choose penalties, prepare the u-step."""
         backend, problem, xp = self.backend, self.problem, self.backend.xp
         masks = problem.patterns.patterns
-        self.exact = certificates.Exact(
-            *backend.put((problem.X, masks, problem.loss, np.asarray(problem.beta)), np.float64)
+        exact = certificates.Exact(
+            problem.X, masks, problem.loss, np.asarray(problem.beta), problem.readout, host_ridge(problem)
         )
+        self.exact = backend.put(exact, np.float64)
         self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
         self.basis, eigenvalues = right_singular_basis(self.exact.X, xp)
         rank = eigenvalues.shape[0]
-        self.method = choose_method(
-            self.limits.linear_solver, (problem.X.shape[0], rank), masks.shape[1], problem.dtype
-        )
+        m = problem.loss.y.shape[0]
+        self.method = choose_method(self.limits.linear_solver, (m, rank), masks.shape[1], problem.dtype)
         working = getattr(xp, problem.dtype.name)
 
         def cast(array: Any) -> Any:
             return None if array is None else xp.astype(array, working, copy=False)
 
         # The patterns are shared with `exact`; in float64 the targets and weights are too.
+        rows = admm.row_curvature(problem.loss)
+        factors = skip_factors(problem.penalised_skip, getattr(problem.loss, "free", None), rows)
         self.data = backend.compile(admm.prepare)(
             backend, cast(self.exact.X @ self.basis), cast(eigenvalues), self.exact.patterns,
-            type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta),
+            type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta), self.exact.readout,
+            backend.put(factors, problem.dtype),
         )  # fmt: skip
         self.state = admm.initial_state(self.data)
         rng = np.random.default_rng([self.seed, 1])
-        n = problem.X.shape[0]
-        self.landmarks = backend.put(np.sort(rng.choice(n, size=min(n, LANDMARKS), replace=False)))
+        self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, LANDMARKS), replace=False)))
         curvature = float(problem.loss.curvature.mean())
-        self._set_penalties(*initial_penalties(self.limits.rho, backend.get(eigenvalues), curvature))
+        per_row = curvature if problem.readout is None else curvature * 2.0 * m / problem.X.shape[0]
+        split = None if problem.loss.is_quadratic else curvature
+        self._set_penalties(*initial_penalties(self.limits.rho, backend.get(eigenvalues), per_row, split))
         self.timings["setup"] = self._elapsed() - self.timings["factor"]
 
-    def _set_penalties(self, rho_copy: float, rho_cone: float) -> None:
+    def _set_penalties(self, *rho: float) -> None:
         """Prepare the u-step for these penalties."""
         started = time.perf_counter()
-        data, dtype = self.data, self.problem.dtype
-        self.rho_values = (rho_copy, rho_cone)
-        self.rho = admm.Penalties(*self.backend.put((np.asarray(rho_copy), np.asarray(rho_cone)), dtype))
-        self.system = build_system(
-            self.backend,
-            data.X,
-            data.patterns,
-            data.eigenvalues,
-            data.loss.curvature,
-            *self.rho,
-            self.landmarks,
-            self.method,
-        )
+        self.rho_values = rho
+        self.rho = admm.Penalties(*self.backend.put(tuple(map(np.asarray, rho)), self.problem.dtype))
+        self.system = admm.make_system(self.backend, self.data, self.rho, self.landmarks, self.method)
         self.backend.block(self.system)
         self.factor_seconds = time.perf_counter() - started
         self.timings["factor"] += self.factor_seconds
@@ -142,7 +139,14 @@ class SampledStage:
         """Objectives, residuals, and the bound with ADMM's own multipliers. One transfer of scalars."""
         started = time.perf_counter()
         check = self.backend.compile(certificates.check)(
-            self.backend, self.exact, self.basis, report.W, report.prediction_U, self.state.t, self.rho.cone
+            self.backend,
+            self.exact,
+            self.basis,
+            report.W,
+            report.prediction_U,
+            self.state.t,
+            self.rho.cone,
+            report.skip,
         )
         values, residuals = self.backend.get((check.values, report.residuals))
         self.residuals = residuals.astype(np.float64)
@@ -189,17 +193,20 @@ class SampledStage:
         A change costs a new system, worth many iterations where that is large: they are spaced accordingly, and none is
         made that would not be done within the time limit.
         """
-        n, _, P, _ = self.problem.shape
-        size = {"gram": n, "primal": self.data.X.shape[1] * P, "cg": 0}[self.method]
+        (m, _), P = self.problem.loss.y.shape, self.problem.shape[2]
+        size = {"gram": m, "primal": self.data.X.shape[1] * P, "cg": 0}[self.method]
         cost = int(0.2 * size**3 / self.problem.flops)
         self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
-        factors = (admm.balance(*map(float, self.residuals[:2])), admm.balance(*map(float, self.residuals[2:])))
-        if factors == (1.0, 1.0) or self._elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
+        factors = [admm.balance(*map(float, pair)) for pair in self.residuals.reshape(-1, 2)]
+        if set(factors) == {1.0} or self._elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
             return
         old = self.rho
+        copy, cone, *loss = (value * factor for value, factor in zip(self.rho_values, factors, strict=True))
         # The u-step's matrix has condition 1 + 2 P curvature / rho_cone at most: keep it invertible in this precision.
-        floor = 200 * P * float(self.problem.loss.weight.max()) * float(np.finfo(self.problem.dtype).eps)
-        self._set_penalties(self.rho_values[0] * factors[0], max(self.rho_values[1] * factors[1], floor))
+        curvature = admm.row_curvature(self.problem.loss) * (loss[0] if loss else 1.0)
+        top = float(curvature.max()) * largest_degree(self.problem.readout)
+        floor = 200 * P * top * float(np.finfo(self.problem.dtype).eps)
+        self._set_penalties(copy, max(cone, floor), *loss)
         self.state = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.state)
 
     def _elapsed(self) -> float:
@@ -219,8 +226,7 @@ class SampledStage:
             "sampled_lower_bound": best.sampled_bound,
             "sampled_gap": best.sampled_gap,
             **self._named_residuals(),
-            "rho_copy": self.rho_values[0],
-            "rho_cone": self.rho_values[1],
+            **{f"rho_{name}": rho for name, rho in zip(self.splits, self.rho_values, strict=True)},
         }
         self.history.append(record)
         if self.verbose:
@@ -228,7 +234,7 @@ class SampledStage:
         return bool(self.callback(dict(record))) if self.callback is not None else False
 
     def _named_residuals(self) -> dict[str, float]:
-        names = ("primal_copy", "dual_copy", "primal_cone", "dual_cone")
+        names = [f"{kind}_{split}" for split in self.splits for kind in ("primal", "dual")]
         return dict(zip(names, map(float, self.residuals), strict=True))
 
     def _finish(self, status: Status) -> Solution:
@@ -236,13 +242,15 @@ class SampledStage:
         problem, limits, best = self.problem, self.limits, self.best
         n, D, P, c = problem.shape
         settings = {
-            "n": n, "d": D - problem.intercept, "c": c, "loss": "squared", "beta": problem.beta, "tol": limits.tol,
-            "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
+            "n": n, "d": D - problem.intercept, "c": c, "loss": problem.loss_name, "beta": problem.beta,
+            "tol": limits.tol, "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
             "max_iter": limits.max_iter, "linear_solver": self.method, "rho": limits.rho, "seed": self.seed,
-            "refine": False,
+            "skip": problem.skip_kind, "refine": False,
         }  # fmt: skip
         network = best.network({"settings": settings, "status": status.value})
-        shape = (n,) if problem.scalar_output else (n, c)
+        m = problem.loss.y.shape[0]
+        shape = (m,) if problem.scalar_output else (m, c)
+        skip, bias = best.sampled_coefficients()
         blocks = public_order(best.sampled_blocks)
         sampled = SampledSolution(
             blocks=blocks[..., 0] if problem.scalar_output else blocks,
@@ -256,6 +264,8 @@ class SampledStage:
             residuals=self._named_residuals(),
             rho=self.rho_values,
             dual=best.settle_dual().reshape(shape),
+            skip=skip,
+            bias=bias,
         )
         certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
         self.timings["total"] = self._elapsed()

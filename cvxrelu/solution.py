@@ -168,9 +168,11 @@ class SampledSolution:
     lower_bound : rigorous lower bound on the optimum of (S), float64.
     gap : relative gap of the two.
     status : Status of the sampled stage.
-    residuals : {"primal_copy", "dual_copy", "primal_cone", "dual_cone"}, relative, at the last check.
-    rho : (penalty of U = copy, penalty of G U = s) at the end.
-    dual : the scaled dual variable t behind `lower_bound`, (n,) or (n, c).
+    residuals : {"primal_copy", "dual_copy", "primal_cone", "dual_cone"}, relative, at the last check; where the loss is
+        not the squared one also "primal_loss" and "dual_loss".
+    rho : (penalty of U = copy, penalty of G U = s) at the end; then also that of the prediction's split.
+    dual : the scaled dual variable t behind `lower_bound`, (n,) or (n, c); with m pairs (m,).
+    skip, bias : the skip at `blocks`, (d,) or (d, c) and () or (c,), each None where there is none.
     """
 
     blocks: np.ndarray
@@ -182,8 +184,10 @@ class SampledSolution:
     gap: float
     status: Status
     residuals: Mapping[str, float]
-    rho: tuple[float, float]
+    rho: tuple[float, ...]
     dual: np.ndarray
+    skip: np.ndarray | None = None
+    bias: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

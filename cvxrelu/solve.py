@@ -168,11 +168,6 @@ def solve(
         skip=skip, skip_l2=skip_l2, equality=equality, patterns=patterns, check_patterns=check_patterns, dtype=dtype,
         seed=seed, sampled=sampled,
     )  # fmt: skip
-    if sampled and (problem.skip is not None or problem.readout is not None or problem.loss_name != "squared"):
-        raise NotImplementedError(
-            "skips, pairs and other losses are not implemented for the sampled program; use refine=True and a number "
-            "of patterns"
-        )
     start = None if warm_start is None else start_network(warm_start, problem)
     if start is not None and not refine:
         raise ValueError("warm_start needs refine=True: the sampled program starts from zero")

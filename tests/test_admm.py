@@ -19,7 +19,6 @@ from oracles import (
 )
 
 from cvxrelu import admm
-from cvxrelu.linear_systems import build_system
 from cvxrelu.losses import Squared
 from cvxrelu.proximal import group_soft_threshold
 
@@ -46,10 +45,7 @@ class Run:
         self.data = backend.compile(admm.prepare)(backend, *put)
         self.rho = admm.Penalties(*backend.put(tuple(map(np.asarray, rho)), dtype))
         landmarks = backend.put(np.arange(min(3, len(X))))
-        data = self.data
-        self.system = build_system(
-            backend, data.X, data.patterns, data.eigenvalues, data.loss.curvature, *self.rho, landmarks, method
-        )
+        self.system = admm.make_system(backend, self.data, self.rho, landmarks, method)
 
     def random_state(self, iteration=0):
         zero = admm.initial_state(self.data)
@@ -163,10 +159,11 @@ def test_compiled_is_eager_and_keeps_its_precision(backend, dtype):
     run = Run(backend, small(), dtype=dtype)
     state = run.random_state()
     (new, *products), (eager, *eager_products) = run.step(state), run.step(state, compiled=False)
-    for got, expected in zip((*new, *products), (*eager, *eager_products), strict=True):
+    for got, expected in zip((*new[:4], *products), (*eager[:4], *eager_products), strict=True):
         assert got.dtype == expected.dtype and got.dtype in (dtype, np.int32)
         np.testing.assert_allclose(got, expected, rtol=rounding(dtype), atol=rounding(dtype))
-    assert {a.dtype for part in run.chunk(state, 3) for a in part} == {np.dtype(dtype), np.dtype(np.int32)}
+    arrays = [a for part in run.chunk(state, 3) for a in part if a is not None]
+    assert {a.dtype for a in arrays} == {np.dtype(dtype), np.dtype(np.int32)}
 
 
 @pytest.mark.parametrize("c", [1, 2])
@@ -234,8 +231,8 @@ def test_rescale_keeps_the_multipliers(backend):
 
 def test_initial_state_is_the_zero_network(backend):
     state = backend.get(admm.initial_state(Run(backend, small()).data))
-    assert [a.shape for a in state] == [(3, 2, 2, 4), (8, 2, 2, 4), (8, 2), ()]
-    assert not any(a.any() for a in state)
+    assert [a.shape for a in state[:4]] == [(3, 2, 2, 4), (8, 2, 2, 4), (8, 2), ()] and state.p is None
+    assert not any(a.any() for a in state[:4])
 
 
 def test_cg_tolerances_are_summable(backend):

@@ -74,3 +74,45 @@ def test_scales_with_the_data_and_vanishes_with_the_target():
     assert cvxrelu.beta_max(X, -y, patterns=M) == value
     assert cvxrelu.beta_max(X, 0 * y, patterns=M) == 0.0
     assert cvxrelu.beta_max(X, y, patterns=M[:, :3]) <= value
+
+
+LOSSES = {
+    "logistic": {"loss": "logistic", "margin": 0.3},
+    "logistic skip": {"loss": "logistic", "skip": "linear", "skip_l2": 0.2},
+    "multinomial bias": {"loss": "multinomial", "skip": "bias", "skip_l2": 0.1},
+    "pairs": {"loss": "logistic", "pairs": np.array([[0, 1], [2, 5], [3, 1], [7, 4], [7, 0]])},
+    "squared bias": {"skip": "bias"},
+    "squared linear": {"skip": "linear", "skip_l2": 0.5, "equality": ([1.0, 1.0], 0.5)},
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_is_the_threshold_for_every_loss_and_skip(case):
+    """With patterns, CVXPY's blocks vanish just above it and do not just below."""
+    from sampled_optimum import sampled_optimum
+
+    from cvxrelu.problem import build_problem
+    from cvxrelu.skip import skip_columns
+
+    given, rng = LOSSES[case], np.random.default_rng(3)
+    X, y, M = data(10, 2, 4)
+    if given.get("loss") == "logistic":
+        y = None if "pairs" in given else np.where(y > 0, 1.0, -1.0)
+    elif given.get("loss") == "multinomial":
+        y = rng.integers(3, size=10)
+    threshold = cvxrelu.beta_max(X, y, patterns=M, **given)
+    problem = build_problem(X, y, beta=1.0, patterns=M, **given)
+    columns = None if problem.skip is None else skip_columns(X, False, problem.skip_kind, problem.skip.bias)
+    equality = None
+    if "equality" in given:
+        equality = (np.array([[1.0, 1.0, 0.0]]), np.array([[0.5]]))
+    values = [
+        sampled_optimum(
+            X, problem.patterns.patterns, problem.plain.y, factor * threshold, loss=problem.loss_name,
+            margin=given.get("margin", 0.0), pairs=given.get("pairs"), columns=columns,
+            skip_l2=given.get("skip_l2", 0.0), equality=equality,
+        )
+        for factor in (1e3, 1.001, 0.9)
+    ]  # fmt: skip
+    assert values[1] == pytest.approx(values[0], rel=1e-6)
+    assert values[2] < values[0] * (1 - 1e-5)
