@@ -252,7 +252,9 @@ class Refinement:
             reached, there = self._objective(to, self._predict(to), to_z)
             length = 1.0
             if not reached <= value - 0.1 * promised:
-                length = shorter(self.loss, prediction, there - prediction, self._penalty_along(s, z, to.s, to_z), promised)
+                length = shorter(
+                    self.loss, prediction, there - prediction, self._penalty_along(s, z, to.s, to_z), promised
+                )
             if length == 0.0:
                 break
             s, z = s + length * (to.s - s), z + length * (to_z - z)

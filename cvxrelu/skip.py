@@ -212,7 +212,11 @@ def settle(
 
 
 def shorter(
-    loss: Any, a: Float[np.ndarray, "m c"], along: Float[np.ndarray, "m c"], penalty: tuple[float, float], promised: float
+    loss: Any,
+    a: Float[np.ndarray, "m c"],
+    along: Float[np.ndarray, "m c"],
+    penalty: tuple[float, float],
+    promised: float,
 ) -> float:
     """A length in [0, 1) to which `loss(a + length along)` and a penalty fall: far out a Hessian says nothing.
 
