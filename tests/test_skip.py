@@ -149,8 +149,8 @@ def test_settling_agrees_with_scipy(name):
     for seed in range(5):
         loss, skip, base = draw(seed, name, c=2)
         z = settled(loss, skip, base)
-        found = minimize(lambda v, of=(loss, skip, base), z=z: objective(*of, v.reshape(z.shape)), 0 * z.ravel(), method="BFGS",
-                         options={"gtol": 1e-7, "maxiter": 2000})  # fmt: skip
+        found = minimize(lambda v, of=(loss, skip, base), z=z: objective(*of, v.reshape(z.shape)), 0 * z.ravel(),
+                         method="BFGS", options={"gtol": 1e-7, "maxiter": 2000})  # fmt: skip
         assert objective(loss, skip, base, z) <= found.fun * (1 + 1e-9)
 
 
