@@ -89,10 +89,10 @@ def _step(objective: Objective, data: Any, state: State) -> State:
     lost = ~accept & remembers & (shorter < 1e-6)
     S, Y = (xp.where(lost, memory * 0, memory) for memory in (S, Y))
     step = _direction(S, Y, gradient)
-    descends = xp.sum(step * gradient) < 0
+    empty = xp.sum(Y[-1, ...] * Y[-1, ...]) == 0  # or so small that its square is zero
+    descends = ~empty & (xp.sum(step * gradient) < 0)
     renewed = xp.where(descends, step, -gradient)
     direction = xp.where(accept | lost, renewed, direction)
-    empty = xp.sum(Y[-1, ...] * Y[-1, ...]) == 0
     # A pair of hardly any curvature may ask for a step that overflows.
     unit = xp.minimum(length * 0 + 1, LONGEST * _relative(x, direction))
     fresh = xp.where(empty, FIRST * _relative(x, gradient), unit)

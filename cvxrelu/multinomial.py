@@ -53,7 +53,7 @@ class Multinomial(NamedTuple):
         return xp.sum(self.weight * xp.where(own == 0, xp.log1p(others), xp.log(xp.exp(own) + others) - own))
 
     def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
-        """t = weight (Y - softmax): minus the derivative at a, in the domain of the conjugate up to rounding."""
+        """t = weight (Y - softmax): minus the derivative at prediction a; in the domain up to rounding."""
         xp = array_namespace(a)
         others = (1.0 - self.y) * self._softmax(a)
         own = xp.sum(others, axis=1, keepdims=True)

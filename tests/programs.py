@@ -40,7 +40,9 @@ def draw(seed: int) -> Case:
         X = X.astype(np.float32)
     pairs = _pairs(rng, n) if paired else None
     m = len(pairs) if paired else n
-    weight = rng.choice([0.0, 0.5, 1.0, 2.0], size=m) * 10.0 ** rng.choice([0, 0, -3, 3]) if rng.random() < 0.4 else None
+    weight = (
+        rng.choice([0.0, 0.5, 1.0, 2.0], size=m) * 10.0 ** rng.choice([0, 0, -3, 3]) if rng.random() < 0.4 else None
+    )
     if weight is not None:
         weight[0] = weight[0] or 1.0
     options: dict[str, Any] = {"loss": loss, "intercept": intercept}
@@ -51,9 +53,11 @@ def draw(seed: int) -> Case:
         labels = rng.choice(["random", "one class", "separable"], p=[0.5, 0.25, 0.25])
         ideal = X.astype(float) @ rng.standard_normal(d)
         ideal = ideal[pairs[:, 0]] - ideal[pairs[:, 1]] if paired else ideal
-        y = {"random": rng.choice([-1.0, 1.0], m), "one class": np.ones(m), "separable": np.where(ideal > 0, 1.0, -1.0)}[
-            labels
-        ]
+        y = {
+            "random": rng.choice([-1.0, 1.0], m),
+            "one class": np.ones(m),
+            "separable": np.where(ideal > 0, 1.0, -1.0),
+        }[labels]
         if rng.random() < 0.5:
             margin = rng.standard_normal(m) * 10.0 ** rng.uniform(-2, 1)
             options["margin"] = margin

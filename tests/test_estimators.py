@@ -26,6 +26,14 @@ def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
+@parametrize_with_checks(
+    [ConvexReLUClassifier(loss="logistic", tol=3e-2)], expected_failed_checks=lambda _: APPROXIMATE
+)
+def test_scikit_learns_own_checks_of_the_logistic_loss(estimator, check):
+    check(estimator)
+
+
 def test_weights_are_repetitions_to_the_digit_when_solved_to_the_digit():
     precise = ConvexReLURegressor(refine=False, patterns=16, tol=1e-10)
     check_sample_weight_equivalence_on_dense_data("ConvexReLURegressor", precise)
@@ -202,3 +210,36 @@ def test_bad_options_are_named(options, name):
 def test_scales_that_overflow_are_refused():
     with pytest.raises(ValueError, match="X has largest entry"):
         cvxrelu.ConvexReLURegressor().fit(np.eye(4) * 1e160, np.arange(4.0))
+
+
+# -- logistic loss ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("skip", [{}, {"skip": "linear", "skip_l2": 1.0}], ids=["plain", "skip"])
+def test_logistic_probabilities_are_those_of_the_decision_function(skip):
+    from scipy.special import expit, softmax
+
+    model = ConvexReLUClassifier(loss="logistic", tol=1e-2, **skip).fit(X, LABELS == "high")
+    probabilities = model.predict_proba(X)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(probabilities[:, 1], expit(model.decision_function(X)), rtol=1e-12)
+    assert np.array_equal(model.predict(X), model.decision_function(X) > 0)
+    np.testing.assert_allclose(model.network_.predict(X), model.decision_function(X), rtol=1e-9)
+    assert model.score(X, LABELS == "high") > 0.9
+
+    many = ConvexReLUClassifier(loss="logistic", tol=1e-2, **skip).fit(X, LABELS)
+    probabilities = many.predict_proba(X)
+    np.testing.assert_allclose(probabilities, softmax(many.decision_function(X), axis=1), rtol=1e-12)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-12)
+    assert np.array_equal(many.predict(X), many.classes_[probabilities.argmax(axis=1)])
+    assert many.solution_.settings["loss"] == "multinomial" and many.score(X, LABELS) > 0.85
+
+
+def test_logistic_weights_and_refusals():
+    weight = np.arange(80) % 3
+    options = {"loss": "logistic", "tol": 1e-3}
+    model = ConvexReLUClassifier(**options).fit(X, LABELS == "high", sample_weight=weight)
+    repeated = ConvexReLUClassifier(**options).fit(np.repeat(X, weight, axis=0), np.repeat(LABELS == "high", weight))
+    assert model.solution_.objective == pytest.approx(repeated.solution_.objective, rel=5e-3)
+    with pytest.raises(ValueError, match="loss must be 'squared' or 'logistic', got 'hinge'"):
+        ConvexReLUClassifier(loss="hinge").fit(X, LABELS)
+    with pytest.raises(ValueError, match="skip_l2 must be positive"):
+        ConvexReLUClassifier(loss="logistic", skip="bias").fit(X, LABELS)

@@ -173,7 +173,7 @@ LINEAR = {"skip": "linear", "skip_l2": 1.0}
     ("options", "kind", "says"),
     [
         ({**LOGISTIC, "y": None}, ValueError, r"y is required \(only pairs= with loss='logistic'"),
-        ({**LOGISTIC, "y": (SIGNS > 0).astype(int)}, ValueError, r"y must hold -1 and \+1 only .* got 0.0; for 0 and 1"),
+        ({**LOGISTIC, "y": (SIGNS > 0).astype(int)}, ValueError, r"y must hold -1 and \+1 only .* got 0.0; for 0"),
         ({**LOGISTIC, "y": 2 * SIGNS}, ValueError, r"y must hold -1 and \+1 only .* got -?2.0"),
         ({**LOGISTIC, "y": SIGNS[:5]}, ValueError, r"y must have shape \(12,\) or \(12, c\).* got \(5,\)"),
         ({**LOGISTIC, "margin": np.ones(5)}, ValueError, r"margin must be a number or have shape \(12,\), got \(5,\)"),
@@ -182,7 +182,7 @@ LINEAR = {"skip": "linear", "skip_l2": 1.0}
         ({**LOGISTIC, "margin": "big"}, TypeError, "margin must hold real numbers"),
         ({**LOGISTIC, "margin": None}, TypeError, "margin must hold real numbers"),
         ({**LOGISTIC, "margin": 1e60}, ValueError, "margin has largest entry 1.0e\\+60, outside"),
-        ({**LOGISTIC, "skip": "bias"}, ValueError, "skip_l2 must be positive with skip='bias' and loss='logistic', got 0"),
+        ({**LOGISTIC, "skip": "bias"}, ValueError, "skip_l2 must be positive with skip='bias' and loss='logistic'"),
         ({"margin": 1.0}, ValueError, "margin needs loss='logistic', got 1.0 with loss='squared'"),
         ({"loss": "multinomial", "margin": 1.0, "y": LABELS}, ValueError, "margin needs loss='logistic', got 1.0"),
         ({"loss": "multinomial", "y": None}, ValueError, "y is required"),

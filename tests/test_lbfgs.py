@@ -172,3 +172,17 @@ def test_zero_neurons_are_inert(c):
     layers = padded.x.reshape(wide.shape)
     assert not layers[:, -5:].any()
     np.testing.assert_allclose(layers[:, :-5].ravel(), state.x, rtol=1e-8, atol=1e-9)
+
+
+def test_pairs_whose_squares_vanish_are_no_memory():
+    """In float32 a change of gradient of 1e-24 has length zero: the step is then along the gradient, not beyond all."""
+    data = np.float32(1e-24) * np.eye(3, dtype=np.float32)
+    x = np.ones((3, 1), dtype=np.float32)
+    state, values = descend(make_backend("numpy"), data, x, tiny, 30, np.float32)
+    assert np.isfinite(state.x).all() and values[-1] <= values[0]
+
+
+def tiny(A, x):
+    """1/2 x^T A x, for A so small that squares of its gradients vanish in single precision."""
+    xp = array_namespace(x)
+    return 0.5 * xp.sum(x * (A @ x)), A @ x

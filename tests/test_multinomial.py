@@ -15,7 +15,7 @@ seeds = st.integers(0, 10**6)
 
 
 def draw(seed, n=6, c=None):
-    """A loss with weights that may vanish and an offset, a prediction, and a t of the dual domain (its rows sum to 0)."""
+    """A loss with weights that may vanish and an offset, a prediction, and a t of the dual domain."""
     rng = np.random.default_rng(seed)
     c = int(rng.integers(2, 5)) if c is None else c
     weight = rng.choice([0.0, 0.3, 1.0, 4.0], size=(n, 1))

@@ -42,7 +42,9 @@ def draw_any(name, paired, skip, c):
     loss = {
         "squared": Squared(rng.standard_normal((m, c)), weight),
         "logistic": Logistic(rng.choice([-1.0, 1.0], (m, c)), weight, rng.standard_normal((m, 1))),
-        "multinomial": Multinomial(np.eye(max(2, c))[rng.integers(max(2, c), size=m)], weight, np.zeros((m, max(2, c)))),
+        "multinomial": Multinomial(
+            np.eye(max(2, c))[rng.integers(max(2, c), size=m)], weight, np.zeros((m, max(2, c)))
+        ),
     }[name]
     columns = read(readout, skip_columns(X, False, "linear", not paired)) if skip else None
     ridge = rng.uniform(0.0, 1.0, columns.shape[1]) if columns is not None else None

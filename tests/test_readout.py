@@ -51,7 +51,9 @@ def test_every_backend(backend_name, dtype):
     assert got[0].dtype == got[1].dtype == dtype
     eps = float(np.finfo(dtype).eps)
     np.testing.assert_allclose(got[0], R @ values, atol=8 * eps * np.abs(values).max())
-    np.testing.assert_array_less(np.abs(got[1] - R.T @ t), 20 * eps * (np.abs(R.T) @ np.abs(t)) + 2e-13 * np.abs(t).max())
+    np.testing.assert_array_less(
+        np.abs(got[1] - R.T @ t), 20 * eps * (np.abs(R.T) @ np.abs(t)) + 2e-13 * np.abs(t).max()
+    )
 
 
 @given(seeds)

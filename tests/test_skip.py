@@ -31,7 +31,9 @@ def draw(seed, name, m=7, k=3, c=1, l2=0.1):
     loss = {
         "squared": Squared(rng.standard_normal((m, c)), weight),
         "logistic": Logistic(rng.choice([-1.0, 1.0], (m, c)), weight, rng.standard_normal((m, 1))),
-        "multinomial": Multinomial(np.eye(max(2, c))[rng.integers(max(2, c), size=m)], weight, np.zeros((m, max(2, c)))),
+        "multinomial": Multinomial(
+            np.eye(max(2, c))[rng.integers(max(2, c), size=m)], weight, np.zeros((m, max(2, c)))
+        ),
     }[name]
     c = loss.y.shape[1]
     skip = module.Skip(columns, l2, np.eye(k), np.zeros((k, c)), True, False)
@@ -56,7 +58,13 @@ def test_columns_and_kinds():
     np.testing.assert_array_equal(skip_columns(X, False, "linear"), with_one)
     np.testing.assert_array_equal(skip_columns(with_one, True, "linear", bias=False), X)
     np.testing.assert_array_equal(skip_columns(X, False, "bias"), np.ones((3, 1)))
-    assert [as_skip(kind) for kind in (False, None, np.False_, "bias", "linear")] == [None, None, None, "bias", "linear"]
+    assert [as_skip(kind) for kind in (False, None, np.False_, "bias", "linear")] == [
+        None,
+        None,
+        None,
+        "bias",
+        "linear",
+    ]
     assert make_skip(X, False, None, 1.0, None, None, 1) == (None, None)
     assert make_skip(X, False, "bias", 1.0, None, make_pairs(np.array([[0, 1]]), 3), 1) == (None, None)
 
@@ -97,7 +105,9 @@ def test_equality_is_eliminated(seed, d, q, paired, c):
     assert penalty == pytest.approx(0.35 * np.sum(theta**2), rel=1e-9, abs=1e-12)
     f = np.hstack([X, np.ones((6, 1))])[:, :K] @ theta
     f = f[PAIRS[:, 0]] - f[PAIRS[:, 1]] if paired else f
-    np.testing.assert_allclose((0 if shift is None else shift) + found.columns @ z, f, atol=1e-9 * (1 + np.abs(f).max()))
+    np.testing.assert_allclose(
+        (0 if shift is None else shift) + found.columns @ z, f, atol=1e-9 * (1 + np.abs(f).max())
+    )
 
 
 def test_a_homogeneous_constraint_shifts_nothing():
@@ -139,8 +149,8 @@ def test_settling_agrees_with_scipy(name):
     for seed in range(5):
         loss, skip, base = draw(seed, name, c=2)
         z = settled(loss, skip, base)
-        found = minimize(lambda v: objective(loss, skip, base, v.reshape(z.shape)), 0 * z.ravel(), method="BFGS",
-                         options={"gtol": 1e-7, "maxiter": 2000})  # fmt: skip
+        found = minimize(lambda v, of=(loss, skip, base), z=z: objective(*of, v.reshape(z.shape)), 0 * z.ravel(),
+                         method="BFGS", options={"gtol": 1e-7, "maxiter": 2000})  # fmt: skip
         assert objective(loss, skip, base, z) <= found.fun * (1 + 1e-9)
 
 
@@ -197,7 +207,9 @@ def test_free_is_the_limit_of_penalised(seed, k):
         small = skip._replace(l2=l2)
         reached = objective(loss, small, base, settled(loss, small, base))
         assert best - 1e-9 * zero <= reached <= (best + 0.5 * l2 * np.sum(z * z)) * (1 + 1e-9) + 1e-9 * zero
-    assert np.abs(skip.columns.T @ free.dual(base)).max() <= 1e-9 * (np.abs(skip.columns).max() * np.sqrt(zero) + 1e-300)
+    assert np.abs(skip.columns.T @ free.dual(base)).max() <= 1e-9 * (
+        np.abs(skip.columns).max() * np.sqrt(zero) + 1e-300
+    )
 
 
 def test_free_with_an_equality_is_that_of_the_problem():
