@@ -88,6 +88,7 @@ class State(NamedTuple):
     warm: Float[Array, "m c"]  # last solution of the u-step's inner system
     iteration: Any
     p: Any = None  # (m, c), a + scaled dual, where the loss is not quadratic
+    a: Any = None  # (m, c), the a before, from which the next one is found
 
 
 class Report(NamedTuple):
@@ -109,7 +110,7 @@ def initial_state(data: Data) -> State:
         xp.zeros((n, 2, c, P), dtype=dtype),
         xp.zeros((m, c), dtype=dtype),
         xp.zeros((), dtype=xp.int32),
-        None if data.loss.is_quadratic else xp.zeros((m, c), dtype=dtype),
+        *(() if data.loss.is_quadratic else (xp.zeros((m, c), dtype=dtype), xp.zeros((m, c), dtype=dtype))),
     )
 
 
@@ -129,7 +130,7 @@ def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, sta
     if data.loss.is_quadratic:
         rhs = rhs + xp.stack([data.linear, -data.linear], axis=1)
     else:
-        a = _loss_prox(data, rho, state.p)
+        a = _loss_prox(data, rho, state.p, state.a)
         target = 2.0 * a - state.p
     tolerance = cg_tolerance(state.iteration, data.X.dtype, xp)
     U, warm = solve_blocks(backend, system, data.X, data.patterns, rhs, state.warm, tolerance, target)
@@ -138,13 +139,14 @@ def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, sta
     x = state.x + RELAXATION * (U - W)
     t = state.t + RELAXATION * (GU - xp.maximum(state.t, xp.zeros((), dtype=state.t.dtype)))
     p = None if a is None else state.p + RELAXATION * (target + _beyond(system.reading, warm) - a)
-    return State(x, t, warm, state.iteration + 1, p), U, GU
+    return State(x, t, warm, state.iteration + 1, p, a), U, GU
 
 
-def _loss_prox(data: Data, rho: Penalties, p: Any) -> Any:
+def _loss_prox(data: Data, rho: Penalties, p: Any, start: Any) -> Any:
     """a: the proximal map of the loss at p; p itself where there is no weight."""
     xp = array_namespace(p)
-    return data.loss.prox(p, rho.loss * xp.where(data.curvature > 0, data.curvature, xp.ones_like(data.curvature)))
+    unit = xp.where(data.curvature > 0, data.curvature, xp.ones_like(data.curvature))
+    return data.loss.prox(p, rho.loss * unit, start)
 
 
 def _beyond(reading: Reading, t: Any) -> Any:
@@ -192,7 +194,7 @@ def _report(data: Data, rho: Penalties, old: State, new: State, U: Any, GU: Any)
     neurons = prediction = read(data.readout, xp.sum(XU[:, 0, ...] - XU[:, 1, ...], axis=-1))
     target = getattr(data.loss, "target", None)
     if not data.loss.is_quadratic:
-        a_old, prediction = _loss_prox(data, rho, old.p), _loss_prox(data, rho, new.p)
+        a_old, prediction = new.a, _loss_prox(data, rho, new.p, new.a)
         target = 2.0 * a_old - old.p
         reached = a_old + (new.p - old.p) / RELAXATION  # R F U + C z
 
@@ -265,7 +267,7 @@ def rescale(backend: Backend, data: Data, old: Penalties, new: Penalties, state:
     xp = array_namespace(data.X)
     W, p = group_soft_threshold(state.x, data.beta / old.copy), state.p
     if p is not None:
-        a = _loss_prox(data, old, p)
+        a = _loss_prox(data, old, p, state.a)
         p = a + (p - a) * (old.loss / new.loss)
     return state._replace(
         x=W + (state.x - W) * (old.copy / new.copy),

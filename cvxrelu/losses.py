@@ -261,8 +261,8 @@ class Logistic(NamedTuple):
         x = increasing_root(slope, hi - LOG_RANGE, hi, xp.minimum(hi, zero))
         return xp.where(usable, xp.exp(x), zero)
 
-    def prox(self, v: Float[Array, "n c"], rho: Any) -> Float[Array, "n c"]:
-        """The a that minimises `value(a) + rho / 2 |a - v|^2`, entry by entry.
+    def prox(self, v: Float[Array, "n c"], rho: Any, start: Any = None) -> Float[Array, "n c"]:
+        """The a that minimises `value(a) + rho / 2 |a - v|^2`, entry by entry. `start`: (n, c), a guess of it.
 
         With r = y a - margin it is the root of `r - (weight / rho) / (1 + exp(r)) = y v - margin`, between
         b = y v - margin and the smaller of b + weight / rho and max(b, 0) + log(1 + weight / rho).
@@ -272,7 +272,8 @@ class Logistic(NamedTuple):
         hi = xp.minimum(b + pull, xp.maximum(b, xp.zeros_like(b)) + xp.log1p(pull))
 
         slope = lambda r: _prox_slope(r, b, pull)  # noqa: E731
-        return self.y * (increasing_root(slope, b, hi, hi) + self.margin)
+        first = hi if start is None else xp.minimum(xp.maximum(self.y * start - self.margin, b), hi)
+        return self.y * (increasing_root(slope, b, hi, first) + self.margin)
 
     def _scale_slope(self, x: Any, a: Any, penalty: Any) -> tuple[Any, Any]:
         """Derivative of `value(s a) + s penalty` at s = exp(x), and its derivative in x."""

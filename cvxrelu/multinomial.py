@@ -165,8 +165,9 @@ class Multinomial(NamedTuple):
         x = increasing_root(slope, hi - LOG_RANGE, hi, xp.minimum(hi, zero))
         return xp.where(usable, xp.exp(x), zero)
 
-    def prox(self, v: Float[Array, "n c"], rho: Any) -> Float[Array, "n c"]:
-        """The a that minimises `value(a) + rho / 2 |a - v|^2`, row by row. `rho`: a number, or (n, 1).
+    def prox(self, v: Float[Array, "n c"], rho: Any, start: Any = None) -> Float[Array, "n c"]:
+        """The a that minimises `value(a) + rho / 2 |a - v|^2`, row by row. `rho`: a number, or (n, 1). `start`: (n, c),
+        a guess of it.
 
         With tau = weight / rho, b = a + offset, u = v + offset and w = tau softmax(b), a falls from v by w_k in every
         output but the label's, and that rises by their sum tau q. There `w_k + log w_k = log tau + u_k - log sum exp b`
@@ -183,9 +184,14 @@ class Multinomial(NamedTuple):
         moves, other = tau > 0, self.y == 0
         tau = xp.where(moves, tau, one)
         u = v + self.offset
-        lead = xp.where(other, u - xp.sum(self.y * u, axis=1, keepdims=True), -xp.inf * one)
-        top = xp.max(lead, axis=1, keepdims=True)
-        hi = top + xp.log(xp.sum(xp.exp(lead - top), axis=1, keepdims=True))
+
+        def log_odds(b: Any) -> tuple[Any, Any]:
+            """Of any output but the label's, and what each of them is ahead of it."""
+            lead = xp.where(other, b - xp.sum(self.y * b, axis=1, keepdims=True), -xp.inf * one)
+            top = xp.max(lead, axis=1, keepdims=True)
+            return top + xp.log(xp.sum(xp.exp(lead - top), axis=1, keepdims=True)), lead
+
+        hi, lead = log_odds(u)
         lo = xp.maximum(hi - 2.0 * tau, xp.minimum(hi, zero) - xp.log1p(2.0 * tau))
         argument = xp.where(other, xp.log(tau) + lead, zero)
 
@@ -209,7 +215,8 @@ class Multinomial(NamedTuple):
             fall = xp.sum(share / (1.0 + w), axis=1, keepdims=True) / total
             return xp.log(tau) + log_q - top - xp.log(total), rest + (1.0 - rest) * (tau * rest + 1.0) * fall
 
-        w = others(increasing_root(slope, lo, hi, lo))[2]
+        first = lo if start is None else xp.minimum(xp.maximum(log_odds(start + self.offset)[0], lo), hi)
+        w = others(increasing_root(slope, lo, hi, first))[2]
         return xp.where(moves, v - w + self.y * xp.sum(w, axis=1, keepdims=True), v)
 
     def _softmax(self, a: Any) -> Any:

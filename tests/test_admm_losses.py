@@ -62,9 +62,9 @@ class Run:
             landmarks = backend.put(np.arange(3))
             self.system = admm.make_system(backend, self.data, self.rho, landmarks, method)
             zero = admm.initial_state(self.data)
-        x, t, warm, p = (None if a is None else rng.standard_normal(a.shape) for a in (*zero[:3], zero.p))
+        x, t, warm, p, a = (None if a is None else rng.standard_normal(a.shape) for a in (*zero[:3], *zero[4:]))
         late = np.asarray(10**7, dtype=np.int32)  # conjugate gradients are asked for eleven digits
-        self.state = admm.State(x * BETA / RHO[0], t, warm, late, p)
+        self.state = admm.State(x * BETA / RHO[0], t, warm, late, p, a)
 
     def call(self, fn, *args, compiled=True):
         with self.backend.scope():
