@@ -102,7 +102,7 @@ def _fit(options: argparse.Namespace) -> int:
         names = f"target {data.target_name}" if data.target_name else "no header row: columns go by position"
         print(f"{options.data}: {n_train + n_test} rows, {data.X.shape[1]} features, {names}; {kind} (see --task)")
         print(f"{n_train} rows to train on, {n_test} to test on", flush=True)
-    forwarded = ("beta", "refine", "certificate", "seed", "tol", "max_iter", "time_limit", "backend", "dtype")
+    forwarded = ("beta", "loss", "refine", "certificate", "seed", "tol", "max_iter", "time_limit", "backend", "dtype")
     settings = {name: getattr(options, name) for name in forwarded}
     settings["patterns"] = options.patterns or PATTERNS
     trained = train(task, relative=not options.absolute_beta, verbose=not options.quiet, **settings)
@@ -154,7 +154,7 @@ def _predict(options: argparse.Namespace) -> int:
     if options.out and Path(options.out).exists() and not options.overwrite:
         raise UserError(f"--out {options.out}: the file exists; choose another, or pass --overwrite")
     output = model.network.predict(model.features(read_table(options.data, wanted=model.feature_names or ())))
-    values = labels(model.classes, output) if model.classes else [repr(float(value)) for value in output]
+    values = labels(model.classes, output, model.network) if model.classes else [repr(float(value)) for value in output]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([model.target or "prediction"])
@@ -287,6 +287,8 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--overwrite", action="store_true", help="replace the model that --out holds")
     fit.add_argument("--task", choices=("auto", "regression", "classification"), default="auto",
                      help="auto: classification if the target is text or few whole numbers")  # fmt: skip
+    fit.add_argument("--loss", choices=("squared", "logistic"), default="squared",
+                     help="logistic: of classes, multinomial for more than two (default: %(default)s)")  # fmt: skip
     fit.add_argument("--beta", type=positive, default=0.01, metavar="B",
                      help="weight decay, as a share of what gives the zero network (default: %(default)s)")  # fmt: skip
     fit.add_argument("--absolute-beta", action="store_true", help="take --beta as it is")

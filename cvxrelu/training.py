@@ -74,23 +74,30 @@ def decide_task(data: Data, kind: str, test_size: float, seed: int) -> Task:
     return Task(data, kind, target, classes, train_rows, test_rows)
 
 
-def train(task: Task, *, beta: float, relative: bool, patterns: int, seed: int, **options: Any) -> Trained:
+def train(
+    task: Task, *, beta: float, relative: bool, patterns: int, seed: int, loss: str = "squared", **options: Any
+) -> Trained:
     """Solve on the training rows and score on the test rows, or on the training rows where none were held out.
 
-    Parameters are those of `solve_standardised`; `options` are further ones of `cvxrelu.solve`.
+    loss : "squared", of class indicators in a classification; or "logistic", for classes only, multinomial if they are
+    more than two. Other parameters are those of `solve_standardised`; `options` are further ones of `cvxrelu.solve`.
     """
     rows, target, classes = task.train_rows, task.target, task.classes
     goal = target[rows]
     if classes:  # an indicator per class; of two classes, that of the second is enough
         goal = (goal[:, None] == np.arange(len(classes))).astype(np.float64)
         goal = goal[:, 1] if len(classes) == 2 else goal
+    if loss == "logistic":
+        if not classes:
+            raise UserError("--loss logistic is for classes, and the target is taken for numbers: see --task")
+        loss, goal = ("logistic", 2.0 * goal - 1.0) if len(classes) == 2 else ("multinomial", goal)
     if np.all(goal == goal[0]):
         raise UserError(
             f"{task.data.target.path}: the target is constant on the training rows; there is nothing to fit"
         )
     try:
         solved = solve_standardised(
-            task.data.X[rows], goal, beta=beta, relative=relative, patterns=patterns, seed=seed, **options
+            task.data.X[rows], goal, beta=beta, relative=relative, patterns=patterns, seed=seed, loss=loss, **options
         )
     except ValueError as error:  # about an option: the data were checked before
         raise UserError(str(error)) from error
@@ -99,7 +106,7 @@ def train(task: Task, *, beta: float, relative: bool, patterns: int, seed: int, 
     scored, where = (task.test_rows, "test rows") if len(task.test_rows) else (rows, "training rows")
     truth, guess = target[scored], network.predict(task.data.X[scored])
     if classes:
-        truth, guess = np.array(classes)[truth], np.array(labels(classes, guess))
+        truth, guess = np.array(classes)[truth], np.array(labels(classes, guess, network))
         constant, name = classes[np.bincount(target[rows]).argmax()], "most frequent class"
     else:
         constant, name = target[rows].mean(), "training mean"
@@ -107,9 +114,10 @@ def train(task: Task, *, beta: float, relative: bool, patterns: int, seed: int, 
     return Trained(solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name)
 
 
-def labels(classes: Sequence[object], output: np.ndarray) -> list[object]:
-    """The class of each row: a single output estimates the share of the second, several outputs that of each."""
-    codes = (output > 0.5).astype(int) if output.ndim == 1 else output.argmax(axis=1)
+def labels(classes: Sequence[object], output: np.ndarray, network: ReLUNetwork) -> list[object]:
+    """The class of each row: a single output estimates the share of the second, or its log-odds; several each class."""
+    threshold = 0.0 if network.metadata.get("settings", {}).get("loss") == "logistic" else 0.5
+    codes = (output > threshold).astype(int) if output.ndim == 1 else output.argmax(axis=1)
     return [classes[code] for code in codes]
 
 
