@@ -66,7 +66,7 @@ class FeatureModel(Protocol):
         ...
 
     def repeat(self, past: Any, rows: Int[np.ndarray, " b"]) -> Any:
-        """`past` with the given rows, which may repeat."""
+        """A copy of `past` with the given rows, which may repeat."""
         ...
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
+import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,10 @@ class TorchModel:
 
     def repeat(self, past: Any, rows: Int[np.ndarray, " b"]) -> Any:
         """See `models.FeatureModel.repeat`."""
-        past.batch_select_indices(self._torch.as_tensor(rows, device=self.device))
-        return past
+        copied = copy.copy(past)
+        copied.layers = [copy.copy(layer) for layer in past.layers]  # selecting gives each new tensors
+        copied.batch_select_indices(self._torch.as_tensor(rows, device=self.device))
+        return copied
 
 
 def _blocks(network: Any, n_layers: int) -> Any:
@@ -222,7 +226,8 @@ def _quiet(transformers: Any) -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(io.StringIO()):  # the bar of GGUF files asks nobody
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
