@@ -93,9 +93,7 @@ def sweep(
     -------
     Sweep
     """
-    run = Extraction(
-        model, template, max_length, max_response_length, batch_tokens, cache=cache, progress=progress
-    )
+    run = Extraction(model, template, max_length, max_response_length, batch_tokens, cache=cache, progress=progress)
     return sweep_with(run, triples, layers=layers, poolings=poolings, max_pairs=max_pairs, folds=folds, seed=seed)
 
 

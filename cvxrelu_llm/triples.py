@@ -192,7 +192,11 @@ def as_triples(
     seen: set[tuple[Any, str, str]] = set()
     for triple in triples:
         reason = None
-        if not triple.chosen.strip() or not triple.rejected.strip() or not any(m.content.strip() for m in triple.prompt):
+        if (
+            not triple.chosen.strip()
+            or not triple.rejected.strip()
+            or not any(m.content.strip() for m in triple.prompt)
+        ):
             reason, words = "empty", "prompt, chosen and rejected must hold text"
         elif triple.chosen.strip() == triple.rejected.strip():
             reason, words = "equal", "fields 'chosen' and 'rejected' are the same"
