@@ -46,7 +46,7 @@ def _command(name: str) -> Command:
     return importlib.import_module(f"cvxrelu_llm.commands.{name}").command
 
 
-def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     """The parser of the command line, and those of its commands by name."""
     parser = _Parser(
         prog="cvxrelu-llm",

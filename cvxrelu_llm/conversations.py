@@ -73,7 +73,8 @@ def alternate(conversations: Any, *, student: str = "student", tutor: str = "tut
                 counts["short"] += 1
                 continue
             prompt = tuple(turns[: index + 1])
-            triples.append(Triple(prompt, *replies, group=group, source=f"{record.place}, turn {index}"))
+            chosen, rejected = replies
+            triples.append(Triple(prompt, chosen, rejected, group=group, source=f"{record.place}, turn {index}"))
     return as_triples(triples, n, counts, origin=conversations)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -63,7 +62,8 @@ def parse_marks(text: str) -> tuple[Message, ...] | None:
 
 def common_beginning(first: str, second: str) -> int:
     """Length of the longest shared beginning that cuts no word of either text in two."""
-    shared = len(os.path.commonprefix([first, second]))
+    pairs = zip(first, second, strict=False)
+    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
     while shared and any(
         shared < len(text) and text[shared - 1].isalnum() and text[shared].isalnum() for text in (first, second)
     ):

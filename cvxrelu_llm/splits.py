@@ -7,13 +7,12 @@ that relation's transitive closure, found by union-find, are what is drawn; a cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-if TYPE_CHECKING:
-    from cvxrelu_llm.triples import Triple
+from cvxrelu_llm.formats import Triple
 
 __all__ = ["components", "kfold", "leakage", "prompt_key", "split"]
 

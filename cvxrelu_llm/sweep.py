@@ -4,8 +4,8 @@ Score of a combination: k-fold cross-validation, grouped by prompt, of the linea
 
     minimise over theta  sum_k weight_k log(1 + exp(margin_k - theta @ (x_i(k) - x_j(k)))) + l2/2 |theta|^2
 
-on standardised features, solved to a certified gap by `cvxrelu.solve_logistic`, for a few values of l2. The pass through
-the model is done once for all layers. The combination with the smallest held-out loss is chosen: the loss of a pair
+on standardised features, solved to a certified gap by `cvxrelu.solve_logistic`, for a few values of l2. The model runs
+once for all layers. The combination with the smallest held-out loss is chosen: the loss of a pair
 tells more than whether it is right, so it is less at the mercy of chance than the accuracy is. As the best of many, its
 own score is optimistic by a little; a test split that the sweep has not seen tells the truth.
 """
@@ -20,10 +20,10 @@ from jaxtyping import Float, Int
 
 import cvxrelu
 from cvxrelu_llm import splits
-from cvxrelu_llm.features import Extraction
+from cvxrelu_llm.extraction import Extraction
+from cvxrelu_llm.formats import Triple
 from cvxrelu_llm.models import FeatureModel, as_layer
 from cvxrelu_llm.pooling import POOLINGS, as_pooling
-from cvxrelu_llm.triples import Triple
 
 __all__ = ["LayerScore", "Sweep", "sweep"]
 

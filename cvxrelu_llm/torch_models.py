@@ -8,7 +8,7 @@ import inspect
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,8 @@ class TorchModel:
         elif self.causal:
             given["use_cache"] = False
         with torch.inference_mode(), self._captured(layers) as captured:
-            try:
+            with suppress(_Stop):
                 captured[self.n_layers] = self.network(**given).last_hidden_state
-            except _Stop:
-                pass
             return Forward([captured[layer] for layer in layers], past)
 
     @contextmanager
@@ -235,7 +233,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def _sentence_transformer(folder: Path) -> dict[str, Any]:
-    """Where the transformer of a sentence-transformers folder lies, its pooling and its length; {} for other folders."""
+    """What a sentence-transformers folder says of its transformer, pooling and length; {} for other folders."""
     modules = folder / "modules.json"
     if not modules.is_file():
         return {}

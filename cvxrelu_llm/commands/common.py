@@ -15,7 +15,7 @@ __all__ = ["add_data_options", "add_model_options", "add_text_options", "counted
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """DATA and how to read it."""
     parser.add_argument("data", nargs="?", metavar="DATA",
-                        help="a .jsonl, .json, .csv (each also .gz) or .parquet file, or a data set on the hub")  # fmt: skip
+                        help="a .jsonl, .json, .csv (each also .gz) or .parquet file, or a hub data set")  # fmt: skip
     parser.add_argument("--columns", nargs="+", metavar="NAME=COLUMN",
                         help="where fields have other names, e.g. chosen=better rejected=worse")  # fmt: skip
     parser.add_argument("--dialogue", choices=("auto", "text"), default="auto",

@@ -57,11 +57,11 @@ def _run(options: argparse.Namespace) -> int:
         parts = {"train": triples}
         if options.test_size:
             parts = dict(zip(("train", "test"), triples.split(options.test_size, options.seed), strict=True))
-        names = ("gguf_file", "dtype", "device", "revision", "backend")
-        model = load_model(options.model, **{name: getattr(options, name) for name in names})
+        where = ("gguf_file", "dtype", "device", "revision", "backend")
+        model = load_model(options.model, **{name: getattr(options, name) for name in where})
         say(f"{model.name}: {model.n_layers} layers of {model.hidden_size}, {model.dtype}")
-        names = ("template", "max_length", "max_response_length", "batch_tokens", "share_prefix", "cache", "seed")
-        settings = {name: getattr(options, name) for name in names} | {"progress": not options.quiet}
+        texts = ("template", "max_length", "max_response_length", "batch_tokens", "share_prefix", "cache", "seed")
+        settings = {name: getattr(options, name) for name in texts} | {"progress": not options.quiet}
         settings |= {"layer": options.layer, "pooling": options.pooling}
         features = {}
         for name, part in parts.items():  # training first: what it chooses holds for the test
@@ -74,16 +74,17 @@ def _run(options: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES:  # none of an earlier run may stay beside those of this one
         (out / name).unlink(missing_ok=True)
-    for name, part in features.items():
-        part.save(out / f"{name}.safetensors")
+    for name, result in features.items():
+        result.save(out / f"{name}.safetensors")
     write_whole(out / "extraction.json", (json.dumps(_record(features, options), indent=1) + "\n").encode())
     if (swept := features["train"].sweep) is not None:
         say(f"{swept}")
-    for name, part in features.items():
-        speed = f"{part.stats['tokens_per_second']:.0f} tokens/s" if part.stats["tokens"] else "all from the cache"
-        say(f"{name:15} {counted(part.counts)}; {speed}")
-    where = features["train"].settings
-    say(f"layer           {where['layer']} of {model.n_layers}, pooling {where['pooling']}")
+    for name, result in features.items():
+        stats = result.stats
+        speed = f"{stats['tokens_per_second']:.0f} tokens/s" if stats["tokens"] else "all from the cache"
+        say(f"{name:15} {counted(result.counts)}; {speed}")
+    chosen = features["train"].settings
+    say(f"layer           {chosen['layer']} of {model.n_layers}, pooling {chosen['pooling']}")
     say(f"written         {', '.join(str(path) for path in sorted(out.iterdir()) if path.name in FILES)}")
     return 0
 
@@ -101,7 +102,7 @@ def _record(features: Mapping[str, PairFeatures], options: argparse.Namespace) -
 
 command = Command(
     "turn preferences into features of a language model",
-    "Take hidden states of a language model at one layer, pooled over tokens, for every response. Prompts are run once\n"
+    "Take hidden states of a language model at one layer, pooled over tokens, for every response. Prompts run once\n"
     "for all of their responses, the pass ends at the layer, and with --cache a killed run goes on where it was.",
     "  cvxrelu-llm extract pairs.jsonl.gz --model my-model --out features --cache cache\n"
     "  cvxrelu-llm extract pairs.jsonl.gz --model model.gguf --layer 20 --pooling response_mean --out features\n"
