@@ -1,6 +1,6 @@
 """The command line `cvxrelu-llm`.
 
-A command is a module of `cvxrelu_llm.commands` with a `Command` called `command`; adding its name below is all it takes.
+A command is a module of `cvxrelu_llm.commands` with a `Command` called `command`; adding its name below suffices.
 What a user can mend ends as one line on stderr and exit code 2.
 """
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import os
 import secrets
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cvxrelu_llm.errors import InputError
 
@@ -37,10 +38,10 @@ def pack_text(path: str | os.PathLike[str], text: str) -> bytes:
     return gzip.compress(data, mtime=0) if str(path).endswith(".gz") else data
 
 
-def open_text(path: str | os.PathLike[str]) -> IO[str]:
+def open_text(path: str | os.PathLike[str]) -> io.TextIOWrapper:
     """Open a text file, .gz or not, for reading as UTF-8 (a byte-order mark is skipped)."""
     if str(path).lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")
     return open(path, encoding="utf-8-sig", newline="")
 
 

@@ -124,9 +124,9 @@ class RecordReader:
             parsed = (parse_marks(chosen), parse_marks(rejected)) if self.marks else (None, None)
             if parsed[0] is None or parsed[1] is None:
                 cut = common_beginning(chosen, rejected)
+                if chosen == rejected:
+                    raise Refused("equal", "fields 'chosen' and 'rejected' are the same")
                 if not chosen[:cut].strip():
-                    if chosen == rejected:
-                        raise Refused("equal", "fields 'chosen' and 'rejected' are the same")
                     raise InputError(f"{self._where(record, 'prompt')}: missing, and the responses share no beginning")
                 return (Message("user", chosen[:cut]),), chosen[cut:], rejected[cut:]
             both = parsed[0], parsed[1]

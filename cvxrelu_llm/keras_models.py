@@ -28,7 +28,10 @@ __all__ = ["KerasModel", "load_keras_model"]
 class KerasModel:
     """A KerasHub `GPT2Backbone` on JAX, in float32; see `models.FeatureModel` for the attributes."""
 
-    causal, dtype, revision, pooling = True, "float32", "", None
+    causal = True
+    dtype = "float32"
+    revision = ""
+    pooling: str | None = None
 
     def __init__(self, backbone: Any, tokenizer: Any, *, name: str) -> None:
         self.backbone, self.tokenizer, self.name = backbone, tokenizer, name

@@ -1,4 +1,4 @@
-"""Preference triples (prompt, chosen, rejected): loaded, validated, counted, split. See `formats` for what records hold."""
+"""Preference triples (prompt, chosen, rejected): loaded, validated, counted, split. Records: see `formats`."""
 
 from __future__ import annotations
 
