@@ -131,7 +131,7 @@ def _alone(
     of_response = (columns >= start[:, None]) & (columns < stop[:, None])
     hidden = model.forward(tokens, mask, layers).hidden
     nothing = [0.0] * len(layers)
-    return _pool(hidden, nothing, mask, of_response, stop - 1, mask.sum(axis=1), poolings), mask.sum(), mask.size
+    return _pool(hidden, nothing, mask, of_response, stop - 1, mask.sum(axis=1), poolings), int(mask.sum()), mask.size
 
 
 def _shared(

@@ -43,6 +43,7 @@ class KerasModel:
         for variable in backbone.variables:
             digest.update(np.ascontiguousarray(variable.numpy()).data)
         self.fingerprint = digest.hexdigest()
+        self.shares_prefix = False
         self.shares_prefix = sharing_works(self)
 
     def forward(

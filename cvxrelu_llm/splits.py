@@ -41,12 +41,12 @@ def components(triples: Sequence[Triple]) -> Int[np.ndarray, " m"]:
     return np.array([numbers.setdefault(root(i), len(numbers)) for i in range(len(triples))], dtype=np.int64)
 
 
-def split(triples: Sequence[Triple], fraction: float, seed: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
+def split(triples: Sequence[Triple], fraction: Any, seed: Any) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
     """Indices of both sides, ascending; whole classes are drawn until the second side holds `fraction` of the triples.
 
     Raises ValueError where a side would stay empty.
     """
-    if not 0 < fraction < 1:
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
         raise ValueError(f"fraction must be a number strictly between 0 and 1, got {fraction!r}")
     classes = components(triples)
     sizes = np.bincount(classes)
@@ -65,7 +65,7 @@ def split(triples: Sequence[Triple], fraction: float, seed: int) -> tuple[Int[np
     return np.flatnonzero(~outside), np.flatnonzero(outside)
 
 
-def kfold(triples: Sequence[Triple], k: int, seed: int) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
+def kfold(triples: Sequence[Triple], k: Any, seed: Any) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
     """k splits (train, test) whose test sides partition the triples; each class goes to the smallest fold so far."""
     classes = components(triples)
     sizes = np.bincount(classes)

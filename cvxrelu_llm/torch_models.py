@@ -58,6 +58,7 @@ class TorchModel:
         self._positions = self.causal and "position_ids" in accepted
         self._torch = torch
         self.fingerprint = _fingerprint(network)
+        self.shares_prefix = False
         self.shares_prefix = self.causal and "past_key_values" in accepted and sharing_works(self)
 
     def forward(

@@ -63,12 +63,12 @@ class Triples(Sequence[Triple]):
             digest.update(json.dumps(content).encode() + b"\n")
         return digest.hexdigest()
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[Triples, Triples]:
+    def split(self, fraction: Any, seed: Any = 0) -> tuple[Triples, Triples]:
         """(train, test): test holds about `fraction` of the triples. No prompt and no group is on both sides."""
         train, test = splits.split(self.items, fraction, seed)
         return self.select(train), self.select(test)
 
-    def kfold(self, k: int, seed: int = 0) -> list[tuple[Triples, Triples]]:
+    def kfold(self, k: Any, seed: Any = 0) -> list[tuple[Triples, Triples]]:
         """k pairs (train, test) whose test sides partition the triples, grouped like `split`."""
         return [(self.select(train), self.select(test)) for train, test in splits.kfold(self.items, k, seed)]
 
