@@ -55,6 +55,19 @@ class KerasModel:
         keep: bool = False,
     ) -> Forward:
         """See `models.FeatureModel.forward`. `past` is a list of (b, 2, t, heads, size), one for every block run."""
+        import jax
+
+        with jax.numpy_dtype_promotion("standard"):  # Keras relies on it, whatever the process has set
+            return self._forward(tokens, mask, layers, past, keep)
+
+    def _forward(
+        self,
+        tokens: Int[np.ndarray, "b s"],
+        mask: Bool[np.ndarray, "b t"],
+        layers: Sequence[int],
+        past: Any,
+        keep: bool,
+    ) -> Forward:
         import jax.numpy as jnp
 
         backbone, (n, width) = self.backbone, tokens.shape

@@ -28,6 +28,7 @@ from cvxrelu_llm.pooling import POOLINGS, as_pooling
 __all__ = ["LayerScore", "Sweep", "sweep"]
 
 L2 = (0.1, 1.0, 10.0)  # per pair and standardised feature
+TOL = 1e-4
 
 
 class LayerScore(NamedTuple):
@@ -157,7 +158,7 @@ def _score(
                 l2=l2 * len(train),
                 margin=margin[train],
                 sample_weight=weight[train],
-                tol=1e-4,
+                tol=TOL,
                 backend="numpy",
             ).theta
             decisions[l2][test] = A[test] @ np.ravel(theta)

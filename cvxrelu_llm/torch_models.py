@@ -176,7 +176,9 @@ def load_torch_model(
             network = transformers.AutoModel.from_pretrained(source, dtype=precision, **given).to(device)
     except ImportError as error:
         raise InputError(f"{name}: {error}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name}: not a model that transformers can load ({first})") from error
     commit = getattr(network.config, "_commit_hash", None) or revision or ""

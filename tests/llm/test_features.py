@@ -94,7 +94,8 @@ def test_architectures(tmp_path: Path, triples: Triples, architecture: str) -> N
     assert model.shares_prefix is (architecture not in ("Bert", "Mamba"))
     alone = extract(model, triples, layer=2, pooling="mean", share_prefix=False, batch_tokens=1)
     if not encoder:
-        assert relative(alone.X[alone.pairs], plain_passes(model, triples, 2, "mean")) < 1e-5
+        behind_block_2 = 1 if architecture == "Mamba" else 2  # whose hidden_states begin behind the first block
+        assert relative(alone.X[alone.pairs], plain_passes(model, triples, behind_block_2, "mean")) < 1e-5
     for way in WAYS:
         if (way.get("padding_side") == "left" and encoder) or (
             way.get("padding_side")
@@ -385,20 +386,23 @@ def test_sweep_finds_the_layer_and_pooling_that_tell(model: FeatureModel) -> Non
         rows.append({"prompt": f"What is {i}? please", "chosen": f"please {tail[0]}", "rejected": f"no {tail[1]}"})
     planted: Any = Planted(model)
     found = sweep(planted, load_triples(rows), folds=4)
-    assert (found.layer, found.pooling) == (2, "response_mean")
+    assert found.layer == 2 and found.pooling in ("mean", "response_mean")  # both see it, the last token does not
     assert found.n_pairs == 40 and len(found.table) == 9
     assert found.table[0].accuracy > 0.95 and found.table[0].loss == min(row.loss for row in found.table)
-    others = [row.accuracy for row in found.table if row.layer == 1]
+    others = [row.accuracy for row in found.table if row.layer == 1 or row.pooling == "last"]
     assert max(others) < 0.8
     automatic = extract(planted, load_triples(rows))
-    assert (automatic.settings["layer"], automatic.settings["pooling"]) == (2, "response_mean")
+    assert (automatic.settings["layer"], automatic.settings["pooling"]) == (2, found.pooling)
     assert automatic.sweep is not None and "held out" in str(automatic.sweep)
     half = extract(planted, load_triples(rows), pooling="last")
     assert half.settings["pooling"] == "last" and {row.pooling for row in half.sweep.table} == {"last"}
 
 
-def test_sweep_scores_are_those_of_a_plain_cross_validation(model: FeatureModel) -> None:
+def test_sweep_scores_are_those_of_a_plain_cross_validation(
+    model: FeatureModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against Newton's method in float64 on the full features of each fold, written out."""
+    monkeypatch.setattr("cvxrelu_llm.sweep.TOL", 1e-10)
     rng = np.random.default_rng(1)
     words = ["area", "width", "length", "Oregon", "rectangle", "pink"]
     rows = [
@@ -427,7 +431,7 @@ def test_sweep_scores_are_those_of_a_plain_cross_validation(model: FeatureModel)
                 theta -= np.linalg.solve(hessian, l2 * len(a) * theta - A.T @ p)
             loss[b] = np.log1p(np.exp(-B @ theta))
         best = min(best, loss.mean())
-    assert found.table[0].loss == pytest.approx(best, rel=1e-3)
+    assert found.table[0].loss == pytest.approx(best, rel=1e-4)
 
 
 def test_subset_of_the_sweep_is_drawn_by_groups(model: FeatureModel) -> None:
@@ -472,8 +476,11 @@ def test_smollm2_from_a_gguf_file(smollm2: Path, shared_data: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Keras' own
-def test_gpt2_in_jax_gives_the_features_of_pytorch(tmp_path: Path, triples: Triples) -> None:
+def test_gpt2_in_jax_gives_the_features_of_pytorch(
+    tmp_path: Path, triples: Triples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("transformers")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # Keras reads it when it is imported
     pytest.importorskip("keras")
     pytest.importorskip("keras_hub")
     folder = write_model(tmp_path, "GPT2")
