@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from cvxrelu_llm.command import Command, config_arguments, read_config
@@ -53,9 +54,11 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
         description="Alignment of language models with convex heads: data, features, training, evaluation.",
         epilog=EXIT_CODES,
     )
-    from cvxrelu_llm import __version__
-
-    parser.add_argument("--version", action="version", version=f"cvxrelu-llm {__version__}")
+    try:
+        number = version("cvxrelu")
+    except PackageNotFoundError:  # used from a checkout that is not installed
+        number = "unknown"
+    parser.add_argument("--version", action="version", version=f"cvxrelu-llm {number}")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     subparsers = {}

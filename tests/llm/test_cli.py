@@ -25,10 +25,8 @@ from cvxrelu_llm.triples import Triples, load_triples
 def pairs(tmp_path: Path) -> Path:
     words = ["area", "width", "length", "Oregon", "rectangle", "pink", "together", "the"]
     rng = np.random.default_rng(0)
-    rows = [
-        {"prompt": f"Why {i}?", "chosen": f"{' '.join(rng.choice(words, 3))}.", "rejected": " ".join(rng.choice(words, 4))}
-        for i in range(30)
-    ]  # fmt: skip
+    texts = [" ".join(rng.choice(words, 4)) for _ in range(60)]
+    rows = [{"prompt": f"Why {i}?", "chosen": f"{texts[i]}.", "rejected": texts[i + 30]} for i in range(30)]
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -108,9 +106,12 @@ def test_extract_sweeps_on_training_pairs_only(
 
     seen: list[Any] = []
     real = features.sweep_with
-    monkeypatch.setattr(
-        features, "sweep_with", lambda run, triples, **more: seen.append(triples) or real(run, triples, **more)
-    )
+
+    def watched(run: Any, triples: Any, **more: Any) -> Any:
+        seen.append(triples)
+        return real(run, triples, **more)
+
+    monkeypatch.setattr(features, "sweep_with", watched)
     cache = str(tmp_path / "cache")
     assert run_extract(pairs, model_folder, tmp_path / "f", "--layer", "auto", "--cache", cache, "--quiet") == 0
     assert capsys.readouterr().out == ""
@@ -216,7 +217,8 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_runs_as_a_program(pairs: Path, root: Path) -> None:
     """And reads data without importing PyTorch."""
-    code = "import sys; from cvxrelu_llm.cli import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    code = "import sys; from cvxrelu_llm.cli import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code += "; sys.exit(code)"
     done = subprocess.run(
         [sys.executable, "-c", code, "inspect", str(pairs)], cwd=root, capture_output=True, text=True, timeout=300
     )
