@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--turn", type=int, default=10, help="pairs per turn")
     parser.add_argument("--layers", type=int, nargs="+", default=[20])
     parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--time-limit", type=float, default=3600.0, help="seconds after which no further turn begins")
     parser.add_argument("--name", default="extraction", help="of the result file")
     options = parser.parse_args()
 
@@ -56,7 +57,8 @@ def main() -> None:
             f"shared, {layer}": {"layer": layer},
         }
     seconds, tokens, runs = defaultdict(list), 0, defaultdict(lambda: np.zeros(2, dtype=int))
-    for start in range(0, len(chosen), options.turn):
+    start, begin = 0, time.perf_counter()
+    while start < len(chosen) and time.perf_counter() - begin < options.time_limit:
         for name, way in ways.items():
             begun = time.perf_counter()
             found = extract(
@@ -65,7 +67,8 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - begun)
             runs[name] += [int(found.stats["tokens_run"]), int(found.stats["tokens_padded"])]
         tokens += int(found.stats["tokens"])
-        print(f"{start + options.turn} pairs", flush=True)
+        start += options.turn
+        print(f"{start} pairs: {', '.join(f'{name} {times[-1]:.1f} s' for name, times in seconds.items())}", flush=True)
     plain = seconds["plain"]
     rows = []
     for name in ways:
@@ -79,7 +82,7 @@ def main() -> None:
             "tokens_run": int(runs[name][0]),
             "tokens_padded": int(runs[name][1]),
         })  # fmt: skip
-    differences = equalities(model, chosen[: options.turn], options.layers[0], options.max_length)
+    differences = equalities(model, chosen[:4], options.layers[0], options.max_length)
     table = [
         [row["way"], f"{row['tokens_per_second']:.0f}", f"{row['ratio']:.2f}", row["tokens_run"], row["tokens_padded"]]
         for row in rows
@@ -87,7 +90,7 @@ def main() -> None:
     print(markdown_table(["way", "tokens/s", "to plain", "tokens run", "with padding"], table))
     for row in differences:
         print(f"{row['way']:40} {row['pooling']:14} {row['relative']:.1e}")
-    about = {"model": model.name.rpartition("/")[2], "pairs": len(chosen), "tokens": tokens}
+    about = {"model": model.name.rpartition("/")[2], "pairs": min(start, len(chosen)), "tokens": tokens}
     path = save_json(options.name, {**about, "max_length": options.max_length, "rows": rows, "equality": differences})
     print(f"written {path}")
 
