@@ -1,8 +1,8 @@
 """Feature extraction: tokens per second beside plain full passes of both texts, and the equality of all ways.
 
 Run `python -m bench.extraction MODEL PAIRS [--pairs 60] [--layers 20 30] [--max-length 512]`, MODEL a folder or .gguf
-file, PAIRS a file of preferences. In float32 on the CPU, these take turns on ever the same few pairs, so that other
-work on the machine hits them alike:
+file, PAIRS a file of preferences. In float32 on the CPU, these take turns on ever the same few pairs; seconds are those
+of the processor (all threads together), so that other work on the machine counts for little:
 
     plain       every text alone through the whole model, as a script with `output_hidden_states=True` does it
     batched     the same in batches of similar length
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import markdown_table, save_json
+from bench.report import markdown_table, put_between_markers, save_json
 from cvxrelu_llm.features import extract, load_model
 from cvxrelu_llm.pooling import POOLINGS
 from cvxrelu_llm.triples import load_triples
@@ -60,11 +60,11 @@ def main() -> None:
     start, begin = 0, time.perf_counter()
     while start < len(chosen) and time.perf_counter() - begin < options.time_limit:
         for name, way in ways.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             found = extract(
                 model, chosen[start : start + options.turn], pooling="last", max_length=options.max_length, **way
             )
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.process_time() - begun)
             runs[name] += [int(found.stats["tokens_run"]), int(found.stats["tokens_padded"])]
         tokens += int(found.stats["tokens"])
         start += options.turn
@@ -83,16 +83,30 @@ def main() -> None:
             "tokens_padded": int(runs[name][1]),
         })  # fmt: skip
     differences = equalities(model, chosen[:4], options.layers[0], options.max_length)
+    header = ["way", "tokens per second", "times plain", "tokens run, of plain", "padding added"]
     table = [
-        [row["way"], f"{row['tokens_per_second']:.0f}", f"{row['ratio']:.2f}", row["tokens_run"], row["tokens_padded"]]
+        [
+            row["way"],
+            f"{row['tokens_per_second']:.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['tokens_run'] / tokens:.0%}",
+            f"{row['tokens_padded'] / row['tokens_run'] - 1:.0%}",
+        ]
         for row in rows
     ]
-    print(markdown_table(["way", "tokens/s", "to plain", "tokens run", "with padding"], table))
+    print(markdown_table(header, table))
     for row in differences:
         print(f"{row['way']:40} {row['pooling']:14} {row['relative']:.1e}")
     about = {"model": model.name.rpartition("/")[2], "pairs": min(start, len(chosen)), "tokens": tokens}
     path = save_json(options.name, {**about, "max_length": options.max_length, "rows": rows, "equality": differences})
     print(f"written {path}")
+    if options.name == "extraction":
+        largest = max(row["relative"] for row in differences)
+        text = (
+            f"{about['model']}, {about['pairs']} pairs of HH-RLHF, {tokens} tokens, texts of at most {options.max_length}; "
+            f"largest difference between any two ways, relative to the largest feature: {largest:.0e}."
+        )
+        put_between_markers("docs/alignment.md", "extraction", f"{text}\n\n{markdown_table(header, table)}")
 
 
 def equalities(model: Any, triples: Any, layer: int, max_length: int) -> list[dict[str, Any]]:
