@@ -27,7 +27,7 @@ from cvxrelu_llm.templates import Text
 __all__ = ["Batch", "Pooled", "pad", "plan", "pooled_states", "runs"]
 
 ENOUGH = 256  # tokens that fill a processor well; a batch that has them does not take on much padding for more
-WASTE = 0.2  # padding it does take on, per token
+WASTE = 0.05  # padding it does take on, per token
 
 
 class Batch(NamedTuple):
