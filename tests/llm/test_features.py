@@ -485,12 +485,10 @@ def test_gpt2_in_jax_gives_the_features_of_pytorch(
     folder = write_model(tmp_path, "GPT2")
     torch_model, jax_model = load_model(folder, dtype="float32", device="cpu"), load_model(folder, backend="jax")
     assert jax_model.shares_prefix and type(jax_model).__module__ == "cvxrelu_llm.keras_models"
-    for layer in (1, 3):
-        for pooling in POOLINGS:
-            expected = extract(torch_model, triples, layer=layer, pooling=pooling)
-            for way in WAYS:
-                found = extract(jax_model, triples, layer=layer, pooling=pooling, **way)
-                assert relative(found.X, expected.X) < 1e-5, (layer, pooling, way)
+    for layer, pooling, way in ((1, "last", {}), (3, "mean", {"padding_side": "right"}), (3, "last", WAYS[4])):
+        expected = extract(torch_model, triples, layer=layer, pooling=pooling)
+        found = extract(jax_model, triples, layer=layer, pooling=pooling, **way)
+        assert relative(found.X, expected.X) < 1e-5, (layer, pooling, way)
 
 
 def test_public_names() -> None:
