@@ -1,0 +1,212 @@
+"""Generation: guided by a scorer, plainly sampled, or the best of n; every text comes with what it cost.
+
+`guide` writes token by token (`guidance`), reading the candidates with the cache of the text so far: a guided step is one
+forward pass of as many tokens as there are candidates, and the chosen one needs no pass of its own. `sample` draws n texts
+side by side, `best_of_n` keeps the one with the highest score.
+
+Sources: ARGS (Khanov, Burapacheep & Li, ICLR 2024), for decoding with a reward added to the logits of few candidates;
+CVX-DPO and COALA (Feng & Pilanci), for its use with a convex head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cvxrelu.problem import as_seed
+from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count
+from cvxrelu_llm.kl import KLCost, best_of_n_bound
+from cvxrelu_llm.scorers import Scorer, as_tokens, checked
+from cvxrelu_llm.states import LMState, Tensor, Usage, prefill, torch
+
+__all__ = ["Generation", "best_of_n", "guide", "sample"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One text and what it cost.
+
+    Attributes
+    ----------
+    text : decoded without special tokens.
+    tokens : ids of the new tokens, the end token included if one was drawn.
+    score : the scorer's number for prompt and `tokens`, or None without a scorer.
+    kl : cost in nats, see `KLCost`; its `kind` says whether `nats` is a bound, an estimate, or missing.
+    finished : whether an end token was drawn before `max_new_tokens`.
+    forward_passes, tokens_read : passes of the model, and tokens that went through it, prompt included.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    score: float | None
+    kl: KLCost
+    finished: bool
+    forward_passes: int
+    tokens_read: int
+
+    def record(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**vars(self), "tokens": list(self.tokens), "kl": self.kl._asdict()}
+
+
+def guide(
+    lm: Any,
+    tokenizer: Any,
+    prompt: Any,
+    scorer: Scorer,
+    *,
+    scale: float = 1.0,
+    n_candidates: int | None = 5,
+    every: int = 1,
+    kl_budget: float | None = None,
+    schedule: str = "bound",
+    normalise: bool = True,
+    do_sample: bool = True,
+    temperature: float = 0.4,
+    top_k: int | None = 50,
+    top_p: float | None = 0.9,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+) -> Generation:
+    """One text, drawn at every `every`-th step from `q ~ p exp(scale * score)` over a few candidates.
+
+    Parameters
+    ----------
+    lm, tokenizer : a causal language model of transformers, and its tokenizer.
+    prompt : a text, chat messages, or token ids.
+    scorer : see `Scorer`; `HiddenStateScorer(head, layer=, pooling=)` applies a head to pooled hidden states.
+    scale, n_candidates, every, kl_budget, schedule, normalise : see `Guidance`.
+    do_sample, temperature, top_k, top_p : see `Sampling`.
+    max_new_tokens : tokens to write at most.
+    seed : of the draws. With scale 0 they are those of `lm.generate` after `torch.manual_seed(seed)`.
+
+    Returns
+    -------
+    Generation. `kl.nats` bounds the cost of tilting relative to the model *after* temperature, top-k, top-p and choice
+    of candidates, `scale^2 / 8` a guided step; with a `kl_budget` no text exceeds it. `kl.candidates` and
+    `kl.truncation` say what these choices cost on this text. With `do_sample=False` there is no bound: kind "none".
+
+    Raises
+    ------
+    ValueError, TypeError : an argument is out of range, or the scorer returns something other than k finite numbers.
+    """
+    sampling = Sampling(do_sample, temperature, top_k, top_p)
+    guidance = Guidance(scale, n_candidates, every, kl_budget, schedule, normalise)
+    length = as_count("max_new_tokens", max_new_tokens)
+    generator = _generator(lm, seed)
+    ids = as_tokens(tokenizer, prompt).to(lm.device)
+    ends = end_tokens(lm, tokenizer)
+
+    state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
+    text = GuidedText(state, scorer, sampling, guidance, length)
+    tokens: list[int] = []
+    while len(tokens) < length and not (tokens and tokens[-1] in ends):
+        law = text.propose(text.state.logits[0])
+        tokens.append(int(draw(law[None], sampling.do_sample, generator)[0]))
+        text.advance(tokens[-1])
+    return _generation(tokenizer, text.state, 0, scorer, ends, text.cost(), text.state.usage)
+
+
+def sample(
+    lm: Any,
+    tokenizer: Any,
+    prompt: Any,
+    scorer: Scorer | None = None,
+    *,
+    n: int = 1,
+    do_sample: bool = True,
+    temperature: float = 0.4,
+    top_k: int | None = 50,
+    top_p: float | None = 0.9,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+) -> list[Generation]:
+    """n texts of the model itself, drawn side by side after one reading of the prompt.
+
+    Parameters are those of `guide`. A scorer only scores the finished texts. Each Generation counts what its text would
+    have cost alone; its `kl.nats` is 0, relative to the model after temperature, top-k and top-p.
+    """
+    sampling = Sampling(do_sample, temperature, top_k, top_p)
+    n, length = as_count("n", n), as_count("max_new_tokens", max_new_tokens)
+    generator = _generator(lm, seed)
+    ids = as_tokens(tokenizer, prompt).to(lm.device)
+    ends = end_tokens(lm, tokenizer)
+
+    state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
+    state.logits = state.logits.expand(n, -1)
+    rows, truncation = list(range(n)), [0.0] * n  # which of the n texts each row of the state is
+    done: dict[int, Generation] = {}
+    for step in range(length):
+        warped = sampling.warp(state.logits)
+        for row, which in enumerate(rows):
+            truncation[which] += sampling.kept(state.logits[row], warped[row])
+        chosen = draw(warped, sampling.do_sample, generator)
+        state = state.extend(chosen[:, None])
+        last = step == length - 1
+        going = [row for row, token in enumerate(chosen.tolist()) if not (last or token in ends)]
+        for row in sorted(set(range(len(rows))) - set(going)):
+            alone = Usage(step + 2, len(ids) + step + 1)
+            cost = KLCost("bound", 0.0, truncation=truncation[rows[row]])
+            done[rows[row]] = _generation(tokenizer, state, row, scorer, ends, cost, alone)
+        if not going:
+            break
+        state, rows = state.select(going), [rows[row] for row in going]
+    return [done[which] for which in range(n)]
+
+
+def best_of_n(
+    lm: Any, tokenizer: Any, prompt: Any, scorer: Scorer, *, n: int = 5, seed: int = 0, **options: Any
+) -> Generation:
+    """The text with the highest score of n drawn independently; `KL <= log n - (n - 1) / n`.
+
+    `options` are those of `sample`. Passes and tokens are those of all n together.
+    """
+    texts = sample(lm, tokenizer, prompt, scorer, n=n, seed=seed, **options)
+    best = max(texts, key=lambda text: text.score)
+    new = [len(text.tokens) for text in texts]
+    return Generation(
+        text=best.text,
+        tokens=best.tokens,
+        score=best.score,
+        kl=best.kl._replace(nats=best_of_n_bound(n)),
+        finished=best.finished,
+        forward_passes=1 + max(new),
+        tokens_read=best.tokens_read - len(best.tokens) + sum(new),
+    )
+
+
+def draw(logits: Tensor, do_sample: bool, generator: Any = None) -> Tensor:
+    """One token per row, (k,): from the softmax of the logits, or the most probable one."""
+    if not do_sample:
+        return logits.argmax(dim=-1)
+    return torch.multinomial(logits.softmax(dim=-1), num_samples=1, generator=generator)[:, 0]
+
+
+def end_tokens(lm: Any, tokenizer: Any) -> set[int]:
+    """Ids that end a text, by the model's generation settings and the tokenizer."""
+    found: list[Any] = [getattr(getattr(lm, "generation_config", None), "eos_token_id", None)]
+    found.append(getattr(tokenizer, "eos_token_id", None))
+    return {int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, Iterable) else [ids])}
+
+
+def _generator(lm: Any, seed: int) -> Any:
+    return torch.Generator(device=lm.device).manual_seed(as_seed(seed))
+
+
+def _generation(
+    tokenizer: Any, state: LMState, row: int, scorer: Scorer | None, ends: set[int], cost: KLCost, usage: Usage
+) -> Generation:
+    tokens = state.tokens[row, state.prompt_length :].tolist()
+    score = None
+    if scorer is not None:
+        score = float(checked(scorer.score_tokens(state.tokens, state), len(state.tokens))[row])
+    return Generation(
+        text=tokenizer.decode(tokens, skip_special_tokens=True),
+        tokens=tuple(tokens),
+        score=score,
+        kl=cost,
+        finished=tokens[-1] in ends,
+        forward_passes=usage.forward_passes,
+        tokens_read=usage.tokens,
+    )
