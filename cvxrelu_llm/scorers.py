@@ -7,8 +7,7 @@ depend on what follows; `score_tokens` computes that from scratch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,6 +17,7 @@ from cvxrelu_llm.states import POOLINGS, LMState, Tensor, prefill, torch
 __all__ = ["HiddenStateScorer", "Scorer", "as_tokens", "score_tokens"]
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores k texts at once. `layer`, an optional attribute, says whose hidden states `state` is to pool (-1)."""
 
@@ -36,7 +36,7 @@ class HiddenStateScorer:
     pooling : "last", "mean" or "response_mean", see `states`.
     """
 
-    def __init__(self, head: Callable[[Any], Any], *, layer: int = -1, pooling: str = "last") -> None:
+    def __init__(self, head: Any, *, layer: int = -1, pooling: str = "last") -> None:
         if not callable(head):
             raise TypeError(f"head must be a callable from features (k, D) to scores (k,), got {head!r}")
         if pooling not in POOLINGS:
