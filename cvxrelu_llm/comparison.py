@@ -24,7 +24,7 @@ __all__ = ["TEMPERATURES", "Comparison", "compare"]
 TEMPERATURES = (0.1, 0.2, 0.3, 0.4, 0.7, 1.0)
 BATCH = 8  # plain texts drawn side by side
 STRIDE = 1_000_003  # between the seeds of batches, far beyond those of prompts
-SAMPLING = ("temperature", "top_k", "top_p", "max_new_tokens", "do_sample")
+SAMPLING = ("temperature", "top_k", "top_p", "max_new_tokens", "do_sample", "template")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def matched(
     while tokens > 0:
         batch = len(texts) // BATCH
         for text in sample(lm, tokenizer, prompt, scorer, n=BATCH, seed=seed + STRIDE * (batch + 1), **options):
-            tokens -= len(text.tokens) if texts else text.tokens_read
+            tokens -= text.forward_passes - 1 if texts else text.tokens_read
             texts.append(text)
             if tokens <= 0:
                 break
@@ -120,7 +120,7 @@ def _row(temperature: float, pairs: list[tuple[Generation, list[Generation]]]) -
     plain = [text for _, texts in pairs for text in texts]
     best = [max(texts, key=_score) for _, texts in pairs]
     margins = np.array([_score(text) - _score(rival) for text, rival in zip(guided, best, strict=True)])
-    read = [texts[0].tokens_read + sum(len(text.tokens) for text in texts[1:]) for _, texts in pairs]
+    read = [texts[0].tokens_read + sum(text.forward_passes - 1 for text in texts[1:]) for _, texts in pairs]
     tilting, candidates, truncation = (
         _mean([getattr(text.kl, name) for text in guided]) for name in ("tilting", "candidates", "truncation")
     )

@@ -1,5 +1,7 @@
 """Generation: guided by a scorer, plainly sampled, or the best of n; every text comes with what it cost.
 
+An answer has at least one token: what ends a text is never drawn first.
+
 `guide` writes token by token (`guidance`), reading the candidates with the cache of the text so far: a guided step is one
 forward pass of as many tokens as there are candidates, and the chosen one needs no pass of its own. `sample` draws n texts
 side by side, `best_of_n` keeps the one with the highest score.
@@ -10,17 +12,17 @@ CVX-DPO and COALA (Feng & Pilanci), for its use with a convex head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from cvxrelu.problem import as_seed
-from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count
+from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count, without
 from cvxrelu_llm.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.scorers import Scorer, as_tokens, checked
 from cvxrelu_llm.states import LMState, Tensor, Usage, prefill, torch
 
-__all__ = ["Generation", "best_of_n", "guide", "sample"]
+__all__ = ["Generation", "best_of_n", "end_tokens", "guide", "sample"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Generation:
     ----------
     text : decoded without special tokens.
     tokens : ids of the new tokens, the end token included if one was drawn.
-    score : the scorer's number for prompt and `tokens`, or None without a scorer.
+    score : the scorer's number for prompt and `tokens`, a token that ends the text left out; None without a scorer.
     kl : cost in nats, see `KLCost`; its `kind` says whether `nats` is a bound, an estimate, or missing.
     finished : whether an end token was drawn before `max_new_tokens`.
     forward_passes, tokens_read : passes of the model, and tokens that went through it, prompt included.
@@ -68,6 +70,7 @@ def guide(
     top_p: float | None = 0.9,
     max_new_tokens: int = 128,
     seed: int = 0,
+    template: str = "auto",
 ) -> Generation:
     """One text, drawn at every `every`-th step from `q ~ p exp(scale * score)` over a few candidates.
 
@@ -80,6 +83,7 @@ def guide(
     do_sample, temperature, top_k, top_p : see `Sampling`.
     max_new_tokens : tokens to write at most.
     seed : of the draws. With scale 0 they are those of `lm.generate` after `torch.manual_seed(seed)`.
+    template : "auto", "chat" or "plain", see `as_tokens`; that of the features the head was fitted on.
 
     Returns
     -------
@@ -95,17 +99,18 @@ def guide(
     guidance = Guidance(scale, n_candidates, every, kl_budget, schedule, normalise)
     length = as_count("max_new_tokens", max_new_tokens)
     generator = _generator(lm, seed)
-    ids = as_tokens(tokenizer, prompt).to(lm.device)
+    ids = as_tokens(tokenizer, prompt, template).to(lm.device)
     ends = end_tokens(lm, tokenizer)
 
     state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
-    text = GuidedText(state, scorer, sampling, guidance, length)
+    text = GuidedText(state, scorer, sampling, guidance, length, ends)
     tokens: list[int] = []
     while len(tokens) < length and not (tokens and tokens[-1] in ends):
         law = text.propose(text.state.logits[0])
         tokens.append(int(draw(law[None], sampling.do_sample, generator)[0]))
         text.advance(tokens[-1])
-    return _generation(tokenizer, text.state, 0, scorer, ends, text.cost(), text.state.usage)
+    score = float(checked(scorer.score_tokens(text.state.tokens, text.state), 1)[0])
+    return _generation(tokenizer, tokens, ends, score, text.cost(), text.state.usage)
 
 
 def sample(
@@ -121,6 +126,7 @@ def sample(
     top_p: float | None = 0.9,
     max_new_tokens: int = 128,
     seed: int = 0,
+    template: str = "auto",
 ) -> list[Generation]:
     """n texts of the model itself, drawn side by side after one reading of the prompt.
 
@@ -130,29 +136,43 @@ def sample(
     sampling = Sampling(do_sample, temperature, top_k, top_p)
     n, length = as_count("n", n), as_count("max_new_tokens", max_new_tokens)
     generator = _generator(lm, seed)
-    ids = as_tokens(tokenizer, prompt).to(lm.device)
+    ids = as_tokens(tokenizer, prompt, template).to(lm.device)
     ends = end_tokens(lm, tokenizer)
 
     state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
-    state.logits = state.logits.expand(n, -1)
-    rows, truncation = list(range(n)), [0.0] * n  # which of the n texts each row of the state is
-    done: dict[int, Generation] = {}
-    for step in range(length):
-        warped = sampling.warp(state.logits)
+    rows = list(range(n))  # which of the n texts each row of the state is
+    tokens: list[list[int]] = [[] for _ in range(n)]
+    truncation, scores, usage = [0.0] * n, [None] * n, [Usage()] * n
+
+    def settle(done: Sequence[int]) -> None:
+        """Score these rows of the state, and count what each would have cost alone."""
+        found = checked(scorer.score_tokens(state.tokens, state), len(rows)) if scorer is not None and done else None
+        for row in done:
+            read = state.tokens.shape[1]
+            usage[rows[row]] = Usage(read - state.prompt_length + 1, read)
+            scores[rows[row]] = None if found is None else float(found[row])
+
+    logits = without(state.logits, ends).expand(n, -1)
+    for _ in range(length):
+        warped = sampling.warp(logits)
+        chosen = draw(warped, sampling.do_sample, generator).tolist()
         for row, which in enumerate(rows):
-            truncation[which] += sampling.kept(state.logits[row], warped[row])
-        chosen = draw(warped, sampling.do_sample, generator)
-        state = state.extend(chosen[:, None])
-        last = step == length - 1
-        going = [row for row, token in enumerate(chosen.tolist()) if not (last or token in ends)]
-        for row in sorted(set(range(len(rows))) - set(going)):
-            alone = Usage(step + 2, len(ids) + step + 1)
-            cost = KLCost("bound", 0.0, truncation=truncation[rows[row]])
-            done[rows[row]] = _generation(tokenizer, state, row, scorer, ends, cost, alone)
-        if not going:
-            break
-        state, rows = state.select(going), [rows[row] for row in going]
-    return [done[which] for which in range(n)]
+            truncation[which] += sampling.kept(state.logits[row % len(state.logits)], warped[row])
+            tokens[which].append(chosen[row])
+        going = [row for row, token in enumerate(chosen) if token not in ends]
+        settle([row for row, token in enumerate(chosen) if token in ends])
+        if len(going) < len(rows):
+            if not going:
+                break
+            state, rows, chosen = state.select(going), [rows[i] for i in going], [chosen[i] for i in going]
+        state = state.extend(torch.as_tensor(chosen, device=state.tokens.device)[:, None])
+        logits = state.logits
+    else:
+        settle(range(len(rows)))
+    return [
+        _generation(tokenizer, tokens[i], ends, scores[i], KLCost("bound", 0.0, truncation=truncation[i]), usage[i])
+        for i in range(n)
+    ]
 
 
 def best_of_n(
@@ -164,15 +184,16 @@ def best_of_n(
     """
     texts = sample(lm, tokenizer, prompt, scorer, n=n, seed=seed, **options)
     best = max(texts, key=lambda text: text.score)
-    new = [len(text.tokens) for text in texts]
+    prompt = texts[0].tokens_read - texts[0].forward_passes + 1
+    passes = [text.forward_passes for text in texts]
     return Generation(
         text=best.text,
         tokens=best.tokens,
         score=best.score,
         kl=best.kl._replace(nats=best_of_n_bound(n)),
         finished=best.finished,
-        forward_passes=1 + max(new),
-        tokens_read=best.tokens_read - len(best.tokens) + sum(new),
+        forward_passes=max(passes),
+        tokens_read=prompt + sum(passes) - n,
     )
 
 
@@ -183,10 +204,10 @@ def draw(logits: Tensor, do_sample: bool, generator: Any = None) -> Tensor:
     return torch.multinomial(logits.softmax(dim=-1), num_samples=1, generator=generator)[:, 0]
 
 
-def end_tokens(lm: Any, tokenizer: Any) -> set[int]:
+def end_tokens(lm: Any, tokenizer: Any = None) -> set[int]:
     """Ids that end a text, by the model's generation settings and the tokenizer."""
-    found: list[Any] = [getattr(getattr(lm, "generation_config", None), "eos_token_id", None)]
-    found.append(getattr(tokenizer, "eos_token_id", None))
+    settings = getattr(lm, "generation_config", None)
+    found: list[Any] = [getattr(settings, "eos_token_id", None), getattr(tokenizer, "eos_token_id", None)]
     return {int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, Iterable) else [ids])}
 
 
@@ -195,12 +216,8 @@ def _generator(lm: Any, seed: int) -> Any:
 
 
 def _generation(
-    tokenizer: Any, state: LMState, row: int, scorer: Scorer | None, ends: set[int], cost: KLCost, usage: Usage
+    tokenizer: Any, tokens: list[int], ends: Set[int], score: float | None, cost: KLCost, usage: Usage
 ) -> Generation:
-    tokens = state.tokens[row, state.prompt_length :].tolist()
-    score = None
-    if scorer is not None:
-        score = float(checked(scorer.score_tokens(state.tokens, state), len(state.tokens))[row])
     return Generation(
         text=tokenizer.decode(tokens, skip_special_tokens=True),
         tokens=tuple(tokens),

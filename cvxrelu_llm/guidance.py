@@ -8,6 +8,7 @@ candidates. The other steps draw from p. Options of CVX-DPO and COALA: top-p 0.9
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,16 +105,23 @@ class Guidance:
 class GuidedText:
     """A text being written: `propose` gives the law of the next token, `advance` appends the token drawn from it.
 
-    state : the model's after the prompt, one row.
+    state : the model's after the prompt, one row; later after all but a token that ends the text.
     max_new_tokens : length to divide the budget over.
+    ends : tokens that end a text; none is drawn first.
     """
 
     def __init__(
-        self, state: LMState, scorer: Scorer, sampling: Sampling, guidance: Guidance, max_new_tokens: int
+        self,
+        state: LMState,
+        scorer: Scorer,
+        sampling: Sampling,
+        guidance: Guidance,
+        max_new_tokens: int,
+        ends: Set[int] = frozenset(),
     ) -> None:
         if guidance.kl_budget is not None and not sampling.do_sample:
             raise ValueError("kl_budget needs do_sample=True: taking the most probable token has no bound")
-        self.state, self.scorer, self.sampling, self.guidance = state, scorer, sampling, guidance
+        self.state, self.scorer, self.sampling, self.guidance, self.ends = state, scorer, sampling, guidance, ends
         n_guided = -(-max_new_tokens // guidance.every)
         self.budget = kl.Budget(float(guidance.scale), n_guided, guidance.kl_budget, guidance.schedule)
         self.tilting = self.candidates = self.truncation = 0.0
@@ -125,7 +133,7 @@ class GuidedText:
 
         logits : those of the model for this step, unless something else has changed them already.
         """
-        warped = self.sampling.warp(logits[None])[0]
+        warped = self.sampling.warp((without(logits, self.ends) if self._step == 0 else logits)[None])[0]
         self.truncation += self.sampling.kept(logits, warped)
         guided = self.guidance.scale > 0 and self._step % self.guidance.every == 0
         self._step += 1
@@ -136,9 +144,12 @@ class GuidedText:
         """Logits over the candidates, before and after tilting."""
         finite = int((~torch.isinf(warped)).sum())
         values, ids = warped.topk(min(self.guidance.n_candidates or finite, finite))
-        branch = self.state.extend(ids[:, None])
+        branch, before = self.state.extend(ids[:, None]), self.state
         self._branch = (ids.tolist(), branch)
         scores = checked(self.scorer.score_tokens(branch.tokens, branch), len(ids))
+        ending = [i for i, token in enumerate(ids.tolist()) if token in self.ends]
+        if ending:
+            scores[ending] = checked(self.scorer.score_tokens(before.tokens, before), 1)[0]
         if self.guidance.normalise:
             scores = kl.min_max(scores)
         p = values.double().softmax(dim=-1).cpu().numpy()
@@ -146,22 +157,24 @@ class GuidedText:
         scale = self.budget.next_scale(p, scores)
         if self.sampling.do_sample:
             self.tilting += kl.divergence(kl.tilt(p, scores, scale), p)
-        before = torch.full_like(warped, -torch.inf)
-        before[ids] = values
-        law = before.clone()
+        untilted = torch.full_like(warped, -torch.inf)
+        untilted[ids] = values
+        law = untilted.clone()
         law[ids] += torch.as_tensor(scale * scores, dtype=warped.dtype, device=warped.device)
-        return before, law
+        return untilted, law
 
     def advance(self, token: int) -> None:
         """Append a token of the law proposed last."""
         if not self.sampling.do_sample:  # a point mass costs the surprise of its token
             before = self._untilted.double()
             self.tilting += max(float(before.logsumexp(-1) - before[token]), 0.0)
-        if self._branch is None:
+        if token in self.ends:
+            self._branch = None
+        elif self._branch is None:
             self.state = self.state.extend(torch.full((1, 1), token, device=self.state.tokens.device))
-            return
-        (ids, branch), self._branch = self._branch, None
-        self.state = branch.select([ids.index(token)])
+        else:
+            (ids, branch), self._branch = self._branch, None
+            self.state = branch.select([ids.index(token)])
 
     def cost(self) -> kl.KLCost:
         """The account so far."""
@@ -174,6 +187,13 @@ class GuidedText:
             truncation=self.truncation,
             budget=self.guidance.kl_budget,
         )
+
+
+def without(logits: Tensor, tokens: Set[int]) -> Tensor:
+    """Logits of the law that never draws these tokens: an answer has at least one token before its end."""
+    cut = logits.clone()
+    cut[..., sorted(tokens)] = -torch.inf
+    return cut
 
 
 def as_count(name: str, value: Any) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cvxrelu_llm.decoding import end_tokens
 from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count
 from cvxrelu_llm.kl import KLCost
 from cvxrelu_llm.scorers import Scorer, checked
@@ -58,7 +59,8 @@ class GuidedLogitsProcessor(LogitsProcessor):
             raise ValueError(f"guided decoding writes one text at a time, got a batch of {len(input_ids)}")
         if self.text is None:
             state = prefill(self.lm, input_ids, layer=getattr(self.scorer, "layer", -1))
-            self.text = GuidedText(state, self.scorer, self.sampling, self.guidance, self.max_new_tokens)
+            ends = end_tokens(self.lm)
+            self.text = GuidedText(state, self.scorer, self.sampling, self.guidance, self.max_new_tokens, ends)
         else:
             self._catch_up(input_ids)
         return self.text.propose(scores[0])[None]

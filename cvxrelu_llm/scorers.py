@@ -3,6 +3,9 @@
 `HiddenStateScorer` pools hidden states of the pass that generates, and applies a head to them. The number is the one
 that the head gives to features of the same tokens extracted on their own, since a causal model's hidden states do not
 depend on what follows; `score_tokens` computes that from scratch.
+
+A token that ends a text is never part of what is scored: heads are fitted on answers without it, so that the beginning of
+an answer looks like a finished one. As a candidate it gets the score of the text it would end.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from jaxtyping import Float, Int
 
 from cvxrelu_llm.states import POOLINGS, LMState, Tensor, prefill, torch
 
-__all__ = ["HiddenStateScorer", "Scorer", "as_tokens", "score_tokens"]
+__all__ = ["HiddenStateScorer", "Scorer", "as_tokens", "checked", "score_tokens"]
 
 
 @runtime_checkable
@@ -74,17 +77,20 @@ def checked(scores: Any, k: int) -> Float[np.ndarray, "k"]:
     return array
 
 
-def as_tokens(tokenizer: Any, prompt: Any) -> Int[Tensor, "n"]:
-    """Token ids of a prompt: a text as it is, chat messages by the tokenizer's template, or ids.
+def as_tokens(tokenizer: Any, prompt: Any, template: str = "auto") -> Int[Tensor, "n"]:
+    """Token ids of a prompt, up to where the answer begins.
 
-    Messages end where an assistant's answer begins.
+    prompt : a text, chat messages, or ids, which are taken as they are.
+    template : "chat", the tokenizer's chat template, for which a text is one message of the user; "plain", a text as it
+        stands, messages as "role: content" lines; "auto", chat where the tokenizer has a template.
     """
-    if isinstance(prompt, str):
-        ids = tokenizer(prompt)["input_ids"]
-    elif isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
-        if not getattr(tokenizer, "chat_template", None):
-            raise ValueError("prompt is a list of messages, but the tokenizer has no chat template; pass a text")
-        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    if template not in ("auto", "chat", "plain"):
+        raise ValueError(f"template must be 'auto', 'chat' or 'plain', got {template!r}")
+    has_chat = bool(getattr(tokenizer, "chat_template", None))
+    if template == "chat" and not has_chat:
+        raise ValueError("template is 'chat', but the tokenizer has no chat template; use 'plain' or 'auto'")
+    if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)):
+        ids = _plain(tokenizer, prompt) if template == "plain" or not has_chat else _chat(tokenizer, prompt)
     else:
         ids = np.asarray(prompt)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
@@ -92,3 +98,18 @@ def as_tokens(tokenizer: Any, prompt: Any) -> Int[Tensor, "n"]:
     if len(ids) == 0:
         raise ValueError("prompt must have at least one token, got none")
     return torch.as_tensor(np.asarray(ids), dtype=torch.int64)
+
+
+def _chat(tokenizer: Any, prompt: Any) -> Any:
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+
+
+def _plain(tokenizer: Any, prompt: Any) -> list[int]:
+    """Without what a tokenizer puts behind a text: the answer follows there."""
+    if not isinstance(prompt, str):
+        prompt = "".join(f"{m['role']}: {m['content']}\n" for m in prompt) + "assistant: "
+    bare = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    marked = list(tokenizer(prompt)["input_ids"])
+    start = next((i for i in range(len(marked)) if marked[i : i + len(bare)] == bare), 0)
+    return marked[:start] + bare

@@ -68,6 +68,11 @@ class LMState:
     response_total: Float[Tensor, "k D"]
     usage: Usage = field(default_factory=Usage)
 
+    @property
+    def has_response(self) -> bool:
+        """Whether anything follows the prompt."""
+        return self.tokens.shape[1] > self.prompt_length
+
     def features(self, pooling: str) -> Float[np.ndarray, "k D"]:
         """Pooled hidden states, float32 on the host."""
         n = self.tokens.shape[1]
@@ -75,7 +80,7 @@ class LMState:
             pooled = self.last
         elif pooling == "mean":
             pooled = self.total / n
-        elif n > self.prompt_length:
+        elif self.has_response:
             pooled = self.response_total / (n - self.prompt_length)
         else:
             raise ValueError("pooling 'response_mean' needs a response of at least one token, got none")

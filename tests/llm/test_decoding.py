@@ -19,7 +19,7 @@ from cvxrelu_llm.decoding import Generation, best_of_n, guide, sample  # noqa: E
 from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling  # noqa: E402
 from cvxrelu_llm.kl import best_of_n_bound  # noqa: E402
 from cvxrelu_llm.logits_processor import GuidedLogitsProcessor  # noqa: E402
-from cvxrelu_llm.scorers import HiddenStateScorer, score_tokens  # noqa: E402
+from cvxrelu_llm.scorers import HiddenStateScorer, as_tokens, score_tokens  # noqa: E402
 from cvxrelu_llm.states import POOLINGS, prefill, prefix_features  # noqa: E402
 
 DIRECTION = np.random.default_rng(0).standard_normal(16)
@@ -72,6 +72,11 @@ def score_of(lm: Any, tokens: list[int], layer: int, pooling: str, prompt_length
     return float(head(pooled[None])[0])
 
 
+def without_end(tokens: Any) -> list[int]:
+    """An answer as it is scored."""
+    return list(tokens[:-1] if tokens[-1] == 2 else tokens)
+
+
 class Spy:
     """Remembers every text it is asked about and what the real scorer says."""
 
@@ -84,9 +89,10 @@ class Spy:
         return scores
 
 
-def cut(logits: np.ndarray, temperature: float, top_k: int | None, top_p: float | None) -> np.ndarray:
+def cut(logits: np.ndarray, temperature: float, top_k: int | None, top_p: float | None, first: bool) -> np.ndarray:
     """log p after temperature, top-k and top-p, not normalised, -inf where cut: the oracle of `Sampling.warp`."""
     logp = log_softmax(logits / temperature)
+    logp[2 if first else []] = -np.inf
     order = np.argsort(-logp, kind="stable")
     if top_k is not None:
         logp[order[top_k:]] = -np.inf
@@ -106,6 +112,7 @@ def test_scale_zero_is_generate_token_for_token(lm: Any, tokenizer: Any, options
         torch.tensor([PROMPT]),
         attention_mask=torch.ones(1, len(PROMPT), dtype=torch.int64),
         do_sample=True,
+        min_new_tokens=1,
         temperature=options["temperature"],
         top_k=options["top_k"] or 0,
         top_p=options["top_p"] or 1.0,
@@ -146,9 +153,11 @@ def test_texts_that_end_at_different_times_are_scored_as_alone(lm: Any, tokenize
     assert [len(text.tokens) for text in texts] == ends and len(set(ends)) > 2
     for text, end in zip(texts, ends, strict=True):
         assert text.finished == (text.tokens[-1] == 2)
-        assert text.score == pytest.approx(score_of(lm, [*PROMPT, *text.tokens], -1, "mean"), abs=1e-4)
-        assert (text.forward_passes, text.tokens_read) == (end + 1, len(PROMPT) + end)
-        assert "</s>" not in text.text and text.kl.truncation == 0.0
+        assert text.score == pytest.approx(score_of(lm, [*PROMPT, *without_end(text.tokens)], -1, "mean"), abs=1e-4)
+        assert (text.forward_passes, text.tokens_read) == (end + 1 - text.finished, len(PROMPT) + end - text.finished)
+        assert "</s>" not in text.text.split()
+        first = log_softmax(next_logits(lm, PROMPT) / 2.0)[2]
+        assert text.kl.truncation == pytest.approx(-np.log1p(-np.exp(first)), abs=1e-5), "an end is never drawn first"
 
 
 # -- guidance against forward passes from scratch ----------------------------------------------------------------------
@@ -168,20 +177,27 @@ def test_candidates_are_scored_as_by_independent_passes(lm: Any, tokenizer: Any,
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0.5, "top_p": 0.6}, {"top_k": 3, "top_p": None}, {"normalise": False}]
+    "options",
+    [
+        {},
+        {"temperature": 0.5, "top_p": 0.6},
+        {"top_k": 3, "top_p": None},
+        {"normalise": False},
+        {"n_candidates": None, "top_k": None, "top_p": None, "every": 1},  # the end of the text among the candidates
+    ],
 )
 def test_the_account_is_that_of_a_replay(lm: Any, tokenizer: Any, options: dict) -> None:
     options = {**FREE, "top_k": 50, "top_p": 0.9, "scale": 3.0, "every": 3, **options}
     text = guide(lm, tokenizer, PROMPT, HiddenStateScorer(head), seed=4, **options)
     tokens, nats, tilting, candidates, truncation = list(PROMPT), 0.0, 0.0, 0.0, 0.0
     for step, token in enumerate(text.tokens):
-        logp = cut(next_logits(lm, tokens), options["temperature"], options["top_k"], options["top_p"])
+        logp = cut(next_logits(lm, tokens), *(options[name] for name in ("temperature", "top_k", "top_p")), step == 0)
         truncation -= logsumexp(logp)
-        if step % 3 == 0:
-            chosen = np.argsort(-logp)[: min(5, np.isfinite(logp).sum())]
+        if step % options["every"] == 0:
+            chosen = np.argsort(-logp)[: min(options.get("n_candidates", 5) or 60, np.isfinite(logp).sum())]
             assert token in chosen
             candidates -= logsumexp(logp[chosen]) - logsumexp(logp)
-            s = np.array([score_of(lm, [*tokens, int(c)], -1, "last") for c in chosen])
+            s = np.array([score_of(lm, tokens if c == 2 else [*tokens, int(c)], -1, "last") for c in chosen])
             if options.get("normalise", True) and np.ptp(s) > 0:
                 s = (s - s.min()) / np.ptp(s)
             p = np.exp(log_softmax(logp[chosen]))
@@ -265,13 +281,14 @@ def test_argmax_reports_no_bound(lm: Any, tokenizer: Any) -> None:
     assert texts[0].kl.kind == "none" and texts[0].kl.nats is None
     tokens, surprise = list(PROMPT), 0.0
     for step, token in enumerate(texts[0].tokens):
-        logp = cut(next_logits(lm, tokens), 1.0, 50, 0.9)
+        logp = cut(next_logits(lm, tokens), 1.0, 50, 0.9, step == 0)
         kept = np.argsort(-logp)[:5] if step % 2 == 0 else np.arange(len(logp))
         surprise += logsumexp(logp[kept]) - logp[token]
         tokens.append(token)
     assert texts[0].kl.tilting == pytest.approx(surprise, abs=1e-3)
     greedy = lm.generate(
         torch.tensor([PROMPT]),
+        min_new_tokens=1,
         attention_mask=torch.ones(1, len(PROMPT), dtype=torch.int64),
         do_sample=False,
         max_new_tokens=10,
@@ -391,12 +408,32 @@ def test_prompts_are_texts_messages_or_ids(lm: Any) -> None:
     scorer = HiddenStateScorer(head)
     texts = [
         guide(lm, tokenizer, prompt, scorer, **FREE)
-        for prompt in ("<s> student : ba de", [{"role": "student", "content": "ba de"}], np.array([1, 3, 5, 6, 11]))
+        for prompt in ([{"role": "student", "content": "ba de"}], np.array([1, 3, 5, 6, 12]))
     ]
+    assert guide(lm, tokenizer, "<s> student : ba de", scorer, template="plain", **FREE) == texts[0]
+    assert as_tokens(tokenizer, "ba de").tolist() == [1, 0, 5, 6, 12], "a message of the user, who is no word here"
+    plain = [{"role": "tutor", "content": "ba"}]
+    assert as_tokens(tokenizer, plain, "plain").tolist() == [0, 6, 0], "tutor: is no word of this tokenizer"
     assert WORDS.index("ba") == 6 and WORDS.index("de") == 12
     assert texts[0] == texts[1]
     assert texts[0].text == " ".join(WORDS[t] for t in texts[0].tokens if t > 2)
-    assert isinstance(texts[2], Generation) and texts[2].record()["tokens"] == list(texts[2].tokens)
+    assert isinstance(texts[1], Generation) and texts[1].record()["tokens"] == list(texts[1].tokens)
+
+
+class AddsEnds:
+    """A tokenizer that puts marks around every text."""
+
+    chat_template = None
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        ids = [WORDS.index(word) for word in text.split()]
+        return {"input_ids": [1, *ids, 2] if add_special_tokens else ids}
+
+
+def test_what_a_tokenizer_puts_behind_a_prompt_is_left_out() -> None:
+    assert as_tokens(AddsEnds(), "ba de").tolist() == [1, 6, 12]
+    with pytest.raises(ValueError, match="template must be 'auto', 'chat' or 'plain', got 'chatty'"):
+        as_tokens(AddsEnds(), "ba de", "chatty")
 
 
 @pytest.mark.parametrize(
@@ -415,7 +452,7 @@ def test_prompts_are_texts_messages_or_ids(lm: Any) -> None:
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number"),
         ({"seed": -1}, "seed must be a nonnegative integer"),
         ({"prompt": ""}, "at least one token"),
-        ({"prompt": [{"role": "user", "content": "ba"}]}, "no chat template"),
+        ({"template": "chat"}, "no chat template"),
         ({"prompt": 3.5}, "prompt must be a text"),
         ({"scorer": HiddenStateScorer(lambda f: f)}, "one score per text"),
         ({"scorer": HiddenStateScorer(lambda f: np.full(len(f), np.nan))}, "finite scores"),
