@@ -1,7 +1,7 @@
 """Commands `generate`, `survey build`, `survey score` and `simulate`, to be registered by the command line.
 
-`add_arguments(subparsers)` adds them; every parsed namespace can be given to `main`, which returns an exit code. Bad input
-raises ValueError, TypeError or OSError with one sentence on it, and is the caller's to print.
+`add_arguments(subparsers)` adds them; every parsed namespace can be given to `main`, which returns an exit code. Bad
+input raises ValueError, TypeError or OSError with one sentence on it, and is the caller's to print.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ def _generate(args: argparse.Namespace) -> int:
         seed = args.seed + i
         if args.method == "guided":
             assert scorer is not None
-            text = guide(
-                lm, tokenizer, prompt, scorer, seed=seed, do_sample=not args.argmax, **sampling, **guidance
-            )
+            text = guide(lm, tokenizer, prompt, scorer, seed=seed, do_sample=not args.argmax, **sampling, **guidance)
         elif args.method == "best-of-n":
             assert scorer is not None
             text = best_of_n(lm, tokenizer, prompt, scorer, n=args.n, seed=seed, **sampling)
@@ -110,8 +108,10 @@ def _simulate(args: argparse.Namespace) -> int:
     _refuse_existing(args.out, args.overwrite)
     lm, tokenizer = load_lm(args.model, args.device)
     tutor = Speaker(lm, tokenizer, TUTOR)
-    student = Speaker(*load_lm(args.student_model, args.device), STUDENT) if args.student_model else Speaker(
-        lm, tokenizer, STUDENT
+    student = (
+        Speaker(*load_lm(args.student_model, args.device), STUDENT)
+        if args.student_model
+        else Speaker(lm, tokenizer, STUDENT)
     )
     subjects = args.subject or SUBJECTS
     sampling = {name: getattr(args, name) for name in SAMPLING}
@@ -127,7 +127,9 @@ def _simulate(args: argparse.Namespace) -> int:
     write_conversations(args.out, conversations)
     if not args.quiet:
         wanted = args.n * len(subjects)
-        print(f"{args.out}: {len(conversations)} conversations; {wanted - len(conversations)} ended too early to be kept")
+        print(
+            f"{args.out}: {len(conversations)} conversations; {wanted - len(conversations)} ended too early to be kept"
+        )
     return OK
 
 
@@ -203,7 +205,9 @@ def add_arguments(subparsers: Any) -> None:
     talk = _command(subparsers, "simulate", _simulate, "let a model play student and tutor")
     _model_options(talk, tokens=80, temperature=0.8)
     talk.add_argument("--student-model", metavar="MODEL", help="another model for the student")
-    talk.add_argument("--subject", action="append", metavar="TEXT", help="may be repeated (default: 16 school subjects)")
+    talk.add_argument(
+        "--subject", action="append", metavar="TEXT", help="may be repeated (default: 16 school subjects)"
+    )
     talk.add_argument("--n", type=int, default=1, help="conversations per subject (1)")
     talk.add_argument("--turns", type=int, default=6, help="messages per conversation (6)")
 

@@ -1,9 +1,9 @@
 """Guided decoding against plain sampling that may read as many tokens, over a sweep of temperatures.
 
-A guided text reads n_candidates tokens for each it writes. Plain sampling gets no fewer: texts are drawn until they have
-read at least as many (so the number of texts is a stopping time, and short texts are not favoured). The best of them is
-what best-of-n would return at that price, their mean what a single text is worth. Whoever compares a guided text with one
-plain text compares different amounts of work.
+A guided text reads n_candidates tokens for each it writes. Plain sampling gets no fewer: texts are drawn until they
+have read at least as many (so the number of texts is a stopping time, and short texts are not favoured). The best of
+them is what best-of-n would return at that price, their mean what a single text is worth. Whoever compares a guided
+text with one plain text compares different amounts of work.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Comparison:
     guided_kl : divergence of guided from plain sampling, in nats: mean over prompts of `tilting + candidates`, kind
         "estimate"; without sampling kind "none".
     guided_bound : mean of the guided texts' own `kl.nats`, cost of tilting alone; None without sampling.
-    best_kl : `log n - (n - 1) / n`, mean over prompts, kind "bound".
+    best_kl : `log n - (n - 1) / n`, mean over prompts, kind "bound"; without sampling kind "none".
     """
 
     temperature: float
@@ -147,7 +147,9 @@ def _row(temperature: float, pairs: list[tuple[Generation, list[Generation]]]) -
             guided[0].kl.budget,
         ),
         guided_bound=_mean([text.kl.nats for text in guided if text.kl.nats is not None]) if sampled else None,
-        best_kl=KLCost("bound", _mean([best_of_n_bound(len(texts)) for _, texts in pairs])),
+        best_kl=KLCost("bound", _mean([best_of_n_bound(len(texts)) for _, texts in pairs]))
+        if sampled
+        else KLCost("none", None),
     )
 
 

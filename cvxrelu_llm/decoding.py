@@ -2,9 +2,9 @@
 
 An answer has at least one token: what ends a text is never drawn first.
 
-`guide` writes token by token (`guidance`), reading the candidates with the cache of the text so far: a guided step is one
-forward pass of as many tokens as there are candidates, and the chosen one needs no pass of its own. `sample` draws n texts
-side by side, `best_of_n` keeps the one with the highest score.
+`guide` writes token by token (`guidance`), reading the candidates with the cache of the text so far: a guided step is
+one forward pass of as many tokens as there are candidates, and the chosen one needs no pass of its own. `sample` draws
+n texts side by side, `best_of_n` keeps the one with the highest score.
 
 Sources: ARGS (Khanov, Burapacheep & Li, ICLR 2024), for decoding with a reward added to the logits of few candidates;
 CVX-DPO and COALA (Feng & Pilanci), for its use with a convex head.
@@ -12,6 +12,7 @@ CVX-DPO and COALA (Feng & Pilanci), for its use with a convex head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from cvxrelu.problem import as_seed
 from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count, without
 from cvxrelu_llm.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.scorers import Scorer, as_tokens, checked
-from cvxrelu_llm.states import LMState, Tensor, Usage, prefill, torch
+from cvxrelu_llm.states import Tensor, Usage, prefill, torch
 
 __all__ = ["Generation", "best_of_n", "end_tokens", "guide", "sample"]
 
@@ -131,7 +132,8 @@ def sample(
     """n texts of the model itself, drawn side by side after one reading of the prompt.
 
     Parameters are those of `guide`. A scorer only scores the finished texts. Each Generation counts what its text would
-    have cost alone; its `kl.nats` is 0, relative to the model after temperature, top-k and top-p.
+    have cost alone; its `kl.nats` is 0, relative to the model after temperature, top-k and top-p, or missing with
+    `do_sample=False`.
     """
     sampling = Sampling(do_sample, temperature, top_k, top_p)
     n, length = as_count("n", n), as_count("max_new_tokens", max_new_tokens)
@@ -142,7 +144,9 @@ def sample(
     state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
     rows = list(range(n))  # which of the n texts each row of the state is
     tokens: list[list[int]] = [[] for _ in range(n)]
-    truncation, scores, usage = [0.0] * n, [None] * n, [Usage()] * n
+    surprise, truncation = [0.0] * n, [0.0] * n
+    scores: list[float | None] = [None] * n
+    usage = [Usage()] * n
 
     def settle(done: Sequence[int]) -> None:
         """Score these rows of the state, and count what each would have cost alone."""
@@ -158,6 +162,7 @@ def sample(
         chosen = draw(warped, sampling.do_sample, generator).tolist()
         for row, which in enumerate(rows):
             truncation[which] += sampling.kept(state.logits[row % len(state.logits)], warped[row])
+            surprise[which] += 0.0 if do_sample else float(warped[row].logsumexp(-1) - warped[row, chosen[row]])
             tokens[which].append(chosen[row])
         going = [row for row, token in enumerate(chosen) if token not in ends]
         settle([row for row, token in enumerate(chosen) if token in ends])
@@ -169,10 +174,9 @@ def sample(
         logits = state.logits
     else:
         settle(range(len(rows)))
-    return [
-        _generation(tokenizer, tokens[i], ends, scores[i], KLCost("bound", 0.0, truncation=truncation[i]), usage[i])
-        for i in range(n)
-    ]
+    kind, nats = ("bound", 0.0) if do_sample else ("none", None)
+    costs = [KLCost(kind, nats, tilting=surprise[i], truncation=truncation[i]) for i in range(n)]
+    return [_generation(tokenizer, tokens[i], ends, scores[i], costs[i], usage[i]) for i in range(n)]
 
 
 def best_of_n(
@@ -182,8 +186,10 @@ def best_of_n(
 
     `options` are those of `sample`. Passes and tokens are those of all n together.
     """
+    if not options.get("do_sample", True):
+        raise ValueError("best_of_n needs do_sample=True: without it all n texts are the same")
     texts = sample(lm, tokenizer, prompt, scorer, n=n, seed=seed, **options)
-    best = max(texts, key=lambda text: text.score)
+    best = max(texts, key=lambda text: -math.inf if text.score is None else text.score)
     prompt = texts[0].tokens_read - texts[0].forward_passes + 1
     passes = [text.forward_passes for text in texts]
     return Generation(

@@ -4,17 +4,17 @@ A step of guided decoding replaces the model's law p over candidates by the tilt
 
     q ~ p exp(scale s),      KL(q || p) <= scale^2 range(s)^2 / 8,
 
-because KL(q || p) is the integral over t in [0, scale] of t Var_t(s), and a variable in an interval of length `range` has
-variance at most range^2 / 4 (Popoviciu). That integral gives scale^2 range^2 / 8. With scores scaled to [0, 1] the range
-is 1. Here p is what is left *after* temperature, top-k, top-p and the choice of candidates: restricting a law to a set A
-costs exactly `-log p(A)` more, for every law on A,
+because KL(q || p) is the integral over t in [0, scale] of t Var_t(s), and a variable in an interval of length `range`
+has variance at most range^2 / 4 (Popoviciu). That integral gives scale^2 range^2 / 8. With scores scaled to [0, 1] the
+range is 1. Here p is what is left *after* temperature, top-k, top-p and the choice of candidates: restricting a law to
+a set A costs exactly `-log p(A)` more, for every law on A,
 
     KL(q || p) = KL(q || p_A) - log p(A),        p_A = p restricted to A.
 
-Along a text costs add up: `KL(Q || P) = E_Q sum_t KL(q_t || p_t)` (chain rule). A sum that stays within a budget on every
-path therefore bounds the divergence of whole texts; the sum on one sampled path alone is an unbiased estimate of it.
-Taking the largest probability in place of sampling has no such bound: a point mass costs `-log p`, which can be anything.
-Best-of-n costs at most `log n - (n - 1) / n` (exact for a continuous score without ties).
+Along a text costs add up: `KL(Q || P) = E_Q sum_t KL(q_t || p_t)` (chain rule). A sum that stays within a budget on
+every path therefore bounds the divergence of whole texts; the sum on one sampled path alone is an unbiased estimate of
+it. Taking the largest probability in place of sampling has no such bound: a point mass costs `-log p`, which can be
+anything. Best-of-n costs at most `log n - (n - 1) / n` (exact for a continuous score without ties).
 
 Sources: Popoviciu 1935; Hoeffding 1963 (the lemma); Beirami et al., "Theoretical guarantees on the best-of-n alignment
 policy", 2024; Cover & Thomas, "Elements of information theory", section 2.5 (the chain rule).

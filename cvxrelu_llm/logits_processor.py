@@ -30,8 +30,8 @@ __all__ = ["GuidedLogitsProcessor"]
 class GuidedLogitsProcessor(LogitsProcessor):
     """Replaces the logits of each step by those of guided decoding; one text, no beams.
 
-    Pass `temperature`, `top_k` and `top_p` here, and 1.0, 0 and 1.0 to `generate`: what it cuts afterwards is not in the
-    account. Made for one call of `generate`.
+    Pass `temperature`, `top_k` and `top_p` here, and 1.0, 0 and 1.0 to `generate`: what it cuts afterwards is not in
+    the account. Made for one call of `generate`.
 
     Parameters
     ----------

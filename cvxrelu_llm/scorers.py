@@ -4,8 +4,8 @@
 that the head gives to features of the same tokens extracted on their own, since a causal model's hidden states do not
 depend on what follows; `score_tokens` computes that from scratch.
 
-A token that ends a text is never part of what is scored: heads are fitted on answers without it, so that the beginning of
-an answer looks like a finished one. As a candidate it gets the score of the text it would end.
+A token that ends a text is never part of what is scored: heads are fitted on answers without it, so that the beginning
+of an answer looks like a finished one. As a candidate it gets the score of the text it would end.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class HiddenStateScorer:
         return checked(self.head(state.features(self.pooling)), len(tokens))
 
 
-def score_tokens(
-    lm: Any, scorer: Scorer, tokens: Any, *, prompt_length: int | None = None
-) -> Float[np.ndarray, "k"]:
+def score_tokens(lm: Any, scorer: Scorer, tokens: Any, *, prompt_length: int | None = None) -> Float[np.ndarray, "k"]:
     """Scores of k texts of equal length in a forward pass of their own.
 
     tokens : (k, n) or (n,) token ids, the prompt first; prompt_length of them belong to the prompt (None: all).

@@ -1,9 +1,10 @@
 """Two instances of a language model play student and tutor, to make conversations that `alternate` turns into triples.
 
-Each speaker sees the conversation from its own side: what it said itself as the assistant, what the other said as the user,
-after a persona of its own. The student opens. Replies that are empty, or repeat what the speaker said before, are drawn
-again, a few times; then the conversation ends there, and is dropped if it has fewer than four messages, since no triple can
-be made of it. Small models make poor tutors: what comes out is a form to test with, not a standard of teaching.
+Each speaker sees the conversation from its own side: what it said itself as the assistant, what the other said as the
+user, after a persona of its own. The student opens. Replies that are empty, or repeat what the speaker said before, are
+drawn again, a few times; then the conversation ends there, and is dropped if it has fewer than four messages, since no
+triple can be made of it. Small models make poor tutors: what comes out is a form to test with, not a standard of
+teaching.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ STUDENT = (
     "question, try an answer, or say what you do not understand. You make mistakes. Never speak for the tutor."
 )
 TUTOR = (
-    "You are a patient tutor. The subject is {subject}. Reply in two or three short sentences: say what is right, correct "
-    "what is wrong, and ask a question that leads the student to the next step. Never speak for the student."
+    "You are a patient tutor. The subject is {subject}. Reply in two or three short sentences: say what is right, "
+    "correct what is wrong, and ask a question that leads the student to the next step. Never speak for the student."
 )
 OPENING = "Begin: ask your tutor something about {subject}."
 SHORTEST = 4  # messages from which one triple can be made
@@ -96,7 +97,9 @@ def simulate(
     if n < 1 or len(subjects) == 0:
         raise ValueError(f"n must be at least 1 and subjects at least one, got {n} and {len(subjects)}")
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    return _conversations(tutor, student, [subject for subject in subjects for _ in range(n)], turns, options, as_seed(seed))
+    return _conversations(
+        tutor, student, [subject for subject in subjects for _ in range(n)], turns, options, as_seed(seed)
+    )
 
 
 def _conversations(

@@ -92,7 +92,9 @@ class LMState:
         keep : whether this state stays usable, at the price of a copy of its cache.
         """
         if self.cache is None:
-            raise RuntimeError("this state was extended already; extend its successor, or pass keep=True the first time")
+            raise RuntimeError(
+                "this state was extended already; extend its successor, or pass keep=True the first time"
+            )
         cache, self.cache = (copy.deepcopy(self.cache), self.cache) if keep else (self.cache, None)
         repeats = tokens.shape[0] // self.tokens.shape[0]
         if repeats > 1:
@@ -169,7 +171,7 @@ def prefix_features(
     wanted = np.asarray(lengths)
     if wanted.size == 0 or wanted.min() <= prompt_length or wanted.max() > tokens.shape[0]:
         raise ValueError(
-            f"lengths must lie between prompt_length + 1 = {prompt_length + 1} and {tokens.shape[0]}, got {list(lengths)}"
+            f"lengths must lie between prompt_length + 1 = {prompt_length + 1} and {tokens.shape[0]}, got {wanted}"
         )
     hidden = _forward(lm, tokens[None], layer, Usage())[1][0]
     ends = torch.as_tensor(wanted - 1, device=hidden.device)

@@ -1,9 +1,9 @@
 """Blind surveys: a static page to vote on, and win rates out of the votes.
 
-`build_survey` writes a page that shows every prompt with the answers of all models, unlabelled and in random order, and a
-key that says which was whose. The page holds texts, an id, and a digest of the key with a secret salt, from which nothing
-can be read off; the key stays with whoever made the survey. A rater picks the best answer, or none ("no difference"), and
-sends back the file that the page exports.
+`build_survey` writes a page that shows every prompt with the answers of all models, unlabelled and in random order, and
+a key that says which was whose. The page holds texts, an id, and a digest of the key with a secret salt, from which
+nothing can be read off; the key stays with whoever made the survey. A rater picks the best answer, or none ("no
+difference"), and sends back the file that the page exports.
 
 The same order on every copy of a page: whoever wants several makes several pages, with a key each.
 """
@@ -50,9 +50,8 @@ def build_survey(
     title, intro : plain text, above the questions.
     seed : of the order; None draws one that nobody knows. Whoever knows a seed knows the order.
 
-    Returns
-    -------
-    The key: {"format", "survey", "salt", "digest", "models", "order": {item id: [models in the order shown]}, "prompts"}.
+    Returns ------- The key: {"format", "survey", "salt", "digest", "models", "order": {item id: [models in the order
+    shown]}, "prompts"}.
 
     Raises
     ------
@@ -116,8 +115,9 @@ def _page(data: Mapping[str, Any]) -> str:
 def read_answers(*paths: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Items for `build_survey` out of JSON lines, joined by prompt, in the order of the first file.
 
-    Every line is {"prompt": text or messages, "answers": {model: text}} or {"prompt": ..., "model": name, "text": answer},
-    as `generate` writes it, in one file for all models or one for each. Two answers of one model to one prompt are an error.
+    Every line is {"prompt": text or messages, "answers": {model: text}} or {"prompt": ..., "model": name, "text":
+    answer}, as `generate` writes it, in one file for all models or one for each. Two answers of one model to one prompt
+    are an error.
     """
     items: dict[str, dict[str, Any]] = {}
     for path in paths:

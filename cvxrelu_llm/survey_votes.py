@@ -4,12 +4,13 @@ With votes `b` for the best answer and `t` ties out of `v`, a model's win rate i
 
     (b + t / m) / v            m models; for two, a tie is half a win,
 
-and between models i and j, over votes for one of the two or ties, `(b_i + t/2) / (b_i + b_j + t)`. Votes on one prompt are not
-independent, so intervals come from a bootstrap of whole prompts: prompts are drawn with replacement, each with all its
-votes, and the percentiles of the rate are taken.
+and between models i and j, over votes for one of the two or ties, `(b_i + t/2) / (b_i + b_j + t)`. Votes on one prompt
+are not independent, so intervals come from a bootstrap of whole prompts: prompts are drawn with replacement, each with
+all its votes, and the percentiles of the rate are taken.
 
-Sources: Cameron, Gelbach & Miller, "Bootstrap-based improvements for inference with clustered errors", Review of Economics
-and Statistics 2008; Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile intervals).
+Sources: Cameron, Gelbach & Miller, "Bootstrap-based improvements for inference with clustered errors", Review of
+Economics and Statistics 2008; Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile
+intervals).
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ def score_survey(
     if len(counts) == 0:
         raise ValueError("votes must hold at least one vote, got none")
     rng = np.random.default_rng(as_seed(seed))
-    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws) if len(counts) > 1 else None
+    weights = (
+        rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws) if len(counts) > 1 else None
+    )
     m = len(models)
     rates = {
         name: _rate(counts, weights, counts[:, k], counts[:, :m].sum(axis=1) - counts[:, k], 1 / m, level)
@@ -176,7 +179,9 @@ def _read_key(key: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, A
     record = key if isinstance(key, Mapping) else _read_json(key)
     missing = {"format", "survey", "salt", "digest", "models", "order"} - record.keys()
     if missing or record["format"] != FORMAT:
-        raise ValueError(f"key is not the key of a survey: {', '.join(sorted(missing)) or record.get('format')!r} is wrong")
+        raise ValueError(
+            f"key is not the key of a survey: {', '.join(sorted(missing)) or record.get('format')!r} is wrong"
+        )
     if record["digest"] != order_digest(record["salt"], record["order"]):
         raise ValueError("key does not fit its digest: the order in it was changed after the page was made")
     return record

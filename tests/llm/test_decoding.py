@@ -1,4 +1,4 @@
-"""Generation: against `lm.generate`, against forward passes from scratch, and against laws enumerated by brute force."""
+"""Generation: against `lm.generate`, against forward passes from scratch, against laws enumerated by brute force."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tiny_lm import WORDS, make_lm, make_tokenizer
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'cvxrelu[llm]'")
 
-from cvxrelu_llm.comparison import compare  # noqa: E402
-from cvxrelu_llm.decoding import Generation, best_of_n, guide, sample  # noqa: E402
-from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling  # noqa: E402
-from cvxrelu_llm.kl import best_of_n_bound  # noqa: E402
-from cvxrelu_llm.logits_processor import GuidedLogitsProcessor  # noqa: E402
-from cvxrelu_llm.scorers import HiddenStateScorer, as_tokens, score_tokens  # noqa: E402
-from cvxrelu_llm.states import POOLINGS, prefill, prefix_features  # noqa: E402
+from cvxrelu_llm.comparison import compare
+from cvxrelu_llm.decoding import Generation, best_of_n, guide, sample
+from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling
+from cvxrelu_llm.kl import best_of_n_bound
+from cvxrelu_llm.logits_processor import GuidedLogitsProcessor
+from cvxrelu_llm.scorers import HiddenStateScorer, as_tokens, score_tokens
+from cvxrelu_llm.states import POOLINGS, prefill, prefix_features
 
 DIRECTION = np.random.default_rng(0).standard_normal(16)
 PROMPT = [5, 6, 7, 40]
@@ -217,7 +217,9 @@ def test_passes_and_tokens_are_counted_as_the_model_sees_them(lm: Any, tokenizer
     try:
         for every, n in ((1, 5), (3, 4)):
             read.clear()
-            text = guide(lm, tokenizer, PROMPT, HiddenStateScorer(head), every=every, n_candidates=n, top_p=None, **FREE)
+            text = guide(
+                lm, tokenizer, PROMPT, HiddenStateScorer(head), every=every, n_candidates=n, top_p=None, **FREE
+            )
             assert (text.forward_passes, text.tokens_read) == (len(read), sum(read))
             assert read == [len(PROMPT), *(n if t % every == 0 else 1 for t in range(len(text.tokens)))]
         read.clear()
@@ -293,7 +295,12 @@ def test_argmax_reports_no_bound(lm: Any, tokenizer: Any) -> None:
         do_sample=False,
         max_new_tokens=10,
     )
-    assert list(sample(lm, tokenizer, PROMPT, do_sample=False, **FREE)[0].tokens) == greedy[0, len(PROMPT) :].tolist()
+    (plain,) = sample(lm, tokenizer, PROMPT, do_sample=False, **FREE)
+    assert list(plain.tokens) == greedy[0, len(PROMPT) :].tolist()
+    unguided = guide(lm, tokenizer, PROMPT, scorer, scale=0, do_sample=False, **FREE)
+    assert plain.kl.kind == "none" and plain.kl.nats is None and plain.kl.tilting == pytest.approx(unguided.kl.tilting)
+    with pytest.raises(ValueError, match="best_of_n needs do_sample=True"):
+        best_of_n(lm, tokenizer, PROMPT, scorer, do_sample=False)
 
 
 # -- inside generate ---------------------------------------------------------------------------------------------------
@@ -360,11 +367,15 @@ def test_a_comparison_spends_as_many_tokens_on_plain_texts(endless: Any, endless
         assert row.best_kl.nats == pytest.approx(best_of_n_bound(5))
         assert row.record()["best_kl"]["kind"] == "bound"
     greedy = compare(endless, endless_tokenizer, prompts, scorer, temperatures=[1.0], do_sample=False, **options)[0]
-    assert greedy.guided_kl.kind == "none" and greedy.guided_kl.nats is None is greedy.guided_bound
+    assert (
+        greedy.guided_kl.kind == "none" == greedy.best_kl.kind and greedy.guided_kl.nats is None is greedy.guided_bound
+    )
 
 
 def test_plain_texts_of_a_comparison_read_no_less_when_lengths_differ(lm: Any, tokenizer: Any) -> None:
-    row = compare(lm, tokenizer, [PROMPT], HiddenStateScorer(head), temperatures=[2.0], max_new_tokens=20, top_p=None)[0]
+    row = compare(lm, tokenizer, [PROMPT], HiddenStateScorer(head), temperatures=[2.0], max_new_tokens=20, top_p=None)[
+        0
+    ]
     assert row.guided_read <= row.plain_read < row.guided_read + 20
 
 

@@ -13,8 +13,9 @@ from tiny_lm import make_lm, make_tokenizer
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
 
-from cvxrelu_llm import decoding, simulate as module  # noqa: E402
-from cvxrelu_llm.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations  # noqa: E402
+from cvxrelu_llm import decoding
+from cvxrelu_llm import simulate as module
+from cvxrelu_llm.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
 
 FAST: dict[str, Any] = {"max_new_tokens": 6, "temperature": 1.5}
 
@@ -41,7 +42,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, replies: list[str]) -> list[Any]:
 def test_conversations_alternate_and_are_reproducible(chat: bool, tmp_path: Path) -> None:
     options = {**FAST, "subjects": ["ba", "de"], "n": 2, "turns": 5}
     one = list(simulate(*speakers(chat), **options, seed=1))
-    assert one == list(simulate(*speakers(chat), **options, seed=1)) != list(simulate(*speakers(chat), **options, seed=2))
+    assert (
+        one == list(simulate(*speakers(chat), **options, seed=1)) != list(simulate(*speakers(chat), **options, seed=2))
+    )
     assert len(one) >= 3 and len({c["id"] for c in one}) == len(one)
     for conversation in one:
         roles = [message["role"] for message in conversation["messages"]]
@@ -61,13 +64,18 @@ def test_each_speaker_sees_its_own_side(monkeypatch: pytest.MonkeyPatch) -> None
     seen = [[(m["role"], m["content"]) for m in prompt] for prompt, _ in prompts]
     begin = ("user", "Begin: ask your tutor something about fish.")
     assert seen[0] == [("system", STUDENT.replace("{subject}", "fish")), begin]
-    assert seen[3] == [("system", TUTOR.replace("{subject}", "fish")), ("user", "s1"), ("assistant", "t1"), ("user", "s2")]
+    assert seen[3] == [
+        ("system", TUTOR.replace("{subject}", "fish")),
+        ("user", "s1"),
+        ("assistant", "t1"),
+        ("user", "s2"),
+    ]
     assert seen[2][1:] == [begin, ("assistant", "s1"), ("user", "t1")]
     assert len({options["seed"] for _, options in prompts}) == 4
 
 
 def test_a_template_without_system_role_gets_the_persona_in_the_first_message() -> None:
-    tutor, student = speakers()
+    tutor, _ = speakers()
     tutor.tokenizer.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         "{{ m['role'] }} : {{ m['content'] }} {% endfor %}"
@@ -80,7 +88,12 @@ def test_a_template_without_system_role_gets_the_persona_in_the_first_message() 
 
 
 def test_replies_are_cut_where_they_speak_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = ["Student: why?\nTutor: because", "So it is.\n\nStudent: I see", "Really?", "Yes: really. Note: no\nUSER : x"]
+    texts = [
+        "Student: why?\nTutor: because",
+        "So it is.\n\nStudent: I see",
+        "Really?",
+        "Yes: really. Note: no\nUSER : x",
+    ]
     scripted(monkeypatch, texts)
     (conversation,) = simulate(*speakers(chat=False), subjects=["fish"], turns=4)
     assert [m["content"] for m in conversation["messages"]] == ["why?", "So it is.", "Really?", "Yes: really. Note: no"]

@@ -101,13 +101,15 @@ def test_a_vote_in_a_browser(browser: str, tmp_path: Path, survey: dict[str, Any
         report.shown = []; report.prompts = [];
         for (let k = 0; k < 3; k++) { report.shown.push(cards()); report.prompts.push(text("prompt")); key("n"); }
         report.end = text("heading"); report.next = document.getElementById("next").disabled;
-        key("p"); key("p"); key("2"); report.second = chosen(); report.marked = document.querySelectorAll(".chosen").length;
+        key("p"); key("p"); key("2"); report.second = chosen();
+        report.marked = document.querySelectorAll(".chosen").length;
         key("1"); report.changed = chosen(); key("Enter"); report.none = chosen();
         document.querySelectorAll("#answers input")[1].click(); report.clicked = chosen();
         key("9"); report.ignored = chosen();
         key("n"); key("0"); report.tie = chosen(); report.after = text("status");
         const name = document.getElementById("name"); name.value = "Ada"; name.dispatchEvent(new Event("input"));
-        name.focus(); name.dispatchEvent(new KeyboardEvent("keydown", {key: "1", bubbles: true})); report.typed = chosen();
+        name.focus();
+        name.dispatchEvent(new KeyboardEvent("keydown", {key: "1", bubbles: true})); report.typed = chosen();
         let blob; URL.createObjectURL = given => { blob = given; return "blob:none"; };
         HTMLAnchorElement.prototype.click = function () { report.file = this.download; };
         document.getElementById("save").click();
@@ -269,9 +271,13 @@ def test_a_pair_that_was_never_decided_has_no_rate(tmp_path: Path) -> None:
 # -- input -------------------------------------------------------------------------------------------------------------
 def test_answers_come_from_one_file_or_several(tmp_path: Path) -> None:
     one, two, all_ = tmp_path / "one.jsonl", tmp_path / "two.jsonl", tmp_path / "all.jsonl"
-    one.write_text('{"prompt": "p", "model": "a", "text": "x", "score": 1}\n\n{"prompt": "q", "model": "a", "text": "y"}\n')
+    one.write_text(
+        '{"prompt": "p", "model": "a", "text": "x", "score": 1}\n\n{"prompt": "q", "model": "a", "text": "y"}\n'
+    )
     two.write_text('{"prompt": "q", "model": "b", "text": "z"}\n{"prompt": "p", "model": "b", "text": "w"}\n')
-    all_.write_text('{"prompt": "p", "answers": {"a": "x", "b": "w"}}\n{"prompt": "q", "answers": {"a": "y", "b": "z"}}\n')
+    all_.write_text(
+        '{"prompt": "p", "answers": {"a": "x", "b": "w"}}\n{"prompt": "q", "answers": {"a": "y", "b": "z"}}\n'
+    )
     assert read_answers(one, two) == read_answers(all_)
     with pytest.raises(ValueError, match=r"one\.jsonl, line 1: a second answer of a"):
         read_answers(one, one)
