@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cvxrelu.files import atomic_write
 from cvxrelu.network import ReLUNetwork
@@ -19,7 +19,7 @@ from cvxrelu_llm.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, wr
 from cvxrelu_llm.survey import INTRO, TITLE, build_survey, read_answers, read_lines
 from cvxrelu_llm.survey_votes import score_survey
 
-__all__ = ["add_arguments", "load_lm", "main"]
+__all__ = ["COMMANDS", "Entry", "add_arguments", "load_lm", "main"]
 
 OK = 0
 SAMPLING = ("temperature", "top_k", "top_p", "max_new_tokens")
@@ -37,6 +37,8 @@ def _generate(args: argparse.Namespace) -> int:
     from cvxrelu_llm.decoding import best_of_n, guide, sample
 
     _refuse_existing(args.out, args.overwrite)
+    if args.method == "best-of-n" and args.argmax:
+        raise ValueError("--argmax does not go with --method best-of-n: all texts would be the same")
     if args.method != "plain" and args.head is None:
         raise ValueError(f"--method {args.method} needs --head")
     prompts = []
@@ -48,10 +50,11 @@ def _generate(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.prompts}: no prompts in it")
     lm, tokenizer = load_lm(args.model, args.device)
     scorer = _scorer(args) if args.head else None
-    sampling = {name: getattr(args, name) for name in SAMPLING}
+    sampling = {name: getattr(args, name) for name in (*SAMPLING, "template")}
     guidance = {name: getattr(args, name) for name in GUIDANCE}
     if args.method == "compare":
         assert scorer is not None
+        sampling |= {"do_sample": not args.argmax}
         sampling.pop("temperature")
         rows = compare(
             lm, tokenizer, prompts, scorer, temperatures=args.temperatures, seed=args.seed, **sampling, **guidance
@@ -108,11 +111,7 @@ def _simulate(args: argparse.Namespace) -> int:
     _refuse_existing(args.out, args.overwrite)
     lm, tokenizer = load_lm(args.model, args.device)
     tutor = Speaker(lm, tokenizer, TUTOR)
-    student = (
-        Speaker(*load_lm(args.student_model, args.device), STUDENT)
-        if args.student_model
-        else Speaker(lm, tokenizer, STUDENT)
-    )
+    student = Speaker(*(load_lm(args.student_model, args.device) if args.student_model else (lm, tokenizer)), STUDENT)
     subjects = args.subject or SUBJECTS
     sampling = {name: getattr(args, name) for name in SAMPLING}
     talks = simulate(tutor, student, subjects=subjects, n=args.n, turns=args.turns, seed=args.seed, **sampling)
@@ -135,7 +134,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
 # -- what they share ---------------------------------------------------------------------------------------------------
 def load_lm(path: str, device: str = "cpu") -> tuple[Any, Any]:
-    """Model and tokenizer from a folder, a .gguf file or the name of a model on the hub."""
+    """Model and tokenizer from a folder, a .gguf file (needs gguf and accelerate) or the name of a model on the hub."""
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
@@ -167,60 +166,86 @@ def _refuse_existing(path: str, overwrite: bool) -> None:
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
+class Entry(NamedTuple):
+    """A command: what it is for, its options, and what runs it."""
+
+    summary: str
+    add_options: Callable[[Any], None]
+    run: Callable[[argparse.Namespace], int]
+
+
 def add_arguments(subparsers: Any) -> None:
     """Add the commands to what `ArgumentParser.add_subparsers` returned."""
-    generate = _command(subparsers, "generate", _generate, "write answers to prompts, guided by a head or plainly")
-    _model_options(generate, tokens=128, temperature=0.4)
-    generate.add_argument("--prompts", required=True, metavar="FILE",
-                          help="JSON lines with a field 'prompt', a text or chat messages")  # fmt: skip
-    generate.add_argument("--head", metavar="FILE", help="a network saved by ReLUNetwork.save, features to score")
-    generate.add_argument("--layer", type=int, default=-1, help="layer whose hidden states the head reads (-1)")
-    generate.add_argument("--pooling", choices=("last", "mean", "response_mean"), default="last")
-    generate.add_argument("--method", choices=("guided", "plain", "best-of-n", "compare"), default="guided",
-                          help="compare: guided and plain at equal numbers of tokens, over --temperatures")  # fmt: skip
-    generate.add_argument("--name", default="model", help="name of the model in the output, for surveys")
-    generate.add_argument("--scale", type=float, default=1.0, help="lambda, of scores scaled to [0, 1] (1)")
-    generate.add_argument("--n-candidates", type=int, default=5, help="tokens scored at a guided step (5)")
-    generate.add_argument("--every", type=int, default=1, help="guide one step in so many (1)")
-    generate.add_argument("--kl-budget", type=float, metavar="NATS", help="what tilting may cost per text")
-    generate.add_argument("--schedule", choices=("bound", "exact"), default="bound", help="how the budget is spent")
-    generate.add_argument("--argmax", action="store_true", help="take the most probable token; no bound then")
-    generate.add_argument("--n", type=int, default=5, help="texts to choose from with --method best-of-n (5)")
-    generate.add_argument("--temperatures", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.7, 1.0], metavar="T")
-
-    survey = subparsers.add_parser("survey", help="make a blind survey, or count its votes")
-    kinds = survey.add_subparsers(required=True, metavar="build|score")
-    build = _command(kinds, "build", _survey_build, "make a page that shows answers in random order")
-    build.add_argument("answers", nargs="+", metavar="FILE", help="JSON lines as `generate` writes them, one per model")
-    build.add_argument("--key", required=True, metavar="FILE", help="where to write whose answer is whose")
-    build.add_argument("--title", default=TITLE)
-    build.add_argument("--intro", default=INTRO)
-    build.add_argument("--seed", type=int, help="of the order (default: one that nobody knows)")
-    score = _command(kinds, "score", _survey_score, "win rates, ties and intervals", out=False)
-    score.add_argument("votes", nargs="+", metavar="FILE", help="files that raters saved on the page")
-    score.add_argument("--key", required=True, metavar="FILE", help="the key of `survey build`")
-    score.add_argument("--level", type=float, default=0.95, help="of the intervals (0.95)")
-    score.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-
-    talk = _command(subparsers, "simulate", _simulate, "let a model play student and tutor")
-    _model_options(talk, tokens=80, temperature=0.8)
-    talk.add_argument("--student-model", metavar="MODEL", help="another model for the student")
-    talk.add_argument(
-        "--subject", action="append", metavar="TEXT", help="may be repeated (default: 16 school subjects)"
-    )
-    talk.add_argument("--n", type=int, default=1, help="conversations per subject (1)")
-    talk.add_argument("--turns", type=int, default=6, help="messages per conversation (6)")
+    for name, entry in COMMANDS.items():
+        if isinstance(entry, Entry):
+            _add(subparsers, name, entry)
+            continue
+        kinds = subparsers.add_parser(name, help="make a blind survey, or count its votes").add_subparsers(
+            required=True, metavar="|".join(entry)
+        )
+        for kind, inner in entry.items():
+            _add(kinds, kind, inner)
 
 
-def _command(
-    subparsers: Any, name: str, action: Callable[[argparse.Namespace], int], summary: str, out: bool = True
-) -> Any:
-    parser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    parser.set_defaults(run=main, action=action)
-    parser.add_argument("--out", required=out, metavar="FILE", help="file to write")
+def _add(subparsers: Any, name: str, entry: Entry) -> None:
+    parser = subparsers.add_parser(name, help=entry.summary, description=f"{entry.summary.capitalize()}.")
+    parser.set_defaults(run=main, action=entry.run)
+    entry.add_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--quiet", action="store_true", help="print nothing but results and errors")
-    return parser
+
+
+def _generate_options(parser: Any) -> None:
+    _model_options(parser, tokens=128, temperature=0.4)
+    parser.add_argument("--prompts", required=True, metavar="FILE",
+                        help="JSON lines with a field 'prompt', a text or chat messages")  # fmt: skip
+    parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines to write")
+    parser.add_argument("--head", metavar="FILE", help="a network saved by ReLUNetwork.save, features to score")
+    parser.add_argument("--layer", type=int, default=-1, help="layer whose hidden states the head reads (-1)")
+    parser.add_argument("--pooling", choices=("last", "mean", "response_mean"), default="last",
+                        help="how the head's features were pooled (last)")  # fmt: skip
+    parser.add_argument("--template", choices=("auto", "chat", "plain"), default="auto",
+                        help="how prompts become tokens, as when the features were made (auto)")  # fmt: skip
+    parser.add_argument("--method", choices=("guided", "plain", "best-of-n", "compare"), default="guided",
+                        help="compare: guided and plain at equal numbers of tokens, over --temperatures")  # fmt: skip
+    parser.add_argument("--name", default="model", help="name of the model in the output, for surveys")
+    parser.add_argument("--scale", type=float, default=1.0, help="lambda, of scores scaled to [0, 1] (1)")
+    parser.add_argument("--n-candidates", type=int, default=5, help="tokens scored at a guided step (5)")
+    parser.add_argument("--every", type=int, default=1, help="guide one step in so many (1)")
+    parser.add_argument("--kl-budget", type=float, metavar="NATS", help="what tilting may cost per text")
+    parser.add_argument("--schedule", choices=("bound", "exact"), default="bound", help="how the budget is spent")
+    parser.add_argument("--argmax", action="store_true", help="take the most probable token; no bound then")
+    parser.add_argument("--n", type=int, default=5, help="texts to choose from with --method best-of-n (5)")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.7, 1.0], metavar="T",
+                        help="of --method compare, which ignores --temperature")  # fmt: skip
+
+
+def _build_options(parser: Any) -> None:
+    parser.add_argument(
+        "answers", nargs="+", metavar="FILE", help="JSON lines as `generate` writes them, one per model"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="the page to write")
+    parser.add_argument("--key", required=True, metavar="FILE", help="where to write whose answer is whose")
+    parser.add_argument("--title", default=TITLE, help="of the page")
+    parser.add_argument("--intro", default=INTRO, help="first paragraph of the page")
+    parser.add_argument("--seed", type=int, help="of the order (default: one that nobody knows)")
+
+
+def _score_options(parser: Any) -> None:
+    parser.add_argument("votes", nargs="+", metavar="FILE", help="files that raters saved on the page")
+    parser.add_argument("--key", required=True, metavar="FILE", help="the key of `survey build`")
+    parser.add_argument("--out", metavar="FILE", help="a JSON file for the rates")
+    parser.add_argument("--level", type=float, default=0.95, help="of the intervals (0.95)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+
+
+def _simulate_options(parser: Any) -> None:
+    _model_options(parser, tokens=80, temperature=0.8)
+    parser.add_argument("--student-model", metavar="MODEL", help="another model for the student")
+    parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines to write")
+    parser.add_argument("--subject", action="append", metavar="TEXT", help="may be repeated (16 school subjects)")
+    parser.add_argument("--n", type=int, default=1, help="conversations per subject (1)")
+    parser.add_argument("--turns", type=int, default=6, help="messages per conversation, at least 4 (6)")
 
 
 def _model_options(parser: Any, tokens: int, temperature: float) -> None:
@@ -231,3 +256,13 @@ def _model_options(parser: Any, tokens: int, temperature: float) -> None:
     parser.add_argument("--top-p", type=float, default=0.9, help="(0.9)")
     parser.add_argument("--max-new-tokens", type=int, default=tokens, help=f"tokens per text ({tokens})")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+
+
+COMMANDS: dict[str, Entry | dict[str, Entry]] = {
+    "generate": Entry("write answers to prompts, guided by a head or plainly", _generate_options, _generate),
+    "survey": {
+        "build": Entry("make a page that shows answers in random order", _build_options, _survey_build),
+        "score": Entry("count win rates, ties and intervals", _score_options, _survey_score),
+    },
+    "simulate": Entry("let a model play student and tutor", _simulate_options, _simulate),
+}

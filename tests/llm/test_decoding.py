@@ -12,7 +12,8 @@ from scipy.special import log_softmax, logsumexp, rel_entr
 from tiny_lm import WORDS, make_lm, make_tokenizer
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'cvxrelu[llm]'")
+
+import torch
 
 from cvxrelu_llm.comparison import compare
 from cvxrelu_llm.decoding import Generation, best_of_n, guide, sample
