@@ -64,7 +64,7 @@ class Sampling:
         """`-log` of the mass that top-k and top-p left."""
         if not torch.isinf(warped).any():
             return 0.0
-        full = (logits.double() / self.temperature).log_softmax(dim=-1)
+        full = (logits.float() / self.temperature).log_softmax(dim=-1)
         return max(-float(full[~torch.isinf(warped)].logsumexp(dim=-1)), 0.0)
 
 
@@ -152,8 +152,8 @@ class GuidedText:
             scores[ending] = checked(self.scorer.score_tokens(before.tokens, before), 1)[0]
         if self.guidance.normalise:
             scores = kl.min_max(scores)
-        p = values.double().softmax(dim=-1).cpu().numpy()
-        self.candidates += max(float(warped.double().logsumexp(-1) - values.double().logsumexp(-1)), 0.0)
+        p = values.cpu().double().softmax(dim=-1).numpy()  # not every device has float64
+        self.candidates += max(float(warped.logsumexp(-1) - values.logsumexp(-1)), 0.0)
         scale = self.budget.next_scale(p, scores)
         if self.sampling.do_sample:
             self.tilting += kl.divergence(kl.tilt(p, scores, scale), p)
@@ -166,7 +166,7 @@ class GuidedText:
     def advance(self, token: int) -> None:
         """Append a token of the law proposed last."""
         if not self.sampling.do_sample:  # a point mass costs the surprise of its token
-            before = self._untilted.double()
+            before = self._untilted
             self.tilting += max(float(before.logsumexp(-1) - before[token]), 0.0)
         if token in self.ends:
             self._branch = None
