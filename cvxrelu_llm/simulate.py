@@ -1,10 +1,10 @@
 """Two instances of a language model play student and tutor, to make conversations that `alternate` turns into triples.
 
 Each speaker sees the conversation from its own side: what it said itself as the assistant, what the other said as the
-user, after a persona of its own. The student opens. Replies that are empty, or repeat what the speaker said before, are
-drawn again, a few times; then the conversation ends there, and is dropped if it has fewer than four messages, since no
-triple can be made of it. Small models make poor tutors: what comes out is a form to test with, not a standard of
-teaching.
+user, after a persona of its own. The student opens. Replies that were cut off lose their last, unfinished sentence.
+Replies that are empty, or repeat an earlier message, are drawn again, a few times; then the conversation ends
+there, and is dropped if it has fewer than four messages, since no triple can be made of it. Small models make poor
+tutors: what comes out is a form to test with, not a standard of teaching.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ OPENING = "Begin: ask your tutor something about {subject}."
 SHORTEST = 4  # messages from which one triple can be made
 TRIES = 3
 MARK = re.compile(r"(?:^|\n)\s*(?:student|tutor|user|assistant)\s*:", re.IGNORECASE)
+SENTENCE = re.compile(r"[.!?][\"')]*(?=\s|$)")
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,11 @@ def _reply(
     before = {message["content"] for message in messages}
     for attempt in range(TRIES):
         own_seed = int(np.random.SeedSequence([*seed, attempt]).generate_state(1)[0])
-        text = sample(speaker.lm, speaker.tokenizer, prompt, seed=own_seed, **options)[0].text
-        said = MARK.split(MARK.sub("", text, count=1) if MARK.match(text) else text)[0].strip()
+        (drawn,) = sample(speaker.lm, speaker.tokenizer, prompt, seed=own_seed, **options)
+        said, *beyond = MARK.split(MARK.sub("", drawn.text, count=1) if MARK.match(drawn.text) else drawn.text)
+        if not (drawn.finished or beyond) and (ends := list(SENTENCE.finditer(said))):
+            said = said[: ends[-1].end()]
+        said = said.strip()
         if said and said not in before:
             return said
     return None

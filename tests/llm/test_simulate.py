@@ -23,14 +23,14 @@ def speakers(chat: bool = True) -> tuple[Speaker, Speaker]:
     return Speaker(lm, tokenizer, TUTOR), Speaker(lm, tokenizer, STUDENT)
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, replies: list[str]) -> list[Any]:
+def scripted(monkeypatch: pytest.MonkeyPatch, replies: list[str], finished: bool = True) -> list[Any]:
     """Let the model say these, one after the other; returns the prompts it was given."""
     prompts: list[Any] = []
 
     def sample(lm: Any, tokenizer: Any, prompt: Any, **options: Any) -> list[Any]:
         prompts.append((prompt, options))
         text = replies[len(prompts) - 1]
-        return [decoding.Generation(text, (0,), None, decoding.KLCost("bound", 0.0), True, 1, 1)]
+        return [decoding.Generation(text, (0,), None, decoding.KLCost("bound", 0.0), finished, 1, 1)]
 
     monkeypatch.setattr(decoding, "sample", sample)
     return prompts
@@ -95,6 +95,14 @@ def test_replies_are_cut_where_they_speak_for_the_other(monkeypatch: pytest.Monk
     scripted(monkeypatch, texts)
     (conversation,) = simulate(*speakers(chat=False), subjects=["fish"], turns=4)
     assert [m["content"] for m in conversation["messages"]] == ["why?", "So it is.", "Really?", "Yes: really. Note: no"]
+
+
+def test_replies_that_were_cut_off_lose_their_last_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["It is 1.5 m. Or is", 'He said (why?) and "no!" Then he', "no end at", "All of it. And this\nTutor: x"]
+    scripted(monkeypatch, texts, finished=False)
+    (conversation,) = simulate(*speakers(chat=False), subjects=["fish"], turns=4)
+    said = [m["content"] for m in conversation["messages"]]
+    assert said == ["It is 1.5 m.", 'He said (why?) and "no!"', "no end at", "All of it. And this"]
 
 
 def test_empty_and_repeated_replies_are_drawn_again_and_short_conversations_dropped(
