@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from cvxrelu_llm import cli_generate
 from cvxrelu_llm.command import Command, config_arguments, read_config
 from cvxrelu_llm.errors import InputError
 
@@ -47,7 +48,7 @@ def _command(name: str) -> Command:
     return importlib.import_module(f"cvxrelu_llm.commands.{name}").command
 
 
-def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
+def build_parser() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     """The parser of the command line, and those of its commands by name."""
     parser = _Parser(
         prog="cvxrelu-llm",
@@ -61,7 +62,7 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     parser.add_argument("--version", action="version", version=f"cvxrelu-llm {number}")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    subparsers = {}
+    subparsers: dict[str, argparse.ArgumentParser] = {}
     for name in COMMANDS:
         entry = _command(name)
         sub = commands.add_parser(
@@ -76,13 +77,15 @@ def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
         )
         sub.set_defaults(command=name)
         subparsers[name] = sub
-    return parser, subparsers
+    return parser, {**subparsers, **cli_generate.add_arguments(commands)}
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command line, those of its configuration included."""
     parser, subparsers = build_parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_with_config(list(arguments), subparsers))
+    if hasattr(options, "action"):  # of cli_generate
+        return options
     if options.command is None:
         parser.print_help()
         parser.exit(BAD_INPUT)
@@ -102,6 +105,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _with_config(arguments: list[str], subparsers: dict[str, Any]) -> list[str]:
+    """For the commands of `cli_generate`, whose options may be required: the configuration joins what is typed."""
+    names = [" ".join(arguments[:2]), *arguments[:1]]
+    name = next((given for given in names if given in subparsers and given not in COMMANDS), None)
+    place = next((k for k, text in enumerate(arguments) if text.partition("=")[0] == "--config"), None)
+    if name is None or place is None:
+        return arguments
+    words = len(name.split())
+    _, sign, path = arguments[place].partition("=")
+    path, rest = (path, 1) if sign else (next(iter(arguments[place + 1 : place + 2]), ""), 2)
+    typed = arguments[words:place] + arguments[place + rest :]
+    values = read_config(path, name, tuple(subparsers))
+    sub = subparsers[name]
+    flags = {flag: action.dest for action in sub._actions for flag in action.option_strings}
+    named = {flags.get(text.partition("=")[0]) for text in typed}
+    extra = config_arguments(sub, {key: value for key, value in values.items() if key not in named}, path)
+    return [*name.split(), *typed, *extra]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: that of the process) and return its exit code.
 
@@ -110,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         options = parse(list(sys.argv[1:] if argv is None else argv))
+        if hasattr(options, "action"):
+            return _generation(options)
         return _command(options.command).run(options)
     except SystemExit as exit_:  # argparse has printed its message, or the help
         return int(exit_.code or 0)
@@ -125,6 +149,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return INTERNAL
+
+
+def _generation(options: argparse.Namespace) -> int:
+    try:
+        return cli_generate.main(options)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
 
 
 def _complain(message: object, code: int) -> int:

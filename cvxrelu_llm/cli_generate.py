@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cvxrelu.files import atomic_write
-from cvxrelu.network import ReLUNetwork
+from cvxrelu import ReLUNetwork
+from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
 from cvxrelu_llm.survey import INTRO, TITLE, build_survey, read_answers, read_lines
 from cvxrelu_llm.survey_votes import score_survey
@@ -59,7 +59,7 @@ def _generate(args: argparse.Namespace) -> int:
         rows = compare(
             lm, tokenizer, prompts, scorer, temperatures=args.temperatures, seed=args.seed, **sampling, **guidance
         )
-        atomic_write(args.out, "".join(json.dumps(row.record()) + "\n" for row in rows))
+        write_whole(args.out, "".join(json.dumps(row.record()) + "\n" for row in rows))
         for row in rows if not args.quiet else ():
             print(
                 f"temperature {row.temperature:g}: score {row.guided_score:.4g} guided, {row.plain_score:.4g} plain, "
@@ -82,7 +82,7 @@ def _generate(args: argparse.Namespace) -> int:
         if not args.quiet:
             score = "" if text.score is None else f"score {text.score:.4g}, "
             print(f"[{i + 1}/{len(prompts)}] {score}{len(text.tokens)} tokens, KL {_nats(text.kl)}", file=sys.stderr)
-    atomic_write(args.out, "".join(lines))
+    write_whole(args.out, "".join(lines))
     return OK
 
 
@@ -102,7 +102,7 @@ def _survey_score(args: argparse.Namespace) -> int:
     result = score_survey(args.key, args.votes, level=args.level, seed=args.seed)
     if args.out:
         _refuse_existing(args.out, args.overwrite)
-        atomic_write(args.out, json.dumps(result.record(), indent=1) + "\n")
+        write_whole(args.out, json.dumps(result.record(), indent=1) + "\n")
     print(result.summary())
     return OK
 
@@ -174,25 +174,29 @@ class Entry(NamedTuple):
     run: Callable[[argparse.Namespace], int]
 
 
-def add_arguments(subparsers: Any) -> None:
-    """Add the commands to what `ArgumentParser.add_subparsers` returned."""
+def add_arguments(subparsers: Any) -> dict[str, argparse.ArgumentParser]:
+    """Add the commands to what `ArgumentParser.add_subparsers` returned; their parsers by name, "survey build" say."""
+    parsers = {}
     for name, entry in COMMANDS.items():
         if isinstance(entry, Entry):
-            _add(subparsers, name, entry)
+            parsers[name] = _add(subparsers, name, entry)
             continue
         kinds = subparsers.add_parser(name, help="make a blind survey, or count its votes").add_subparsers(
             required=True, metavar="|".join(entry)
         )
         for kind, inner in entry.items():
-            _add(kinds, kind, inner)
+            parsers[f"{name} {kind}"] = _add(kinds, kind, inner)
+    return parsers
 
 
-def _add(subparsers: Any, name: str, entry: Entry) -> None:
+def _add(subparsers: Any, name: str, entry: Entry) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(name, help=entry.summary, description=f"{entry.summary.capitalize()}.")
     parser.set_defaults(run=main, action=entry.run)
     entry.add_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--quiet", action="store_true", help="print nothing but results and errors")
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of options; what is typed has precedence")
+    return parser
 
 
 def _generate_options(parser: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.problem import as_positive, as_seed
+from cvxrelu_llm.checks import as_positive, as_seed
 from cvxrelu_llm.decoding import Generation, guide, sample
 from cvxrelu_llm.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.scorers import Scorer

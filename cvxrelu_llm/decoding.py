@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from cvxrelu.problem import as_seed
+from cvxrelu_llm.checks import as_seed
 from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count, without
 from cvxrelu_llm.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.scorers import Scorer, as_tokens, checked

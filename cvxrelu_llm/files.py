@@ -17,13 +17,13 @@ from cvxrelu_llm.errors import InputError
 __all__ = ["open_text", "pack_text", "readable", "write_whole"]
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write `content` to a temporary neighbour of `path`, then rename it. A file already there is replaced."""
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Write `content` (text as UTF-8) to a temporary neighbour of `path`, then rename it; a file there is replaced."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

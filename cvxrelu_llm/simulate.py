@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.files import atomic_write
-from cvxrelu.problem import as_seed
+from cvxrelu_llm.checks import as_seed
+from cvxrelu_llm.files import write_whole
 
 __all__ = ["STUDENT", "SUBJECTS", "TUTOR", "Speaker", "simulate", "write_conversations"]
 
@@ -160,4 +160,4 @@ def _prompt(speaker: Speaker, role: str, subject: str, messages: list[dict[str, 
 def write_conversations(path: str | os.PathLike[str], conversations: Iterable[dict[str, Any]]) -> Path:
     """One JSON object per line, the file as a whole or not at all."""
     lines = [json.dumps(conversation, ensure_ascii=False) + "\n" for conversation in conversations]
-    return atomic_write(path, "".join(lines))
+    return write_whole(path, "".join(lines))

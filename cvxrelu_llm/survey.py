@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.files import atomic_write
-from cvxrelu.problem import as_seed
+from cvxrelu_llm.checks import as_seed
+from cvxrelu_llm.files import write_whole
 
 __all__ = ["FORMAT", "build_survey", "order_digest", "read_answers", "read_lines"]
 
@@ -80,8 +80,8 @@ def build_survey(
     record = {"format": FORMAT, "survey": survey, "salt": salt, "models": models, "order": order, "prompts": prompts}
     record["digest"] = order_digest(salt, order)
     data = {"format": FORMAT, "survey": survey, "digest": record["digest"], "title": title, "intro": intro}
-    atomic_write(key, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-    atomic_write(page, _page({**data, "items": shown}))
+    write_whole(key, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    write_whole(page, _page({**data, "items": shown}))
     return record
 
 
