@@ -151,15 +151,17 @@ class ConeMemory:
 
     def _start(self, pattern: int, face: _Face, w: np.ndarray) -> tuple[_Face, np.ndarray]:
         """No face, and rows to begin with: near the gate, or else the most violated; and those of the last face."""
-        if self.margin is None:
-            slack = (self.unit @ w) * self.signs[:, pattern]
-            rows = _smallest(slack, 2 * self.d)
-        else:
-            if self.near[pattern] is None:
-                self.near[pattern] = _smallest(self.margin[:, pattern], NEAR * self.d)
-            rows = self.near[pattern]
-        empty = _Face(face.rows[:0], face.normals[:, :0], face.inverse[:0], np.eye(self.d))
-        return empty, np.union1d(rows, face.rows)
+        if self.near[pattern] is None:
+            if self.margin is None:
+                key = (self.unit @ w) * self.signs[:, pattern]
+            else:
+                key = self.margin[:, pattern]
+            self.near[pattern] = _smallest(key, NEAR * self.d)
+        rows = self.near[pattern]
+        if face.rows.size:
+            rows = np.union1d(rows, face.rows)
+            self.near[pattern] = rows
+        return _face(face.rows[:0], face.normals[:, :0]), rows
 
     def _violated(
         self, pattern: int, slack: np.ndarray, known: np.ndarray, tolerance: float, size: float
@@ -181,40 +183,33 @@ class ConeMemory:
         """The minimiser of |w + A mu| over mu >= 0 on the rows of the face and the entering ones: face, mu, point."""
         from scipy.optimize import nnls  # half of the package's import time otherwise
 
-        d, rows, normals = self.d, face.rows, face.normals
+        rows, normals, inverse = face.rows, face.normals, face.inverse
         scale = float(np.linalg.norm(w))
         while True:
-            k = rows.size
-            Q, R, independent = _factor(normals)
-            if not independent.all():
-                entering, rows = np.concatenate([entering, rows[~independent]]), rows[independent]
-                normals = normals[:, independent]
-                continue
-            image = Q.T @ w
+            image = inverse @ w
+            rest = w - normals @ image
             new = (self.unit[entering] * self.signs[entering, pattern, None]).T
             mu = np.zeros(entering.size)
-            if entering.size and k < d:
-                inside = Q.T @ new
+            if entering.size:
+                along = inverse @ new
+                across = new - normals @ along
+                across[:, np.linalg.norm(across, axis=0) < DEPENDENT] = 0.0
                 try:
-                    mu = nnls(inside[k:], -image[k:] / scale, maxiter=10 * (d + entering.size))[0] * scale
+                    mu = nnls(across, -rest / scale, maxiter=10 * sum(across.shape))[0] * scale
                 except RuntimeError:  # SciPy gives up: the caller sees no progress
                     pass
-                image = image + inside @ mu
-            old = -_solve(R, image[:k])
-            if np.all(old >= 0):
+                image = image + along @ mu
+            keep = image <= 0
+            if keep.all():
                 break
-            entering = np.concatenate([entering, rows[old < 0]])
-            rows, normals = rows[old >= 0], normals[:, old >= 0]
+            entering = np.concatenate([entering, rows[~keep]])
+            rows, normals, inverse = rows[keep], normals[:, keep], _without(inverse, keep)
         positive = mu > 0
-        if positive.any():
-            rows, normals = np.concatenate([rows, entering[positive]]), np.hstack([normals, new[:, positive]])
-            Q, R, _ = _factor(normals)
-        k = rows.size
-        multipliers = np.concatenate([old, mu[positive]])
+        rows, normals = np.concatenate([rows, entering[positive]]), np.hstack([normals, new[:, positive]])
+        multipliers = np.concatenate([-image, mu[positive]])
+        face = _face(rows, normals)
         u = w + normals @ multipliers
-        u = u - Q[:, :k] @ (Q[:, :k].T @ u)
-        inverse = _solve(R, np.asfortranarray(Q[:, :k].T)) if k else np.zeros((0, d))
-        return _Face(rows, normals, inverse, Q[:, k:]), multipliers, u
+        return face, multipliers, u - normals @ (face.inverse @ u)  # without what rounding left outside of the face
 
     def _remember(self, block: int, face: _Face, multipliers: np.ndarray) -> None:
         k, before = face.rows.size, self.faces[block].rows.size
@@ -235,23 +230,25 @@ class ConeMemory:
         return u
 
 
-def _factor(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Orthogonal Q (d, d) and triangular R (k, k) with `normals = Q[:, :k] R`, and which columns are independent."""
+def _face(rows: np.ndarray, normals: np.ndarray) -> _Face:
+    """Pseudo-inverse and complement by a QR factorisation; not finite where the normals are dependent."""
     d, k = normals.shape
     if k == 0:
-        return np.eye(d), np.zeros((0, 0)), np.ones(0, dtype=bool)
+        return _Face(rows, normals, np.zeros((0, d)), np.eye(d))
     if k > d:
-        return np.eye(d), np.zeros((k, k)), np.arange(k) < d
+        return _Face(rows, normals, np.full((k, d), np.nan), np.zeros((d, 0)))
     packed, tau, _, _ = dgeqrf(normals)
     Q = np.zeros((d, d), order="F")
     Q[:, :k] = packed
     Q, _, _ = dorgqr(Q, np.concatenate([tau, np.zeros(d - k)]), overwrite_a=1)
-    return Q, packed[:k], np.abs(np.diagonal(packed)) > DEPENDENT
+    inverse, singular = dtrtrs(packed[:k], np.asfortranarray(Q[:, :k].T))
+    return _Face(rows, normals, inverse if singular == 0 else np.full((k, d), np.nan), Q[:, k:])
 
 
-def _solve(R: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`R^-1 right` for the upper triangle of R."""
-    return dtrtrs(R, right)[0] if R.size else right
+def _without(inverse: np.ndarray, keep: np.ndarray) -> Float[np.ndarray, "j d"]:
+    """The pseudo-inverse of some of the columns, from that of all."""
+    kept, dropped = inverse[keep], inverse[~keep]
+    return kept - (kept @ dropped.T) @ np.linalg.solve(dropped @ dropped.T, dropped)
 
 
 def _smallest(values: np.ndarray, count: int) -> Int[np.ndarray, " k"]:

@@ -43,7 +43,7 @@ class Incumbent:
         self.dual = self.sampled_dual = zero
         self._cheap: certificates.Check | None = None  # holds the dual of the best bound by ADMM's own multipliers
         self.certify_seconds: float | None = None
-        self._relax(problem.loss.dual(zero))
+        self.relax(problem.loss.dual(zero))
 
     @property
     def gap(self) -> float:
@@ -75,17 +75,7 @@ class Incumbent:
         W, dual, norms, slack, prediction = self.backend.get(
             (check.W, check.dual, check.norms, check.slack, check.network_prediction)
         )
-        objective, blocks = certificates.repair(
-            X, masks, loss, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline
-        )
-        if objective < self.sampled_objective:
-            self.sampled_objective, self.sampled_blocks = objective, blocks
-        # On its cones the sampled program's prediction is the network's, up to rounding: the network's own counts.
-        hidden = np.maximum(np.tensordot(X, blocks, axes=1), 0.0)
-        repaired = float(loss.value(np.sum(hidden[:, 0] - hidden[:, 1], axis=-1)))
-        repaired += beta * float(np.linalg.norm(blocks, axis=0).sum())
-        if repaired < self.objective:
-            self.objective, self._network = repaired, (blocks, 1.0)
+        self.offer_point(W, slack, deadline)
         hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta)
         if final or (self.sampled_gap > self.tol and relative_gap(self.sampled_objective, float(hoped)) <= self.tol):
             norms = certificates.tighten(X, masks, dual, norms, beta, slack=0.05 * self.tol, deadline=deadline)
@@ -93,8 +83,23 @@ class Incumbent:
             if bound > self.sampled_bound:
                 self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None
         for candidate in (dual, loss.dual(prediction)):
-            self._relax(candidate)
+            self.relax(candidate)
         self.certify_seconds = time.perf_counter() - started
+
+    def offer_point(self, W: np.ndarray, slack: np.ndarray, deadline: float) -> None:
+        """Blocks (d, 2, c, P), made feasible where their slack (2, c, P) says that they are not: kept if better."""
+        problem, loss, beta = self.problem, self.problem.loss, self.problem.beta
+        objective, blocks = certificates.repair(
+            problem.X, problem.patterns.patterns, loss, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline
+        )
+        if objective < self.sampled_objective:
+            self.sampled_objective, self.sampled_blocks = objective, blocks
+        # On its cones the sampled program's prediction is the network's, up to rounding: the network's own counts.
+        hidden = np.maximum(np.tensordot(problem.X, blocks, axes=1), 0.0)
+        repaired = float(loss.value(np.sum(hidden[:, 0] - hidden[:, 1], axis=-1)))
+        repaired += beta * float(np.linalg.norm(blocks, axis=0).sum())
+        if repaired < self.objective:
+            self.objective, self._network = repaired, (blocks, 1.0)
 
     def network(self, metadata: dict[str, Any]) -> ReLUNetwork:
         """The best network; `objective` becomes its objective as `predict` gives it."""
@@ -107,7 +112,7 @@ class Incumbent:
         )
         prediction = network.predict(problem.X[:, : d - problem.intercept]).reshape(n, c)
         self.objective = float(problem.loss.value(prediction)) + problem.beta * network.path_norm
-        self._relax(problem.loss.dual(prediction))
+        self.relax(problem.loss.dual(prediction))
         return network
 
     def settle_dual(self) -> np.ndarray:
@@ -120,7 +125,7 @@ class Incumbent:
             self._cheap = None
         return self.sampled_dual
 
-    def _relax(self, dual: np.ndarray) -> None:
+    def relax(self, dual: np.ndarray) -> None:
         """Closed-form bound of (N) from one dual variable, evaluated on the device."""
         relaxed = self.backend.compile(_relaxed_bound)
         bound, feasible = self.backend.get(relaxed(self.backend, self.exact, self.backend.put(dual)))

@@ -1,4 +1,4 @@
-"""The sampled program: ADMM in compiled chunks, certified as it goes.
+"""The sampled program: semismooth Newton where it pays (`newton_stage`), else ADMM in compiled chunks, certified.
 
 Rotate X so that the u-step is diagonal but for one (n, n) matrix; run ADMM on fixed patterns; after each chunk read a
 handful of scalars, keep the best network and the best bounds, and decide whether to certify, to rebalance the
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu import admm, certificates
+from cvxrelu import admm, certificates, newton_stage
 from cvxrelu.backends import Backend
 from cvxrelu.incumbent import Incumbent, public_order
 from cvxrelu.linear_systems import build_system
@@ -49,8 +49,10 @@ class SampledStage:
 
     def run(self) -> Solution:
         """The method: chunk, check, decide."""
-        status = None
         self._set_up()
+        status = newton_stage.run(self) if newton_stage.pays(self.problem, self.limits, self.backend) else None
+        if status is None:
+            self._set_up_admm()
         try:
             while status is None:
                 report = self._iterate(self._chunk_size())
@@ -73,13 +75,20 @@ class SampledStage:
         return self._finish(status)
 
     def _set_up(self) -> None:
-        """Rotate X, move the data to the device, choose penalties, prepare the u-step."""
-        backend, problem, xp = self.backend, self.problem, self.backend.xp
+        """Move the data to the device; the best so far is zero."""
+        backend, problem = self.backend, self.problem
         masks = problem.patterns.patterns
         self.exact = certificates.Exact(
             *backend.put((problem.X, masks, problem.loss, np.asarray(problem.beta)), np.float64)
         )
         self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
+        self.timings["setup"] = self._elapsed()
+
+    def _set_up_admm(self) -> None:
+        """Rotate X, choose penalties, prepare the u-step."""
+        started = time.perf_counter()
+        backend, problem, xp = self.backend, self.problem, self.backend.xp
+        masks = problem.patterns.patterns
         self.basis, eigenvalues = right_singular_basis(self.exact.X, xp)
         rank = eigenvalues.shape[0]
         self.method = choose_method(
@@ -101,7 +110,7 @@ class SampledStage:
         self.landmarks = backend.put(np.sort(rng.choice(n, size=min(n, LANDMARKS), replace=False)))
         curvature = float(problem.loss.curvature.mean())
         self._set_penalties(*initial_penalties(self.limits.rho, backend.get(eigenvalues), curvature))
-        self.timings["setup"] = self._elapsed() - self.timings["factor"]
+        self.timings["setup"] += time.perf_counter() - started - self.timings["factor"]
 
     def _set_penalties(self, rho_copy: float, rho_cone: float) -> None:
         """Prepare the u-step for these penalties."""

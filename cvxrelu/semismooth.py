@@ -46,8 +46,8 @@ from cvxrelu.solution import relative_gap
 
 __all__ = ["SampledNewton"]
 
-GROWTH = 3.0  # of sigma, from one proximal point to the next
-START = 0.3  # first sigma, in units of the largest block of the start over beta
+GROWTH = 2.5  # of sigma, from one proximal point to the next
+START = 1.0  # first sigma, in units of the largest block of the start over beta
 INEXACT = 0.5  # a proximal point is good enough when its error is below this share of what it gained, and of the gap
 MAX_POINTS, MAX_STEPS = 60, 30
 STALLED = 8  # proximal points without progress of the gap
@@ -73,6 +73,7 @@ class SampledNewton:
     blocks, objective : the best point of the cones and its value.
     dual, norms, lower_bound : the best dual variable, bounds on |Proj_b(F_b^T t)|, what they prove.
     steps, sigma : Newton steps so far, the current proximal parameter.
+    residuals : relative; of F U = prediction, and how far the last proximal point has moved.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class SampledNewton:
         zero = np.zeros(self.n)
         self.blocks, self.objective = np.zeros((self.d, 2 * self.P)), float(loss.value(zero[:, None]))
         self.dual, self.norms, self.lower_bound = zero, np.zeros(2 * self.P), 0.0
-        self.residual, self.moved = np.nan, np.nan
+        self.residuals = (0.0, 0.0)
         self._start(gates)
 
     @property
@@ -113,6 +114,8 @@ class SampledNewton:
         False when stopped, out of time, or without progress.
         """
         U, t, best, waited = self.blocks, self.t, np.inf, 0
+        if self.gap <= self.tol:
+            return True
         try:
             for _ in range(MAX_POINTS):
                 now = self._proximal_point(U, t)
@@ -223,7 +226,9 @@ class SampledNewton:
         bound, _ = sampled_bound(self.loss, now.t[:, None], norms.max(keepdims=True), self.beta)
         if bound > self.lower_bound:
             self.lower_bound, self.dual, self.norms = float(bound), now.t, norms
-        self.residual, self.moved = error, gained
+        scale = max(float(np.linalg.norm(now.prediction)), float(np.linalg.norm(self.loss.y)), 1e-300)
+        size = max(float(np.linalg.norm(now.U)), 1e-300)
+        self.residuals = (np.sqrt(2.0 * error) / scale, np.sqrt(2.0 * gained * self.sigma) / size)
 
     def _offer_point(self, blocks: np.ndarray, prediction: np.ndarray | None = None) -> None:
         """Blocks in their cones, scaled by the best common factor."""
