@@ -23,6 +23,7 @@ Host NumPy in float64.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import NamedTuple
 
@@ -117,7 +118,7 @@ class ConeMemory:
         for j in np.flatnonzero(~done):
             if time.perf_counter() > deadline:
                 raise OutOfTime
-            u[:, j] = self._one(blocks[j], w[:, j], slack[:, j] if same[j] else None, limit)
+            u[:, j] = self._one(int(blocks[j]), w[:, j], slack[:, j] if same[j] else None, limit)
         return u
 
     def _one(self, block: int, w: np.ndarray, slack: np.ndarray | None, limit: float) -> np.ndarray:
@@ -135,7 +136,10 @@ class ConeMemory:
                 entering = self._violated(pattern, slack, face.rows, tolerance, length)
         shortest = np.inf
         for _ in range(MAX_ROUNDS):
-            face, multipliers, u = self._minimise(pattern, face, entering, w)
+            try:
+                face, multipliers, u = self._minimise(pattern, face, entering, w)
+            except np.linalg.LinAlgError:
+                break
             size = float(np.linalg.norm(u))
             if not np.isfinite(size) or size >= shortest:
                 break  # rounding: no progress
@@ -151,16 +155,13 @@ class ConeMemory:
 
     def _start(self, pattern: int, face: _Face, w: np.ndarray) -> tuple[_Face, np.ndarray]:
         """No face, and rows to begin with: near the gate, or else the most violated; and those of the last face."""
-        if self.near[pattern] is None:
-            if self.margin is None:
-                key = (self.unit @ w) * self.signs[:, pattern]
-            else:
-                key = self.margin[:, pattern]
-            self.near[pattern] = _smallest(key, NEAR * self.d)
         rows = self.near[pattern]
+        if rows is None:
+            key = (self.unit @ w) * self.signs[:, pattern] if self.margin is None else self.margin[:, pattern]
+            rows = _smallest(key, NEAR * self.d)
         if face.rows.size:
             rows = np.union1d(rows, face.rows)
-            self.near[pattern] = rows
+        self.near[pattern] = rows
         return _face(face.rows[:0], face.normals[:, :0]), rows
 
     def _violated(
@@ -194,10 +195,8 @@ class ConeMemory:
                 along = inverse @ new
                 across = new - normals @ along
                 across[:, np.linalg.norm(across, axis=0) < DEPENDENT] = 0.0
-                try:
+                with contextlib.suppress(RuntimeError):  # SciPy gives up: the caller sees no progress
                     mu = nnls(across, -rest / scale, maxiter=10 * sum(across.shape))[0] * scale
-                except RuntimeError:  # SciPy gives up: the caller sees no progress
-                    pass
                 image = image + along @ mu
             keep = image <= 0
             if keep.all():

@@ -29,9 +29,8 @@ SIAM J. Optimization 28, 2018; Rockafellar, "Augmented Lagrangians and applicati
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
