@@ -126,7 +126,8 @@ class SampledNewton:
                 best, waited = (self.gap, 0) if self.gap < 0.9 * best else (best, waited + 1)
                 if waited >= STALLED:
                     return False
-                self.sigma *= GROWTH
+                # Waiting happens near the end, where blocks that hardly differ exchange their weights over long ways.
+                self.sigma *= GROWTH if waited == 0 else 4 * GROWTH
         except OutOfTime:
             report()
         return False
@@ -140,13 +141,12 @@ class SampledNewton:
             directions = gates / np.where(lengths > 0, lengths, 1.0)
             hidden = self.X @ directions
             usable = (lengths > 0) & np.all(np.where(self.patterns, hidden, -hidden) >= 0, axis=0)
-            columns = np.maximum(hidden, 0.0)
+            columns = np.where(usable, np.maximum(hidden, 0.0), 0.0)
             gram = columns.T @ (self.curvature[:, None] * columns)
             linear = columns.T @ loss.dual(np.zeros((self.n, 1)))[:, 0]
             sizes = nonnegative_quadratic(
                 np.block([[gram, -gram], [-gram, gram]]), np.concatenate([linear, -linear]) - beta, np.zeros(2 * self.P)
             )
-            sizes = sizes * np.tile(usable, 2)
             self._offer_point(np.tile(directions, 2) * sizes)
             largest = float(sizes.max(initial=0.0))
         prediction = self._predict(self.blocks)
