@@ -135,6 +135,6 @@ def test_the_plain_algorithm_helps_out(monkeypatch):
 
 
 def test_the_deadline():
-    rng, X, patterns, gates = cones(0, 40, 5, 3)
+    _, X, patterns, gates = cones(0, 40, 5, 3)
     with pytest.raises(OutOfTime):
         ConeMemory(X, patterns, gates).project(np.arange(6), X.T @ np.ones((40, 6)), 0.0, deadline=0.0)
