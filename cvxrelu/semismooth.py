@@ -96,6 +96,7 @@ class SampledNewton:
         self.curvature = weight  # of the loss; loss*'' is its inverse
         self.inverse = np.divide(1.0, weight, out=np.zeros(self.n), where=weight > 0)
         self.steps, self.sigma = 0, 0.0
+        self.working = np.ones(2 * self.P, dtype=bool)  # blocks that may move; the others are zero and priced in turn
         zero = np.zeros(self.n)
         self.blocks, self.objective = np.zeros((self.d, 2 * self.P)), float(loss.value(zero[:, None]))
         self.dual, self.norms, self.lower_bound = zero, np.zeros(2 * self.P), 0.0
@@ -119,6 +120,7 @@ class SampledNewton:
             for _ in range(MAX_POINTS):
                 now = self._proximal_point(U, t)
                 U, t = now.U, now.t
+                self._price(t)
                 if report():
                     return False
                 if self.gap <= self.tol:
@@ -148,6 +150,7 @@ class SampledNewton:
                 np.block([[gram, -gram], [-gram, gram]]), np.concatenate([linear, -linear]) - beta, np.zeros(2 * self.P)
             )
             self._offer_point(np.tile(directions, 2) * sizes)
+            self.working = sizes > 0
             largest = float(sizes.max(initial=0.0))
         prediction = self._predict(self.blocks)
         self.t = loss.dual(prediction[:, None])[:, 0]
@@ -178,7 +181,7 @@ class SampledNewton:
         """phi(t) and U(t). Blocks that their last multipliers rule out are not projected."""
         limit = self.sigma * self.beta
         w = U + self.sigma * self._adjoint(t)
-        candidates = np.flatnonzero(self.memory.bounds(w)[0] > limit)
+        candidates = np.flatnonzero(self.working & (self.memory.bounds(w)[0] > limit))
         v = self.memory.project(candidates, w[:, candidates], limit, self.deadline)
         lengths = np.linalg.norm(v, axis=0)
         inside = lengths > limit
@@ -219,15 +222,27 @@ class SampledNewton:
     def _judge(self, now: _Evaluation, error: float, gained: float) -> None:
         """Keep the point and the bound of an evaluation where they are the best so far."""
         self._offer_point(now.U, now.prediction)
-        q = self._adjoint(now.t)
-        norms, mass = self.memory.bounds(q)
-        norms = norms + gamma(self.n, self.d) * (mass + float(self.row_lengths @ np.abs(now.t)))
-        bound, _ = sampled_bound(self.loss, now.t[:, None], norms.max(keepdims=True), self.beta)
-        if bound > self.lower_bound:
-            self.lower_bound, self.dual, self.norms = float(bound), now.t, norms
+        self._offer_dual(now.t, self._adjoint(now.t))
         scale = max(float(np.linalg.norm(now.prediction)), float(np.linalg.norm(self.loss.y)), 1e-300)
         size = max(float(np.linalg.norm(now.U)), 1e-300)
         self.residuals = (np.sqrt(2.0 * error) / scale, np.sqrt(2.0 * gained * self.sigma) / size)
+
+    def _price(self, t: np.ndarray) -> None:
+        """Project the blocks outside of the working set that may exceed beta; those that do join it."""
+        q = self._adjoint(t)
+        outside = np.flatnonzero(~self.working & (self.memory.bounds(q)[0] > self.beta))
+        if outside.size:
+            v = self.memory.project(outside, q[:, outside], self.beta, self.deadline)
+            self.working[outside[np.linalg.norm(v, axis=0) > self.beta]] = True
+            self._offer_dual(t, q)
+
+    def _offer_dual(self, t: np.ndarray, q: Float[np.ndarray, "d B"]) -> None:
+        """The bound that t proves with the multipliers of the last projections; q = F^T t."""
+        norms, mass = self.memory.bounds(q)
+        norms = norms + gamma(self.n, self.d) * (mass + float(self.row_lengths @ np.abs(t)))
+        bound, _ = sampled_bound(self.loss, t[:, None], norms.max(keepdims=True), self.beta)
+        if bound > self.lower_bound:
+            self.lower_bound, self.dual, self.norms = float(bound), t, norms
 
     def _offer_point(self, blocks: np.ndarray, prediction: np.ndarray | None = None) -> None:
         """Blocks in their cones, scaled by the best common factor."""
