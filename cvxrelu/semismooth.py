@@ -45,7 +45,7 @@ from cvxrelu.solution import relative_gap
 
 __all__ = ["SampledNewton"]
 
-GROWTH = 2.5  # of sigma, from one proximal point to the next
+GROWTH = 2.0  # of sigma, from one proximal point to the next
 START = 1.0  # first sigma, in units of the largest block of the start over beta
 INEXACT = 0.5  # a proximal point is good enough when its error is below this share of what it gained, and of the gap
 MAX_POINTS, MAX_STEPS = 60, 30
