@@ -49,7 +49,7 @@ class Incumbent:
         self.dual = self.sampled_dual = zero
         self._cheap: certificates.Check | None = None  # holds the dual of the best bound by ADMM's own multipliers
         self.certify_seconds: float | None = None
-        self._relax(problem.loss.dual(self._with_skip(zero, skip)))
+        self.relax(problem.loss.dual(self._with_skip(zero, skip)))
 
     @property
     def gap(self) -> float:
@@ -81,6 +81,23 @@ class Incumbent:
         W, dual, norms, slack, prediction, skip = self.backend.get(
             (check.W, check.dual, check.norms, check.slack, check.network_prediction, check.skip)
         )
+        self.offer_point(W, slack, skip, deadline)
+        ridge = self.ridge
+        hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta, ridge)
+        if final or (self.sampled_gap > self.tol and relative_gap(self.sampled_objective, float(hoped)) <= self.tol):
+            p, error = certificates.pull_back(problem.readout, X, dual)
+            norms = certificates.tighten(X, masks, p, norms, beta, 0.05 * self.tol, deadline, error)
+            bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta, ridge)
+            if bound > self.sampled_bound:
+                self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None
+        for candidate in (dual, loss.dual(prediction)):
+            self.relax(candidate)
+        self.certify_seconds = time.perf_counter() - started
+
+    def offer_point(self, W: np.ndarray, slack: np.ndarray, skip: np.ndarray | None, deadline: float) -> None:
+        """Blocks (d, 2, c, P), made feasible where their slack (2, c, P) says that they are not: kept if better."""
+        problem = self.problem
+        X, masks, loss, beta = problem.X, problem.patterns.patterns, problem.loss, problem.beta
         penalised = problem.penalised_skip
         beside = loss if penalised is None else loss.shifted(penalised.columns @ skip)
         objective, blocks = certificates.repair(
@@ -102,17 +119,6 @@ class Incumbent:
         repaired = skip_objective(problem, neurons, skip) + penalty
         if repaired < self.objective:
             self.objective, self._network = repaired, (blocks, 1.0, skip)
-        ridge = self.ridge
-        hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta, ridge)
-        if final or (self.sampled_gap > self.tol and relative_gap(self.sampled_objective, float(hoped)) <= self.tol):
-            p, error = certificates.pull_back(problem.readout, X, dual)
-            norms = certificates.tighten(X, masks, p, norms, beta, 0.05 * self.tol, deadline, error)
-            bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta, ridge)
-            if bound > self.sampled_bound:
-                self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None
-        for candidate in (dual, loss.dual(prediction)):
-            self._relax(candidate)
-        self.certify_seconds = time.perf_counter() - started
 
     def network(self, metadata: dict[str, Any]) -> ReLUNetwork:
         """The best network; `objective` becomes its objective as `predict` gives it."""
@@ -134,7 +140,7 @@ class Incumbent:
             self.objective = float(problem.plain.value(prediction)) + problem.beta * network.path_norm
             parts = (part for part in (linear, bias) if part is not None)
             self.objective += 0.5 * problem.skip.l2 * sum(float(np.sum(part**2)) for part in parts)
-        self._relax(problem.loss.dual(self._with_skip(neurons, skip)))
+        self.relax(problem.loss.dual(self._with_skip(neurons, skip)))
         return network
 
     def coefficients(self, skip: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -174,7 +180,7 @@ class Incumbent:
             self._cheap = None
         return self.sampled_dual
 
-    def _relax(self, dual: np.ndarray) -> None:
+    def relax(self, dual: np.ndarray) -> None:
         """Closed-form bound of (N) from one dual variable, evaluated on the device."""
         relaxed = self.backend.compile(_relaxed_bound)
         bound, feasible = self.backend.get(relaxed(self.backend, self.exact, self.backend.put(dual)))

@@ -1,4 +1,4 @@
-"""The sampled program: ADMM in compiled chunks, certified as it goes.
+"""The sampled program: semismooth Newton where it pays (`newton_stage`), else ADMM in compiled chunks, certified.
 
 Rotate X so that the u-step is diagonal but for one (n, n) matrix; run ADMM on fixed patterns; after each chunk read a
 handful of scalars, keep the best network and the best bounds, and decide whether to certify, to rebalance the
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu import admm, certificates
+from cvxrelu import admm, certificates, newton_stage
 from cvxrelu.backends import Backend
 from cvxrelu.incumbent import Incumbent, host_ridge, public_order
 from cvxrelu.options import Limits
@@ -52,8 +52,10 @@ class SampledStage:
 
     def run(self) -> Solution:
         """The method: chunk, check, decide."""
-        status = None
         self._set_up()
+        status = newton_stage.run(self) if newton_stage.pays(self.problem, self.limits, self.backend) else None
+        if status is None:
+            self._set_up_admm()
         try:
             while status is None:
                 report = self._iterate(self._chunk_size())
@@ -76,14 +78,21 @@ class SampledStage:
         return self._finish(status)
 
     def _set_up(self) -> None:
-        """Rotate X, move the data to the device, choose penalties, prepare the u-step."""
-        backend, problem, xp = self.backend, self.problem, self.backend.xp
+        """Move the data to the device; the best so far is zero."""
+        backend, problem = self.backend, self.problem
         masks = problem.patterns.patterns
         exact = certificates.Exact(
             problem.X, masks, problem.loss, np.asarray(problem.beta), problem.readout, host_ridge(problem)
         )
         self.exact = backend.put(exact, np.float64)
         self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
+        self.timings["setup"] = self._elapsed()
+
+    def _set_up_admm(self) -> None:
+        """Rotate X, choose penalties, prepare the u-step."""
+        started = time.perf_counter()
+        backend, problem, xp = self.backend, self.problem, self.backend.xp
+        masks = problem.patterns.patterns
         self.basis, eigenvalues = right_singular_basis(self.exact.X, xp)
         rank = eigenvalues.shape[0]
         m = problem.loss.y.shape[0]
@@ -108,7 +117,7 @@ class SampledStage:
         per_row = curvature if problem.readout is None else curvature * 2.0 * m / problem.X.shape[0]
         split = None if problem.loss.is_quadratic else curvature
         self._set_penalties(*initial_penalties(self.limits.rho, backend.get(eigenvalues), per_row, split))
-        self.timings["setup"] = self._elapsed() - self.timings["factor"]
+        self.timings["setup"] += time.perf_counter() - started - self.timings["factor"]
 
     def _set_penalties(self, *rho: float) -> None:
         """Prepare the u-step for these penalties."""

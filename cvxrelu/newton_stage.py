@@ -1,0 +1,121 @@
+"""The sampled stage by semismooth Newton: when it pays, one output after the other, with the history of ADMM's stage.
+
+It runs on the host in float64, whatever the precision of the problem. Outputs separate in the sampled program, so that
+each is solved to the gap asked for, with one memory of the cones for all.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cvxrelu.backends import Backend
+from cvxrelu.certificates import Check, sampled_bound
+from cvxrelu.cone_memory import ConeMemory
+from cvxrelu.losses import Squared
+from cvxrelu.operators import masked, signed
+from cvxrelu.options import DEFAULT_MAX_ITER, Limits
+from cvxrelu.problem import Problem
+from cvxrelu.semismooth import SampledNewton
+from cvxrelu.solution import Status
+
+if TYPE_CHECKING:
+    from cvxrelu.sampled_stage import SampledStage
+
+__all__ = ["pays", "run"]
+
+LEAST_FLOPS = 1e6  # of an ADMM iteration: below, ADMM takes milliseconds and whole solves some tenths of a second
+LARGEST_DIMENSION = 200  # projections cost d^3 each and more
+MEMORY = 2.0**31  # bytes for the faces of all blocks
+
+
+def pays(problem: Problem, limits: Limits, backend: Backend) -> bool:
+    """Whether the sampled program goes to Newton: squared loss, on the host, of middling size, ADMM not asked for.
+
+    Whoever sets `rho`, `max_iter` or `linear_solver` speaks of ADMM and gets it; accelerators keep it too.
+    """
+    _, d, P, _ = problem.shape
+    automatic = limits.rho is None and limits.linear_solver == "auto" and limits.max_iter == DEFAULT_MAX_ITER
+    fitting = problem.flops >= LEAST_FLOPS and d <= LARGEST_DIMENSION and 32.0 * P * d * d <= MEMORY
+    plain = isinstance(problem.loss, Squared) and problem.skip is None and problem.readout is None
+    return automatic and fitting and plain and not backend.is_accelerator
+
+
+def run(stage: SampledStage) -> Status | None:
+    """Solve every output and keep points and bounds in `stage.best`. None hands over to ADMM, which goes on from there.
+
+    A proximal point is a check: it makes a record of the history, prints a line and calls back.
+    """
+    newton = _NewtonStage(stage)
+    try:
+        return newton.run()
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED
+
+
+class _NewtonStage:
+    """The blocks, dual variables and norms of all outputs; those not reached yet are zero, which is feasible."""
+
+    def __init__(self, stage: SampledStage) -> None:
+        self.stage = stage
+        n, d, P, c = stage.problem.shape
+        self.blocks, self.dual, self.norms = np.zeros((d, 2, c, P)), np.zeros((n, c)), np.zeros((2, c, P))
+        self.steps, self.stopped, self.certifying = 0, False, 0.0
+        stage.method, stage.rho_values, stage.residuals = "newton", (np.nan, np.nan), np.zeros(4)
+
+    def run(self) -> Status | None:
+        stage, problem, limits = self.stage, self.stage.problem, self.stage.limits
+        started = time.perf_counter()
+        gates, deadline = problem.patterns.gates, stage.started + 0.9 * limits.time_limit
+        memory = ConeMemory(problem.X, problem.patterns.patterns, gates)
+        arrived = True
+        for k in range(problem.shape[3]):
+            loss = Squared(problem.loss.y[:, k : k + 1], problem.loss.weight)
+            solver = SampledNewton(
+                problem.X, problem.patterns.patterns, gates, loss, problem.beta, 0.9 * limits.tol, deadline, memory
+            )
+            arrived &= solver.run(lambda k=k, solver=solver: self._report(k, solver))  # type: ignore[misc]
+            self.steps += solver.steps
+            if self.stopped or time.perf_counter() > deadline:
+                break
+        stage.timings["iterate"] += time.perf_counter() - started - self.certifying
+        gap = stage.best.sampled_gap
+        if gap <= limits.tol:
+            return Status.OPTIMAL
+        if self.stopped:
+            return Status.INTERRUPTED
+        if time.perf_counter() > deadline:
+            return Status.TIME_LIMIT
+        return Status.OPTIMAL_INACCURATE if gap <= 10 * limits.tol else None
+
+    def _report(self, k: int, solver: SampledNewton) -> bool:
+        """Offer what output k has reached to the incumbent, and make a record; true to stop."""
+        stage = self.stage
+        started, problem = time.perf_counter(), stage.problem
+        d, P = problem.shape[1:3]
+        self.blocks[:, :, k], self.dual[:, k] = solver.blocks.reshape(d, 2, P), solver.dual
+        self.norms[:, k] = solver.norms.reshape(2, P)
+        image = np.tensordot(problem.X, self.blocks, axes=1)
+        slack = signed(problem.patterns.patterns, image)
+        # As in `certificates`: a row is left by a point that is outside by more than rounding of its own size.
+        allowed = 1e-10 * np.linalg.norm(problem.X, axis=1)[:, None, None, None] * np.linalg.norm(self.blocks, axis=0)
+        slack = np.where(slack >= -allowed, 0.0, slack).min(axis=0)
+        bound, _ = sampled_bound(problem.loss, self.dual, self.norms.max(axis=(0, 2)), problem.beta)
+        inside = masked(problem.patterns.patterns, image)
+        prediction = np.sum(inside[:, 0] - inside[:, 1], axis=-1)
+        used = np.count_nonzero(self.blocks.any(axis=0))
+        values = np.array([np.inf, 1.0, np.nan, 0.0, float(bound), float(used)])
+        check = Check(values, self.blocks.copy(), prediction, self.dual.copy(), self.norms.copy(), slack)
+        stage.best.offer(check, values)
+        stage.best.offer_point(self.blocks.copy(), slack, None, stage.started + stage.limits.time_limit)
+        stage.best.relax(self.dual)
+        stage.iteration = self.steps + solver.steps
+        stage.rho_values = (1.0 / solver.sigma, 0.0)  # the proximal term is the only penalty
+        stage.residuals = np.array([*solver.residuals, 0.0, 0.0])
+        elapsed = time.perf_counter() - started
+        self.certifying += elapsed
+        stage.timings["certify"] += elapsed
+        self.stopped = stage._record(values)
+        return self.stopped

@@ -1,0 +1,124 @@
+"""The sampled stage by Newton: the same contract as by ADMM, and ADMM where it is asked for or has to help out."""
+
+import numpy as np
+import pytest
+from oracles import Problem, infeasibility, sampled_objective, solve_sampled
+
+import cvxrelu
+from cvxrelu import newton_stage, sample_patterns, solve
+from cvxrelu.semismooth import SampledNewton
+from cvxrelu.solution import Status
+
+OPTIONS = {"refine": False, "certificate": "relaxed", "backend": "numpy"}
+
+
+@pytest.fixture(autouse=True)
+def small_problems_too(monkeypatch):
+    monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
+
+
+def problem(c=1, n=60, d=4, P=10, seed=0, weights=False):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    y = np.maximum(X @ rng.standard_normal((d, 3)), 0) @ rng.standard_normal((3, c)) + 0.1 * rng.standard_normal((n, c))
+    weight = rng.choice([0.0, 0.5, 1.0], size=(n, 1)) if weights else np.ones((n, 1))
+    patterns, gates = sample_patterns(X, P, 0)
+    return Problem(X, y, weight, patterns, 0.05 * np.linalg.norm(X.T @ (patterns * y[:, :1]), axis=0).max()), gates
+
+
+def run(p, patterns, **options):
+    y = p.y[:, 0] if p.y.shape[1] == 1 else p.y
+    return solve(
+        p.X, y, beta=p.beta, patterns=patterns, sample_weight=p.weight[:, 0], **{"tol": 1e-7, **OPTIONS, **options}
+    )
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_optimum_of_clarabel(c, gated, dtype):
+    p, gates = problem(c, weights=True)
+    optimum = solve_sampled(p)[0]
+    sol = run(p, gates if gated else p.patterns, dtype=dtype)
+    sampled = sol.sampled
+    assert sol.status is Status.OPTIMAL and sol.success and sampled.gap <= 1e-7 and sol.dtype == dtype
+    assert sol.settings["linear_solver"] == "newton"
+    assert sampled.objective == pytest.approx(optimum, rel=1e-6)
+    assert sampled.lower_bound <= optimum * (1 + 1e-7)
+    U = np.moveaxis(sampled.blocks.reshape(2, 4, -1, c), (0, 1, 2, 3), (1, 0, 3, 2))
+    assert sampled_objective(p, U) == pytest.approx(sampled.objective, rel=1e-9)
+    assert infeasibility(p, U) <= 1e-9 * np.abs(U).max()
+    prediction = sol.network.predict(p.X).reshape(-1, c)
+    direct = 0.5 * np.sum(p.weight * (prediction - p.y) ** 2) + p.beta * sol.network.path_norm
+    assert sol.objective == pytest.approx(direct, rel=1e-12) and sol.objective <= sampled.objective * (1 + 1e-9)
+    # the dual returned proves the bound
+    ratio = np.divide(sampled.dual.reshape(-1, c) ** 2, p.weight, out=np.zeros((60, c)), where=p.weight > 0)
+    assert np.sum(sampled.dual.reshape(-1, c) * p.y) - 0.5 * ratio.sum() == pytest.approx(sampled.lower_bound, rel=1e-9)
+
+
+def test_newton_and_admm_agree():
+    p, gates = problem()
+    newton, admm = run(p, gates), run(p, gates, tol=1e-5, linear_solver="direct")
+    assert admm.settings["linear_solver"] == "primal" and newton.n_iter < admm.n_iter
+    assert admm.sampled.objective == pytest.approx(newton.sampled.objective, rel=2e-5)
+    assert admm.sampled.lower_bound <= newton.sampled.objective and newton.sampled.lower_bound <= admm.sampled.objective
+
+
+@pytest.mark.parametrize("option", [{"rho": 1.0}, {"max_iter": 5000}, {"linear_solver": "cg"}])
+def test_who_speaks_of_admm_gets_it(option):
+    p, gates = problem()
+    assert run(p, gates, tol=1e-2, **option).settings["linear_solver"] != "newton"
+
+
+def test_small_and_large_problems_keep_admm(monkeypatch):
+    p, gates = problem()
+    for name, value in (("LEAST_FLOPS", 1e9), ("LARGEST_DIMENSION", 3), ("MEMORY", 10.0)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(newton_stage, name, value)
+            assert run(p, gates, tol=1e-2).settings["linear_solver"] != "newton"
+
+
+def test_history_and_callback():
+    p, gates = problem()
+    seen = []
+    sol = run(p, gates, callback=lambda record: seen.append(record))
+    assert seen == list(sol.history) and seen[-1]["iteration"] == sol.n_iter
+    gaps, bounds = sol.history["sampled_gap"], sol.history["sampled_lower_bound"]
+    assert np.all(np.diff(gaps) <= 0) and np.all(np.diff(bounds) >= 0) and gaps[-1] == sol.sampled.gap
+    assert sol.history["rho_copy"][-1] < sol.history["rho_copy"][0] and np.isfinite(sol.history["primal_copy"]).all()
+    assert sol.timings["iterate"] > 0 and sol.sampled.rho[1] == 0.0
+    stopped = run(p, gates, callback=lambda record: True)
+    assert stopped.status is Status.INTERRUPTED and len(stopped.history) == 1
+    assert stopped.sampled.lower_bound > 0 and stopped.sampled.objective >= sol.sampled.lower_bound
+
+
+def test_interrupt_and_time_limit(monkeypatch):
+    p, gates = problem(c=2)
+
+    def interrupt(record):
+        if record["iteration"] > 2:
+            raise KeyboardInterrupt
+
+    sol = run(p, gates, callback=interrupt)
+    assert sol.status is Status.INTERRUPTED and sol.sampled.objective < 0.5 * np.sum(p.y**2)
+    short = run(p, gates, time_limit=1e-9)
+    assert short.status is Status.TIME_LIMIT and short.sampled.gap <= 1 and "raise time_limit" in short.message
+
+
+def test_admm_goes_on_where_newton_ends_early(monkeypatch):
+    p, gates = problem()
+    monkeypatch.setattr(SampledNewton, "run", lambda self, report: report() and False)
+    sol = run(p, gates, tol=1e-3)
+    assert sol.status is Status.OPTIMAL and sol.settings["linear_solver"] == "primal" and sol.sampled.gap <= 1e-3
+
+
+def test_beta_max_and_cones_that_are_zero():
+    """Patterns that nothing realises do nothing; from beta_max on zero is optimal."""
+    p, _ = problem()
+    rng = np.random.default_rng(1)
+    wild = np.concatenate([p.patterns, rng.random((60, 6)) < 0.5], axis=1)
+    assert run(p, wild).sampled.objective == pytest.approx(run(p, p.patterns).sampled.objective, rel=1e-6)
+    largest = cvxrelu.beta_max(p.X, p.y[:, 0], patterns=p.patterns)
+    sol = run(p._replace(beta=1.0001 * largest), p.patterns)
+    assert sol.status is Status.OPTIMAL and not sol.sampled.blocks.any()
+    assert run(p._replace(beta=0.99 * largest), p.patterns).sampled.blocks.any()
