@@ -103,8 +103,9 @@ def main() -> None:
     if options.name == "extraction":
         largest = max(row["relative"] for row in differences)
         text = (
-            f"{about['model']}, {about['pairs']} pairs, {tokens} tokens, {options.max_length} a text at most. "
-            f"Largest difference to each text alone, over the largest feature: {largest:.0e}."
+            f"{about['model']}, {about['pairs']} pairs of {options.data.rpartition('/')[2]}, {tokens} tokens, "
+            f"{options.max_length} a text at most. Largest difference to each text alone, over the largest feature: "
+            f"{largest:.0e}."
         )
         put_between_markers("docs/alignment.md", "extraction", f"{text}\n\n{markdown_table(header, table)}")
 
