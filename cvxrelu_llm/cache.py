@@ -1,0 +1,82 @@
+"""A folder of feature rows that survives being killed, and notices damage.
+
+Rows are kept by key, a hash of a text's tokens; one subfolder holds those of one model, revision, layer, pooling and
+template (a hash of all these is its name, settings.json inside says what they are). Every batch becomes one safetensors
+file, written to a temporary name and then renamed, whose name is the SHA-256 of its content: a file that was cut off or
+altered no longer fits its name, and is dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from cvxrelu_llm.files import write_whole
+
+__all__ = ["FeatureCache"]
+
+HOUR = 3600.0
+
+
+class FeatureCache:
+    """Rows of `width` float32 numbers by key.
+
+    folder : made if need be; several settings, and several processes, may share it.
+    settings : what the rows depend on beside the key.
+
+    n_damaged : files that did not fit their name, and are gone.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, Any], width: int) -> None:
+        text = json.dumps(dict(settings), sort_keys=True, indent=1)
+        self.folder = Path(folder) / hashlib.sha256(f"{text}\n{width}".encode()).hexdigest()[:24]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.width, self.n_damaged = width, 0
+        if not (self.folder / "settings.json").exists():
+            write_whole(self.folder / "settings.json", text.encode())
+        self._rows: dict[bytes, np.ndarray] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            self._read(path)
+        for path in self.folder.glob(".*.tmp"):  # of processes killed while writing; younger ones may be at work
+            if time.time() - path.stat().st_mtime > HOUR:
+                path.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _read(self, path: Path) -> None:
+        content = path.read_bytes()
+        try:
+            if hashlib.sha256(content).hexdigest() != path.stem:
+                raise ValueError
+            tensors = load(content)
+            keys, rows = tensors["keys"], tensors["rows"]
+            if rows.shape != (len(keys), self.width) or rows.dtype != np.float32:
+                raise ValueError
+        except (SafetensorError, ValueError, KeyError):
+            self.n_damaged += 1
+            path.unlink(missing_ok=True)
+            return
+        self._rows.update((key.tobytes(), row) for key, row in zip(keys, rows, strict=True))
+
+    def get(self, key: bytes) -> np.ndarray | None:
+        """The row (width,) of this key, or None."""
+        return self._rows.get(key)
+
+    def put(self, keys: Sequence[bytes], rows: Float[np.ndarray, "k width"]) -> None:
+        """Keep rows, on the disk before this returns."""
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
+        content = save({"keys": table, "rows": rows})
+        write_whole(self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors", content)
+        self._rows.update(zip(keys, rows, strict=True))

@@ -1,0 +1,136 @@
+"""The command line `cvxrelu-llm`.
+
+A command is a module of `cvxrelu_llm.commands` with a `Command` called `command`; adding its name below suffices.
+What a user can mend ends as one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from cvxrelu_llm.command import Command, config_arguments, read_config
+from cvxrelu_llm.errors import InputError
+
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+COMMANDS = ("inspect", "alternate", "extract")
+OK, NOT_OK, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 2, 4, 130
+
+EXIT_CODES = """\
+exit codes:
+  0    success
+  1    the answer is no: `inspect` found a leak
+  2    bad usage, bad input, or a file that cannot be written; one line on stderr says what
+  4    an error inside cvxrelu_llm: the traceback belongs in a bug report
+  130  interrupted
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line per error, and help texts as they were typed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> Any:
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _command(name: str) -> Command:
+    return importlib.import_module(f"cvxrelu_llm.commands.{name}").command
+
+
+def build_parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser of the command line, and those of its commands by name."""
+    parser = _Parser(
+        prog="cvxrelu-llm",
+        description="Alignment of language models with convex heads: data, features, training, evaluation.",
+        epilog=EXIT_CODES,
+    )
+    try:
+        number = version("cvxrelu")
+    except PackageNotFoundError:  # used from a checkout that is not installed
+        number = "unknown"
+    parser.add_argument("--version", action="version", version=f"cvxrelu-llm {number}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    subparsers = {}
+    for name in COMMANDS:
+        entry = _command(name)
+        sub = commands.add_parser(
+            name,
+            help=entry.summary,
+            description=entry.description,
+            epilog=f"examples:\n{entry.examples}\n{EXIT_CODES}",
+        )
+        entry.add_arguments(sub)
+        sub.add_argument(
+            "--config", metavar="FILE", help="YAML or JSON file of options, with _ for -; what is typed has precedence"
+        )
+        sub.set_defaults(command=name)
+        subparsers[name] = sub
+    return parser, subparsers
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line, those of its configuration included."""
+    parser, subparsers = build_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        parser.exit(BAD_INPUT)
+    sub = subparsers[options.command]
+    if options.config:
+        values = read_config(options.config, options.command, COMMANDS)
+        positional = {action.dest for action in sub._actions if not action.option_strings}
+        values = {key: value for key, value in values.items() if key not in positional or not getattr(options, key)}
+        given = list(arguments[arguments.index(options.command) + 1 :])
+        extra = config_arguments(sub, values, options.config)
+        cut = extra.index("--") if "--" in extra else len(extra)
+        options = parser.parse_args([options.command, *extra[:cut], *given, *extra[cut:]])
+    for name in _command(options.command).required:
+        if getattr(options, name) is None:
+            flags = next(action.option_strings for action in sub._actions if action.dest == name)
+            sub.error(f"{flags[0] if flags else name.upper()} is missing")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: that of the process) and return its exit code.
+
+    >>> main(["inspect", "no-such-file.jsonl"])
+    2
+    """
+    try:
+        options = parse(list(sys.argv[1:] if argv is None else argv))
+        return _command(options.command).run(options)
+    except SystemExit as exit_:  # argparse has printed its message, or the help
+        return int(exit_.code or 0)
+    except InputError as error:
+        return _complain(error, BAD_INPUT)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - keeps Python from flushing into the closed pipe at exit
+        return OK
+    except OSError as error:  # a full disk, a folder without permission
+        return _complain(error, BAD_INPUT)
+    except Exception:
+        traceback.print_exc()
+        return INTERNAL
+
+
+def _complain(message: object, code: int) -> int:
+    print("cvxrelu-llm: " + " ".join(str(message).split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

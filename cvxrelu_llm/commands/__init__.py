@@ -1,0 +1,1 @@
+"""One module per command of `cvxrelu-llm`; see `cvxrelu_llm.command`."""

@@ -1,0 +1,50 @@
+"""`cvxrelu-llm alternate`: triples out of conversations."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cvxrelu_llm.command import Command
+from cvxrelu_llm.commands.common import counted
+from cvxrelu_llm.conversations import alternate
+from cvxrelu_llm.errors import InputError
+
+__all__ = ["command"]
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", metavar="DATA", help="conversations: records with a list of messages")
+    parser.add_argument("--out", metavar="FILE", help="a .jsonl or .jsonl.gz file to write")
+    parser.add_argument("--student", default="student", metavar="ROLE", help="role that asks (default: %(default)s)")
+    parser.add_argument("--tutor", default="tutor", metavar="ROLE", help="role that answers (default: %(default)s)")
+    parser.add_argument("--split", default="train", metavar="NAME", help="of a hub data set (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
+
+
+def _run(options: argparse.Namespace) -> int:
+    out = Path(options.out)
+    if not out.name.endswith((".jsonl", ".jsonl.gz")):
+        raise InputError(f"--out {out}: expected a .jsonl or .jsonl.gz file")
+    if out.exists() and not options.overwrite:
+        raise InputError(f"--out {out}: the file exists; choose another, or pass --overwrite")
+    try:
+        triples = alternate(options.data, student=options.student, tutor=options.tutor, split=options.split)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    triples.save(out)
+    print(f"{options.data}: {counted(triples.counts)}")
+    print(f"written         {out}")
+    return 0
+
+
+command = Command(
+    "make preferences out of conversations",
+    "For every turn of the student: the tutor's next reply is preferred to the reply after that.\n"
+    "Writes TRL's conversational preference format, with the conversation as group.",
+    "  cvxrelu-llm alternate lessons.jsonl.gz --out triples.jsonl.gz\n"
+    "  cvxrelu-llm alternate chats.jsonl --student user --tutor assistant --out triples.jsonl\n",
+    ("data", "out"),
+    _add,
+    _run,
+)

@@ -1,0 +1,70 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from cvxrelu_llm.command import count
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.triples import Triples, load_triples
+
+__all__ = ["add_data_options", "add_model_options", "add_text_options", "counted", "read_triples"]
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """DATA and how to read it."""
+    parser.add_argument("data", nargs="?", metavar="DATA",
+                        help="a .jsonl, .json, .csv (each also .gz) or .parquet file, or a hub data set")  # fmt: skip
+    parser.add_argument("--columns", nargs="+", metavar="NAME=COLUMN",
+                        help="where fields have other names, e.g. chosen=better rejected=worse")  # fmt: skip
+    parser.add_argument("--dialogue", choices=("auto", "text"), default="auto",
+                        help="auto: texts marked with Human: and Assistant: become chat messages")  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="refuse the data where triples would be dropped")
+    parser.add_argument("--split", default="train", metavar="NAME", help="of a hub data set (default: %(default)s)")
+
+
+def read_triples(options: argparse.Namespace) -> Triples:
+    """The triples that `add_data_options` describes."""
+    columns = {}
+    for item in options.columns or []:
+        name, sign, column = item.partition("=")
+        if not sign:
+            raise InputError(f"--columns {item!r}: expected NAME=COLUMN")
+        columns[name] = column
+    try:
+        return load_triples(
+            options.data, columns=columns, dialogue=options.dialogue, strict=options.strict, split=options.split
+        )
+    except ValueError as error:  # an unknown name in --columns
+        raise InputError(str(error)) from error
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The model and where it runs: the arguments of `load_model`."""
+    parser.add_argument("--model", metavar="NAME", help="folder, .gguf file, or name on the hub")
+    parser.add_argument("--gguf-file", metavar="FILE", help="its name in that folder or repository")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"),
+                        help="default: bfloat16 where the processor computes in it")  # fmt: skip
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: the first GPU, if any)")
+    parser.add_argument("--backend", choices=("torch", "jax"), default="torch", help="jax: a GPT-2 through KerasHub")
+
+
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """How texts become tokens and tokens become batches."""
+    parser.add_argument("--template", choices=("auto", "chat", "plain"), default="auto",
+                        help="auto: the model's chat template if it has one")  # fmt: skip
+    parser.add_argument("--max-length", type=count, metavar="N",
+                        help="tokens per text (default: the model's limit, at most 1024)")  # fmt: skip
+    parser.add_argument("--max-response-length", type=count, metavar="N",
+                        help="tokens of a response (default: half of --max-length)")  # fmt: skip
+    parser.add_argument("--batch-tokens", type=count, default=4096, metavar="N",
+                        help="padded tokens per batch (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--share-prefix", action=argparse.BooleanOptionalAction, default=True,
+                        help="run each prompt once for all of its responses")  # fmt: skip
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts in one line, zeros left out."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value)

@@ -1,0 +1,113 @@
+"""`cvxrelu-llm extract`: features of preferences, for training and for test."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cvxrelu_llm.command import Command, share, whole
+from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.features import PairFeatures, extract
+from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.models import load_model
+from cvxrelu_llm.pooling import POOLINGS
+
+__all__ = ["command"]
+
+FILES = ("train.safetensors", "test.safetensors", "extraction.json")
+
+
+def _layer(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'auto' or a whole number") from None
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_data_options(parser)
+    add_model_options(parser)
+    parser.add_argument("--out", metavar="FOLDER", help=f"folder for {', '.join(FILES)}")
+    parser.add_argument("--overwrite", action="store_true", help="replace these files where they are")
+    parser.add_argument("--layer", type=_layer, default="auto", metavar="K",
+                        help="from 1, negative from the end; auto: the best of a sweep on training pairs")  # fmt: skip
+    parser.add_argument("--pooling", choices=("auto", *POOLINGS), default="auto", help="how tokens become one vector")
+    add_text_options(parser)
+    parser.add_argument("--cache", metavar="FOLDER", help="keep rows here; a killed extraction goes on from them")
+    parser.add_argument("--test-size", type=share, default=0.2, metavar="SHARE",
+                        help="triples held out, by whole groups; 0 for none (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of split and sweep (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _run(options: argparse.Namespace) -> int:
+    out = Path(options.out)
+    if not options.overwrite and (there := [name for name in FILES if (out / name).exists()]):
+        raise InputError(f"--out {out}: holds {there[0]} already; choose another folder, or pass --overwrite")
+    triples = read_triples(options)
+    say = (lambda *words: None) if options.quiet else print
+    say(f"{options.data}: {counted(triples.counts)}")
+    try:
+        parts = {"train": triples}
+        if options.test_size:
+            parts = dict(zip(("train", "test"), triples.split(options.test_size, options.seed), strict=True))
+        where = ("gguf_file", "dtype", "device", "revision", "backend")
+        model = load_model(options.model, **{name: getattr(options, name) for name in where})
+        say(f"{model.name}: {model.n_layers} layers of {model.hidden_size}, {model.dtype}")
+        texts = ("template", "max_length", "max_response_length", "batch_tokens", "share_prefix", "cache", "seed")
+        settings = {name: getattr(options, name) for name in texts} | {"progress": not options.quiet}
+        settings |= {"layer": options.layer, "pooling": options.pooling}
+        features = {}
+        for name, part in parts.items():  # training first: what it chooses holds for the test
+            features[name] = extract(model, part, **settings)
+            settings |= {key: features[name].settings[key] for key in ("layer", "pooling")}
+    except InputError:
+        raise
+    except ValueError as error:  # settings that do not fit the model, or the data
+        raise InputError(str(error)) from error
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:  # none of an earlier run may stay beside those of this one
+        (out / name).unlink(missing_ok=True)
+    for name, result in features.items():
+        result.save(out / f"{name}.safetensors")
+    write_whole(out / "extraction.json", (json.dumps(_record(features, options), indent=1) + "\n").encode())
+    if (swept := features["train"].sweep) is not None:
+        say(f"{swept}")
+    for name, result in features.items():
+        stats = result.stats
+        speed = f"{stats['tokens_per_second']:.0f} tokens/s" if stats["tokens"] else "all from the cache"
+        say(f"{name:15} {counted(result.counts)}; {speed}")
+    chosen = features["train"].settings
+    say(f"layer           {chosen['layer']} of {model.n_layers}, pooling {chosen['pooling']}")
+    say(f"written         {', '.join(str(path) for path in sorted(out.iterdir()) if path.name in FILES)}")
+    return 0
+
+
+def _record(features: Mapping[str, PairFeatures], options: argparse.Namespace) -> dict[str, Any]:
+    swept = features["train"].sweep
+    return {
+        "options": {name: value for name, value in vars(options).items() if name not in ("command", "config")},
+        "settings": dict(features["train"].settings),
+        "counts": {name: dict(part.counts) for name, part in features.items()},
+        "stats": {name: dict(part.stats) for name, part in features.items()},
+        "sweep": None if swept is None else {"pairs": swept.n_pairs, "table": [row._asdict() for row in swept.table]},
+    }
+
+
+command = Command(
+    "turn preferences into features of a language model",
+    "Take hidden states of a language model at one layer, pooled over tokens, for every response. Prompts run once\n"
+    "for all of their responses, the pass ends at the layer, and with --cache a killed run goes on where it was.",
+    "  cvxrelu-llm extract pairs.jsonl.gz --model my-model --out features --cache cache\n"
+    "  cvxrelu-llm extract pairs.jsonl.gz --model model.gguf --layer 20 --pooling response_mean --out features\n"
+    "  cvxrelu-llm extract --config run.yaml\n",
+    ("data", "model", "out"),
+    _add,
+    _run,
+)

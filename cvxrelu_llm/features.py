@@ -1,0 +1,138 @@
+"""Features of preference pairs: one vector per response, out of a layer of a language model.
+
+    x_r = pool over tokens t of h_t^(layer)(prompt, response)
+
+A pair is (i, j): row i was preferred to row j. Equal texts share one row, and equal prompts one pass through the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxrelu_llm import splits
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.extraction import Extraction
+from cvxrelu_llm.formats import Triple
+from cvxrelu_llm.messages import Message
+from cvxrelu_llm.models import FeatureModel, as_layer, load_model
+from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.pooling import as_pooling
+from cvxrelu_llm.sweep import Sweep, sweep, sweep_with
+
+__all__ = ["PairFeatures", "Sweep", "embed", "extract", "load_model", "sweep"]
+
+
+def extract(
+    model: FeatureModel,
+    triples: Sequence[Triple],
+    *,
+    layer: Any = "auto",
+    pooling: Any = "auto",
+    template: Any = "auto",
+    max_length: Any = None,
+    max_response_length: Any = None,
+    batch_tokens: Any = 4096,
+    share_prefix: Any = True,
+    padding_side: Any = None,
+    cache: Any = None,
+    progress: Any = False,
+    seed: Any = 0,
+) -> PairFeatures:
+    """Features of triples.
+
+    Parameters
+    ----------
+    model : of `load_model`.
+    triples : of `load_triples` or `alternate`.
+    layer : 1 to model.n_layers, negative from the end; "auto" chooses it, and the pooling, by `sweep` on a subset of
+        these triples. Pass training triples only then, and give the choice (in `settings`) for all others.
+    pooling : "last", "mean", "response_mean" or "auto".
+    template : "chat", the model's chat template; "plain"; "auto" is chat where the model has one.
+    max_length : tokens per text, prompt and response; None is the model's limit, at most 1024. Prompts lose their
+        oldest tokens.
+    max_response_length : tokens of a response, of which later ones are dropped; None is half of `max_length`.
+    batch_tokens : padded tokens per batch.
+    share_prefix : run a prompt once for all of its responses, in models where that was seen to change nothing.
+    padding_side : "left" or "right"; None is the safest.
+    cache : a folder to keep rows in; a killed extraction goes on from there.
+    progress : show a bar with tokens per second and time to go.
+    seed : of the sweep.
+
+    Returns
+    -------
+    PairFeatures
+
+    Examples
+    --------
+    A model without weights worth mentioning, but it shows the shapes; see docs/alignment.md for real ones.
+
+    >>> features = extract(model, triples, layer=2, pooling="response_mean")  # doctest: +SKIP
+    >>> features.X.shape, features.pairs.shape  # doctest: +SKIP
+    ((8, 16), (4, 2))
+    """
+    run = Extraction(
+        model, template, max_length, max_response_length, batch_tokens, share_prefix, padding_side, cache, progress
+    )
+    swept = None
+    if layer == "auto" or pooling == "auto":
+        swept = sweep_with(
+            run,
+            triples,
+            layers=None if layer == "auto" else [as_layer(model, layer)],
+            poolings=None if pooling == "auto" else [as_pooling(pooling)],
+            seed=seed,
+        )
+        layer, pooling = swept.layer, swept.pooling
+    layer, pooling = as_layer(model, layer), as_pooling(pooling)
+    texts = run.tokenise([(t.prompt, r) for t in triples for r in (t.chosen, t.rejected)])
+    left_out = np.array([a == b for a, b in zip(texts[::2], texts[1::2], strict=True)], dtype=bool)
+    kept = np.flatnonzero(~left_out)
+    if not len(kept):
+        raise InputError(f"no pairs: truncation to max_length={run.max_length} makes all {len(triples)} of them equal")
+    needed = [text for k in kept for text in (texts[2 * k], texts[2 * k + 1])]
+    row = {text: i for i, text in enumerate(dict.fromkeys(needed))}
+    X, stats = run.states(list(row), [layer], [pooling])
+    counts = {"triples": len(triples), "pairs": len(kept), "rows": len(row)}
+    counts |= {"equal_after_truncation": int(left_out.sum()), **run.truncated}
+    return PairFeatures(
+        X=X[:, 0, 0],
+        pairs=np.array([row[text] for text in needed]).reshape(-1, 2),
+        weight=np.array([triples[int(k)].weight for k in kept], dtype=np.float64),
+        margin=np.array([triples[int(k)].margin for k in kept], dtype=np.float64),
+        group=splits.components(triples)[kept],
+        kept=kept,
+        settings=run.settings([layer], [pooling]) | {"layer": layer, "pooling": pooling},
+        counts=counts,
+        stats=stats,
+        sweep=swept,
+    )
+
+
+def embed(
+    model: FeatureModel,
+    texts: Sequence[tuple[str | Sequence[Message], str]],
+    *,
+    layer: Any,
+    pooling: Any,
+    template: Any = "auto",
+    max_length: Any = None,
+    max_response_length: Any = None,
+    batch_tokens: Any = 4096,
+    share_prefix: Any = True,
+    padding_side: Any = None,
+    cache: Any = None,
+    progress: Any = False,
+) -> Float[np.ndarray, "n D"]:
+    """(n, D) float32 features of n (prompt, response) texts, as `extract` makes them; see there for the arguments."""
+    run = Extraction(
+        model, template, max_length, max_response_length, batch_tokens, share_prefix, padding_side, cache, progress
+    )
+    layers, poolings = [as_layer(model, layer)], [as_pooling(pooling)]
+    tokenised = run.tokenise([((Message("user", p),) if isinstance(p, str) else tuple(p), r) for p, r in texts])
+    row = {text: i for i, text in enumerate(dict.fromkeys(tokenised))}
+    X, _ = run.states(list(row), layers, poolings)
+    return X[[row[text] for text in tokenised], 0, 0]

@@ -1,0 +1,78 @@
+"""Features of preference pairs: what `features.extract` returns and a reward is trained on, and its file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import write_whole
+
+__all__ = ["PairFeatures"]
+
+FORMAT = "cvxrelu-pair-features"
+
+
+@dataclasses.dataclass(frozen=True)
+class PairFeatures:
+    """What a reward is trained on.
+
+    X : (n, D) float32, one row per unique response (with its prompt).
+    pairs : (m, 2), rows of X: preferred, rejected.
+    weight, margin : (m,) float64.
+    group : (m,) which pairs belong to one prompt or conversation; a split must not divide a group.
+    kept : (m,) index of each pair among the triples; those whose sides became equal by truncation are missing.
+    settings : what X depends on: model, revision, fingerprint, layer, pooling, template, lengths, precision.
+    counts : "triples", "pairs", "rows", and what truncation did: "equal_after_truncation" (dropped),
+        "prompts_truncated", "responses_truncated" (kept).
+    stats : what it took: texts, of these cached, tokens, tokens run, seconds, tokens per second, damaged cache files.
+    sweep : the `sweep.Sweep` behind layer="auto" or pooling="auto", else None.
+    """
+
+    X: Float[np.ndarray, "n D"]
+    pairs: Int[np.ndarray, "m 2"]
+    weight: Float[np.ndarray, " m"]
+    margin: Float[np.ndarray, " m"]
+    group: Int[np.ndarray, " m"]
+    kept: Int[np.ndarray, " m"]
+    settings: Mapping[str, Any]
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    stats: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    sweep: Any = None
+
+    @property
+    def differences(self) -> Float[np.ndarray, "m D"]:
+        """X[preferred] - X[rejected]."""
+        return self.X[self.pairs[:, 0]] - self.X[self.pairs[:, 1]]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything but the sweep to one safetensors file."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        about = {name: json.dumps(dict(getattr(self, name))) for name in ("settings", "counts", "stats")}
+        return write_whole(path, save(arrays, {"format": FORMAT, **about}))
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> PairFeatures:
+        """Read what `save` wrote; InputError names a file that is not of that kind."""
+        try:
+            with safe_open(path, "numpy") as file:
+                about = file.metadata() or {}
+                if about.get("format") != FORMAT:
+                    raise InputError(f"{path}: not a file of pair features")
+                arrays = {name: file.get_tensor(name) for name in _ARRAYS}
+            words = {name: json.loads(about[name]) for name in ("settings", "counts", "stats")}
+        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            raise InputError(f"{path}: not a file of pair features, or a damaged one ({error})") from error
+        return PairFeatures(**arrays, **words)
+
+
+_ARRAYS = ("X", "pairs", "weight", "margin", "group", "kept")

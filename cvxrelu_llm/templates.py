@@ -1,0 +1,113 @@
+"""From messages to tokens: the model's chat template, or plain text, and truncation.
+
+Prompt and response are tokenised apart and then joined, as when a model answers: it continues the prompt's tokens. So
+the first token of the response is known exactly, and chosen and rejected share the prompt's tokens.
+
+The end-of-turn mark that a template puts after an answer is left out: a response in the making then looks like a
+finished one, and the last token is the last of the text, not a mark that is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.messages import Message
+from cvxrelu_llm.models import FeatureModel
+
+__all__ = ["Template", "Text", "as_template"]
+
+
+class Text(NamedTuple):
+    """Tokens of one text: what stands before the response, the response, and closing tokens of encoders."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    tail: tuple[int, ...] = ()
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.prompt) + len(self.response) + len(self.tail)
+
+
+class Template:
+    """How messages become tokens.
+
+    kind : "chat", the model's own template; or "plain": a lone message as it stands, several as "role: content" lines.
+    """
+
+    def __init__(self, tokenizer: Any, kind: str) -> None:
+        self.tokenizer, self.kind = tokenizer, kind
+        bare = self._tokens("a")
+        marked = list(tokenizer("a")["input_ids"])
+        start = next((i for i in range(len(marked)) if marked[i : i + len(bare)] == bare), 0)
+        head, tail = marked[:start], marked[start + len(bare) :]
+        # an end mark behind a causal model's text would come where a template's end of turn is left out
+        encoder = getattr(tokenizer, "cls_token_id", None) is not None
+        self.head: tuple[int, ...] = () if kind == "chat" else tuple(head)
+        self.tail: tuple[int, ...] = tuple(tail) if encoder and kind == "plain" else ()
+        self.bos = getattr(tokenizer, "bos_token_id", None)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides the text; the tokens themselves are part of every cache key anyway."""
+        words = f"{self.kind}\n{self.tokenizer.chat_template if self.kind == 'chat' else ''}\n{self.head}\n{self.tail}"
+        return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prompt_tokens(self, prompt: Sequence[Message]) -> tuple[int, ...]:
+        """All tokens before the response, the request to answer included."""
+        if self.kind == "plain":
+            if len(prompt) == 1 and prompt[0].role == "user":
+                text = prompt[0].content
+            else:
+                text = "".join(f"{role}: {content}\n" for role, content in prompt) + "assistant: "
+            return (*self.head, *self._tokens(text))
+        messages = [message._asdict() for message in prompt]
+        try:
+            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # templates raise what they like, e.g. where roles do not alternate
+            raise InputError(
+                f"the model's chat template refuses a prompt that begins {prompt[0].content[:40]!r} ({error}); "
+                "template='plain' does without it"
+            ) from error
+        return tuple(self._tokens(text))
+
+    def response_tokens(self, response: str) -> tuple[int, ...]:
+        """The tokens of a response, without end mark."""
+        return tuple(self._tokens(response))
+
+    def text(
+        self, prompt: tuple[int, ...], response: tuple[int, ...], max_length: int, max_response_length: int
+    ) -> Text:
+        """At most `max_length` tokens: the response's first `max_response_length`, the prompt's last ones.
+
+        What the prompt gets, `max_length - max_response_length`, does not depend on the response, so that a response
+        has the same features whatever it is compared with. A beginning-of-text token stays.
+        """
+        room = max_length - max_response_length - len(self.tail)
+        if len(prompt) > room:
+            kept = len(self.head) or int(bool(prompt) and prompt[0] == self.bos and not _repeats(prompt))
+            prompt = (*prompt[:kept], *prompt[len(prompt) - (room - kept) :])
+        return Text(prompt, response[:max_response_length], self.tail)
+
+
+def _repeats(prompt: tuple[int, ...]) -> bool:
+    """ChatML models begin every turn with what their tokenizer calls the beginning of text."""
+    return prompt.count(prompt[0]) > 1
+
+
+def as_template(model: FeatureModel, template: Any) -> Template:
+    """The template "auto" (chat where the model has one), "chat" or "plain" for this model."""
+    has_chat = bool(getattr(model.tokenizer, "chat_template", None))
+    if template == "auto":
+        template = "chat" if has_chat else "plain"
+    if template not in ("chat", "plain"):
+        raise ValueError(f"template must be 'auto', 'chat' or 'plain', got {template!r}")
+    if template == "chat" and not has_chat:
+        raise InputError(f"template='chat': {model.name} has no chat template; use 'plain' or 'auto'")
+    return Template(model.tokenizer, template)
