@@ -1,0 +1,235 @@
+"""Generation: guided by a scorer, plainly sampled, or the best of n; every text comes with what it cost.
+
+An answer has at least one token: what ends a text is never drawn first.
+
+`guide` writes token by token (`guidance`), reading the candidates with the cache of the text so far: a guided step is
+one forward pass of as many tokens as there are candidates, and the chosen one needs no pass of its own. `sample` draws
+n texts side by side, `best_of_n` keeps the one with the highest score.
+
+Sources: ARGS (Khanov, Burapacheep & Li, ICLR 2024), for decoding with a reward added to the logits of few candidates;
+CVX-DPO and COALA (Feng & Pilanci), for its use with a convex head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+from cvxrelu.problem import as_seed
+from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count, without
+from cvxrelu_llm.kl import KLCost, best_of_n_bound
+from cvxrelu_llm.scorers import Scorer, as_tokens, checked
+from cvxrelu_llm.states import Tensor, Usage, prefill, torch
+
+__all__ = ["Generation", "best_of_n", "end_tokens", "guide", "sample"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One text and what it cost.
+
+    Attributes
+    ----------
+    text : decoded without special tokens.
+    tokens : ids of the new tokens, the end token included if one was drawn.
+    score : the scorer's number for prompt and `tokens`, a token that ends the text left out; None without a scorer.
+    kl : cost in nats, see `KLCost`; its `kind` says whether `nats` is a bound, an estimate, or missing.
+    finished : whether an end token was drawn before `max_new_tokens`.
+    forward_passes, tokens_read : passes of the model, and tokens that went through it, prompt included.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    score: float | None
+    kl: KLCost
+    finished: bool
+    forward_passes: int
+    tokens_read: int
+
+    def record(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**vars(self), "tokens": list(self.tokens), "kl": self.kl._asdict()}
+
+
+def guide(
+    lm: Any,
+    tokenizer: Any,
+    prompt: Any,
+    scorer: Scorer,
+    *,
+    scale: float = 1.0,
+    n_candidates: int | None = 5,
+    every: int = 1,
+    kl_budget: float | None = None,
+    schedule: str = "bound",
+    normalise: bool = True,
+    do_sample: bool = True,
+    temperature: float = 0.4,
+    top_k: int | None = 50,
+    top_p: float | None = 0.9,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    template: str = "auto",
+) -> Generation:
+    """One text, drawn at every `every`-th step from `q ~ p exp(scale * score)` over a few candidates.
+
+    Parameters
+    ----------
+    lm, tokenizer : a causal language model of transformers, and its tokenizer.
+    prompt : a text, chat messages, or token ids.
+    scorer : see `Scorer`; `HiddenStateScorer(head, layer=, pooling=)` applies a head to pooled hidden states.
+    scale, n_candidates, every, kl_budget, schedule, normalise : see `Guidance`.
+    do_sample, temperature, top_k, top_p : see `Sampling`.
+    max_new_tokens : tokens to write at most.
+    seed : of the draws. With scale 0 they are those of `lm.generate` after `torch.manual_seed(seed)`.
+    template : "auto", "chat" or "plain", see `as_tokens`; that of the features the head was fitted on.
+
+    Returns
+    -------
+    Generation. `kl.nats` bounds the cost of tilting relative to the model *after* temperature, top-k, top-p and choice
+    of candidates, `scale^2 / 8` a guided step; with a `kl_budget` no text exceeds it. `kl.candidates` and
+    `kl.truncation` say what these choices cost on this text. With `do_sample=False` there is no bound: kind "none".
+
+    Raises
+    ------
+    ValueError, TypeError : an argument is out of range, or the scorer returns something other than k finite numbers.
+    """
+    sampling = Sampling(do_sample, temperature, top_k, top_p)
+    guidance = Guidance(scale, n_candidates, every, kl_budget, schedule, normalise)
+    length = as_count("max_new_tokens", max_new_tokens)
+    generator = _generator(lm, seed)
+    ids = as_tokens(tokenizer, prompt, template).to(lm.device)
+    ends = end_tokens(lm, tokenizer)
+
+    state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
+    text = GuidedText(state, scorer, sampling, guidance, length, ends)
+    tokens: list[int] = []
+    while len(tokens) < length and not (tokens and tokens[-1] in ends):
+        law = text.propose(text.state.logits[0])
+        tokens.append(int(draw(law[None], sampling.do_sample, generator)[0]))
+        text.advance(tokens[-1])
+    score = float(checked(scorer.score_tokens(text.state.tokens, text.state), 1)[0])
+    return _generation(tokenizer, tokens, ends, score, text.cost(), text.state.usage)
+
+
+def sample(
+    lm: Any,
+    tokenizer: Any,
+    prompt: Any,
+    scorer: Scorer | None = None,
+    *,
+    n: int = 1,
+    do_sample: bool = True,
+    temperature: float = 0.4,
+    top_k: int | None = 50,
+    top_p: float | None = 0.9,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    template: str = "auto",
+) -> list[Generation]:
+    """n texts of the model itself, drawn side by side after one reading of the prompt.
+
+    Parameters are those of `guide`. A scorer only scores the finished texts. Each Generation counts what its text would
+    have cost alone; its `kl.nats` is 0, relative to the model after temperature, top-k and top-p, or missing with
+    `do_sample=False`.
+    """
+    sampling = Sampling(do_sample, temperature, top_k, top_p)
+    n, length = as_count("n", n), as_count("max_new_tokens", max_new_tokens)
+    generator = _generator(lm, seed)
+    ids = as_tokens(tokenizer, prompt, template).to(lm.device)
+    ends = end_tokens(lm, tokenizer)
+
+    state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
+    rows = list(range(n))  # which of the n texts each row of the state is
+    tokens: list[list[int]] = [[] for _ in range(n)]
+    surprise, truncation = [0.0] * n, [0.0] * n
+    scores: list[float | None] = [None] * n
+    usage = [Usage()] * n
+
+    def settle(done: Sequence[int]) -> None:
+        """Score these rows of the state, and count what each would have cost alone."""
+        found = checked(scorer.score_tokens(state.tokens, state), len(rows)) if scorer is not None and done else None
+        for row in done:
+            read = state.tokens.shape[1]
+            usage[rows[row]] = Usage(read - state.prompt_length + 1, read)
+            scores[rows[row]] = None if found is None else float(found[row])
+
+    logits = without(state.logits, ends).expand(n, -1)
+    for _ in range(length):
+        warped = sampling.warp(logits)
+        chosen = draw(warped, sampling.do_sample, generator).tolist()
+        for row, which in enumerate(rows):
+            truncation[which] += sampling.kept(state.logits[row % len(state.logits)], warped[row])
+            surprise[which] += 0.0 if do_sample else float(warped[row].logsumexp(-1) - warped[row, chosen[row]])
+            tokens[which].append(chosen[row])
+        going = [row for row, token in enumerate(chosen) if token not in ends]
+        settle([row for row, token in enumerate(chosen) if token in ends])
+        if len(going) < len(rows):
+            if not going:
+                break
+            state, rows, chosen = state.select(going), [rows[i] for i in going], [chosen[i] for i in going]
+        state = state.extend(torch.as_tensor(chosen, device=state.tokens.device)[:, None])
+        logits = state.logits
+    else:
+        settle(range(len(rows)))
+    kind, nats = ("bound", 0.0) if do_sample else ("none", None)
+    costs = [KLCost(kind, nats, tilting=surprise[i], truncation=truncation[i]) for i in range(n)]
+    return [_generation(tokenizer, tokens[i], ends, scores[i], costs[i], usage[i]) for i in range(n)]
+
+
+def best_of_n(
+    lm: Any, tokenizer: Any, prompt: Any, scorer: Scorer, *, n: int = 5, seed: int = 0, **options: Any
+) -> Generation:
+    """The text with the highest score of n drawn independently; `KL <= log n - (n - 1) / n`.
+
+    `options` are those of `sample`. Passes and tokens are those of all n together.
+    """
+    if not options.get("do_sample", True):
+        raise ValueError("best_of_n needs do_sample=True: without it all n texts are the same")
+    texts = sample(lm, tokenizer, prompt, scorer, n=n, seed=seed, **options)
+    best = max(texts, key=lambda text: -math.inf if text.score is None else text.score)
+    prompt = texts[0].tokens_read - texts[0].forward_passes + 1
+    passes = [text.forward_passes for text in texts]
+    return Generation(
+        text=best.text,
+        tokens=best.tokens,
+        score=best.score,
+        kl=best.kl._replace(nats=best_of_n_bound(n)),
+        finished=best.finished,
+        forward_passes=max(passes),
+        tokens_read=prompt + sum(passes) - n,
+    )
+
+
+def draw(logits: Tensor, do_sample: bool, generator: Any = None) -> Tensor:
+    """One token per row, (k,): from the softmax of the logits, or the most probable one."""
+    if not do_sample:
+        return logits.argmax(dim=-1)
+    return torch.multinomial(logits.softmax(dim=-1), num_samples=1, generator=generator)[:, 0]
+
+
+def end_tokens(lm: Any, tokenizer: Any = None) -> set[int]:
+    """Ids that end a text, by the model's generation settings and the tokenizer."""
+    settings = getattr(lm, "generation_config", None)
+    found: list[Any] = [getattr(settings, "eos_token_id", None), getattr(tokenizer, "eos_token_id", None)]
+    return {int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, Iterable) else [ids])}
+
+
+def _generator(lm: Any, seed: int) -> Any:
+    return torch.Generator(device=lm.device).manual_seed(as_seed(seed))
+
+
+def _generation(
+    tokenizer: Any, tokens: list[int], ends: Set[int], score: float | None, cost: KLCost, usage: Usage
+) -> Generation:
+    return Generation(
+        text=tokenizer.decode(tokens, skip_special_tokens=True),
+        tokens=tuple(tokens),
+        score=score,
+        kl=cost,
+        finished=tokens[-1] in ends,
+        forward_passes=usage.forward_passes,
+        tokens_read=usage.tokens,
+    )

@@ -1,0 +1,113 @@
+"""What guides a generation: something that scores beginnings of texts.
+
+`HiddenStateScorer` pools hidden states of the pass that generates, and applies a head to them. The number is the one
+that the head gives to features of the same tokens extracted on their own, since a causal model's hidden states do not
+depend on what follows; `score_tokens` computes that from scratch.
+
+A token that ends a text is never part of what is scored: heads are fitted on answers without it, so that the beginning
+of an answer looks like a finished one. As a candidate it gets the score of the text it would end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxrelu_llm.states import POOLINGS, LMState, Tensor, prefill, torch
+
+__all__ = ["HiddenStateScorer", "Scorer", "as_tokens", "checked", "score_tokens"]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores k texts at once. `layer`, an optional attribute, says whose hidden states `state` is to pool (-1)."""
+
+    def score_tokens(self, tokens: Int[Tensor, "k n"], state: LMState) -> Float[np.ndarray, "k"]:
+        """One finite number per row of `tokens`, prompt included; `state` is the model's after reading them."""
+        ...
+
+
+class HiddenStateScorer:
+    """`head(pooled hidden states)`.
+
+    Parameters
+    ----------
+    head : callable, features (k, D) float32 -> scores (k,), such as `ReLUNetwork.predict`.
+    layer : as in `output_hidden_states`: 0 the embedding, -1 the last layer after its norm.
+    pooling : "last", "mean" or "response_mean", see `states`.
+    """
+
+    def __init__(self, head: Any, *, layer: int = -1, pooling: str = "last") -> None:
+        if not callable(head):
+            raise TypeError(f"head must be a callable from features (k, D) to scores (k,), got {head!r}")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+        self.head, self.layer, self.pooling = head, layer, pooling
+
+    def score_tokens(self, tokens: Int[Tensor, "k n"], state: LMState) -> Float[np.ndarray, "k"]:
+        """The head's scores of the k texts of `state`, float64."""
+        if state.layer != self.layer:
+            raise ValueError(f"state pools layer {state.layer}, but this scorer reads layer {self.layer}")
+        return checked(self.head(state.features(self.pooling)), len(tokens))
+
+
+def score_tokens(lm: Any, scorer: Scorer, tokens: Any, *, prompt_length: int | None = None) -> Float[np.ndarray, "k"]:
+    """Scores of k texts of equal length in a forward pass of their own.
+
+    tokens : (k, n) or (n,) token ids, the prompt first; prompt_length of them belong to the prompt (None: all).
+    """
+    ids = torch.as_tensor(np.atleast_2d(np.asarray(tokens)), dtype=torch.int64, device=lm.device)
+    state = prefill(lm, ids, prompt_length=prompt_length, layer=getattr(scorer, "layer", -1))
+    return checked(scorer.score_tokens(state.tokens, state), len(ids))
+
+
+def checked(scores: Any, k: int) -> Float[np.ndarray, "k"]:
+    """What a scorer or a head returned, as k finite float64 numbers, or a ValueError."""
+    if isinstance(scores, torch.Tensor):
+        scores = scores.detach().float().cpu().numpy()
+    array = np.asarray(scores, dtype=np.float64)
+    if array.shape != (k,):
+        raise ValueError(f"a scorer must return one score per text, shape ({k},), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"a scorer must return finite scores, got {array.tolist()}")
+    return array
+
+
+def as_tokens(tokenizer: Any, prompt: Any, template: str = "auto") -> Int[Tensor, "n"]:
+    """Token ids of a prompt, up to where the answer begins.
+
+    prompt : a text, chat messages, or ids, which are taken as they are.
+    template : "chat", the tokenizer's chat template, for which a text is one message of the user; "plain", a text as it
+        stands, messages as "role: content" lines; "auto", chat where the tokenizer has a template.
+    """
+    if template not in ("auto", "chat", "plain"):
+        raise ValueError(f"template must be 'auto', 'chat' or 'plain', got {template!r}")
+    has_chat = bool(getattr(tokenizer, "chat_template", None))
+    if template == "chat" and not has_chat:
+        raise ValueError("template is 'chat', but the tokenizer has no chat template; use 'plain' or 'auto'")
+    if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)):
+        ids = _plain(tokenizer, prompt) if template == "plain" or not has_chat else _chat(tokenizer, prompt)
+    else:
+        ids = np.asarray(prompt)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise TypeError(f"prompt must be a text, a list of messages or token ids, got {prompt!r}")
+    if len(ids) == 0:
+        raise ValueError("prompt must have at least one token, got none")
+    return torch.as_tensor(np.asarray(ids), dtype=torch.int64)
+
+
+def _chat(tokenizer: Any, prompt: Any) -> Any:
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+
+
+def _plain(tokenizer: Any, prompt: Any) -> list[int]:
+    """Without what a tokenizer puts behind a text: the answer follows there."""
+    if not isinstance(prompt, str):
+        prompt = "".join(f"{m['role']}: {m['content']}\n" for m in prompt) + "assistant: "
+    bare = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    marked = list(tokenizer(prompt)["input_ids"])
+    start = next((i for i in range(len(marked)) if marked[i : i + len(bare)] == bare), 0)
+    return marked[:start] + bare

@@ -1,0 +1,194 @@
+"""A language model part-way through texts: key-value cache, next-token logits, pooled hidden states, one forward pass.
+
+k texts of equal length share what they have in common: extending one text by k different tokens repeats its cache, and
+costs one pass of k tokens; choosing one of them keeps that row, so the pass is not repeated. Causal models have hidden
+states `h_1 .. h_n` that do not change when a text grows, so pooled features are updated, never recomputed:
+
+    last           h_n
+    mean           (h_1 + ... + h_n) / n
+    response_mean  (h_(m+1) + ... + h_n) / (n - m),      m tokens of prompt.
+
+Layers are counted as `output_hidden_states` of transformers does: 0 is the embedding, -1 the last layer after its norm.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+try:
+    import torch
+except ImportError as error:  # pragma: no cover
+    raise ImportError("generation needs PyTorch and transformers: pip install 'cvxrelu[llm]'") from error
+
+__all__ = ["POOLINGS", "LMState", "Usage", "prefill", "prefix_features"]
+
+POOLINGS = ("last", "mean", "response_mean")
+Tensor = torch.Tensor
+
+
+@dataclass
+class Usage:
+    """What a generation has cost: forward passes, and tokens that went through the model in them."""
+
+    forward_passes: int = 0
+    tokens: int = 0
+
+
+@dataclass
+class LMState:
+    """k texts of n tokens, all read by the model.
+
+    Attributes
+    ----------
+    lm : a causal language model of transformers.
+    cache : its key-value cache, k rows. `extend` hands it on, so a state can be extended once (or with `keep=True`).
+    tokens : (k, n) int64.
+    prompt_length : how many of the n belong to the prompt.
+    logits : (k, V) float32, of the next token.
+    layer : whose hidden states are pooled.
+    last, total, response_total : (k, D) float32, hidden state of the last token, sums over all and over the response.
+    usage : shared by a state and all that come from it.
+    """
+
+    lm: Any
+    cache: Any
+    tokens: Int[Tensor, "k n"]
+    prompt_length: int
+    logits: Float[Tensor, "k V"]
+    layer: int
+    last: Float[Tensor, "k D"]
+    total: Float[Tensor, "k D"]
+    response_total: Float[Tensor, "k D"]
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def has_response(self) -> bool:
+        """Whether anything follows the prompt."""
+        return self.tokens.shape[1] > self.prompt_length
+
+    def features(self, pooling: str) -> Float[np.ndarray, "k D"]:
+        """Pooled hidden states, float32 on the host."""
+        n = self.tokens.shape[1]
+        if pooling == "last":
+            pooled = self.last
+        elif pooling == "mean":
+            pooled = self.total / n
+        elif self.has_response:
+            pooled = self.response_total / (n - self.prompt_length)
+        else:
+            raise ValueError("pooling 'response_mean' needs a response of at least one token, got none")
+        return pooled.cpu().numpy()
+
+    def extend(self, tokens: Int[Tensor, "rows m"], keep: bool = False) -> LMState:
+        """All rows extended by m tokens in one pass; a single row may be extended by several rows of tokens.
+
+        keep : whether this state stays usable, at the price of a copy of its cache.
+        """
+        if self.cache is None:
+            raise RuntimeError(
+                "this state was extended already; extend its successor, or pass keep=True the first time"
+            )
+        cache, self.cache = (copy.deepcopy(self.cache), self.cache) if keep else (self.cache, None)
+        repeats = tokens.shape[0] // self.tokens.shape[0]
+        if repeats > 1:
+            cache.batch_repeat_interleave(repeats)
+        spread = [part.repeat_interleave(repeats, dim=0) for part in (self.tokens, self.total, self.response_total)]
+        out, hidden = _forward(self.lm, tokens, self.layer, self.usage, cache)
+        added = hidden.sum(dim=1)
+        return replace(
+            self,
+            cache=out.past_key_values,
+            tokens=torch.cat([spread[0], tokens], dim=1),
+            logits=out.logits[:, -1].float(),
+            last=hidden[:, -1],
+            total=spread[1] + added,
+            response_total=spread[2] + added,
+        )
+
+    def select(self, rows: Sequence[int]) -> LMState:
+        """The texts `rows`, in that order; the cache is handed on."""
+        if list(rows) == list(range(self.tokens.shape[0])):
+            return self
+        index = torch.as_tensor(list(rows), device=self.tokens.device)
+        cache, self.cache = self.cache, None
+        cache.batch_select_indices(index)
+        parts = {name: getattr(self, name)[index] for name in ("tokens", "logits", "last", "total", "response_total")}
+        return replace(self, cache=cache, **parts)
+
+
+def prefill(lm: Any, tokens: Int[Tensor, "k n"], *, prompt_length: int | None = None, layer: int = -1) -> LMState:
+    """Read k texts of equal length in one pass. prompt_length : None when all of it is prompt."""
+    n = tokens.shape[1]
+    usage = Usage()
+    out, hidden = _forward(lm, tokens, layer, usage)
+    length = n if prompt_length is None else prompt_length
+    return LMState(
+        lm=lm,
+        cache=out.past_key_values,
+        tokens=tokens,
+        prompt_length=length,
+        logits=out.logits[:, -1].float(),
+        layer=layer,
+        last=hidden[:, -1],
+        total=hidden.sum(dim=1),
+        response_total=hidden[:, length:].sum(dim=1),
+        usage=usage,
+    )
+
+
+def prefix_features(
+    lm: Any,
+    tokens: Int[Tensor, "n"],
+    lengths: Sequence[int],
+    *,
+    prompt_length: int,
+    layer: int = -1,
+    pooling: str = "last",
+) -> Float[np.ndarray, "k D"]:
+    """Features of the first `lengths[j]` tokens of a text, for all j in one pass.
+
+    A head that has only seen whole texts is asked about beginnings of texts by `guide`. Fitting it on differences of
+    prefixes too, cut at the same random share of both answers, makes these scores fair.
+
+    Parameters
+    ----------
+    tokens : (n,) the text, prompt first.
+    lengths : how many tokens each prefix has, each above `prompt_length` and at most n.
+
+    Returns
+    -------
+    (k, D) float32, what `LMState.features` gives for each of the k prefixes.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+    wanted = np.asarray(lengths)
+    if wanted.size == 0 or wanted.min() <= prompt_length or wanted.max() > tokens.shape[0]:
+        raise ValueError(
+            f"lengths must lie between prompt_length + 1 = {prompt_length + 1} and {tokens.shape[0]}, got {wanted}"
+        )
+    hidden = _forward(lm, tokens[None], layer, Usage())[1][0]
+    ends = torch.as_tensor(wanted - 1, device=hidden.device)
+    if pooling == "last":
+        return hidden[ends].cpu().numpy()
+    start = 0 if pooling == "mean" else prompt_length
+    sums = hidden[start:].cumsum(dim=0)[ends - start]
+    return (sums / (ends + 1 - start)[:, None]).cpu().numpy()
+
+
+@torch.inference_mode()
+def _forward(
+    lm: Any, tokens: Tensor, layer: int, usage: Usage, cache: Any = None
+) -> tuple[Any, Float[Tensor, "k m D"]]:
+    """One pass: what the model returns, and the hidden states of the layer in float32."""
+    keywords = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(lm.forward).parameters else {}
+    out = lm(tokens, past_key_values=cache, use_cache=True, output_hidden_states=True, return_dict=True, **keywords)
+    usage.forward_passes += 1
+    usage.tokens += tokens.numel()
+    return out, out.hidden_states[layer].float()

@@ -1,0 +1,213 @@
+"""The votes of a blind survey: win rates, ties and their intervals.
+
+With votes `b` for the best answer and `t` ties out of `v`, a model's win rate is
+
+    (b + t / m) / v            m models; for two, a tie is half a win,
+
+and between models i and j, over votes for one of the two or ties, `(b_i + t/2) / (b_i + b_j + t)`. Votes on one prompt
+are not independent, so intervals come from a bootstrap of whole prompts: prompts are drawn with replacement, each with
+all its votes, and the percentiles of the rate are taken.
+
+Sources: Cameron, Gelbach & Miller, "Bootstrap-based improvements for inference with clustered errors", Review of
+Economics and Statistics 2008; Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile
+intervals).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxrelu.problem import as_fraction, as_seed
+from cvxrelu_llm.survey import FORMAT, order_digest
+
+__all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]
+
+TIE = "tie"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A rate, what it was counted from, and its interval: None without votes, or with votes on a single prompt."""
+
+    rate: float | None
+    wins: int
+    losses: int
+    ties: int
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class SurveyResult:
+    """What a survey says.
+
+    Attributes
+    ----------
+    models : rate of each model against all others together.
+    pairs : rate of the first model against the second, over votes for one of the two and ties.
+    n_votes, n_raters, n_prompts : votes counted, by how many raters, and on how many prompts.
+    n_ties : votes for no answer.
+    level, draws : of the intervals.
+    """
+
+    models: dict[str, Rate]
+    pairs: dict[tuple[str, str], Rate]
+    n_votes: int
+    n_raters: int
+    n_prompts: int
+    n_ties: int
+    level: float
+    draws: int
+
+    def record(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        pairs = [{"first": a, "second": b, **vars(rate)} for (a, b), rate in self.pairs.items()]
+        return {**vars(self), "models": {name: vars(rate) for name, rate in self.models.items()}, "pairs": pairs}
+
+    def summary(self) -> str:
+        """The result as text, one rate per line."""
+        width = max(len(" against ".join(pair)) for pair in self.pairs)
+        lines = [
+            f"{self.n_votes} votes of {self.n_raters} raters on {self.n_prompts} prompts, {self.n_ties} of them ties; "
+            f"intervals: {100 * self.level:g} %, bootstrap of prompts"
+        ]
+        named = [*self.models.items(), *((" against ".join(pair), rate) for pair, rate in self.pairs.items())]
+        for name, rate in named:
+            value = "  -  " if rate.rate is None else f"{rate.rate:.3f}"
+            interval = "no interval" if rate.low is None else f"{rate.low:.3f} to {rate.high:.3f}"
+            lines.append(
+                f"{name:{width}}  {value}  ({interval})  {rate.wins} won, {rate.losses} lost, {rate.ties} tied"
+            )
+        return "\n".join(lines)
+
+
+def score_survey(
+    key: str | os.PathLike[str] | Mapping[str, Any],
+    votes: Iterable[str | os.PathLike[str] | Mapping[str, Any]],
+    *,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> SurveyResult:
+    """Win rates, ties and intervals out of the files that raters sent back.
+
+    Parameters
+    ----------
+    key : the key of `build_survey`, or its file.
+    votes : what the page exported, or its files. Of two by the same rater the later one counts, by its time.
+    level : of the intervals. draws : bootstrap samples. seed : of the bootstrap.
+
+    Raises
+    ------
+    ValueError : a file is no export, belongs to another survey, or the key does not fit its own digest.
+    """
+    level, record = as_fraction("level", level), _read_key(key)
+    order, models = record["order"], record["models"]
+    ballots: dict[str, Mapping[str, Any]] = {}
+    for number, given in enumerate(votes, start=1):
+        ballot = _read_ballot(number, given, record)
+        held = ballots.get(ballot["rater"])
+        if held is None or str(ballot.get("saved", "")) >= str(held.get("saved", "")):
+            ballots[ballot["rater"]] = ballot
+    if not ballots:
+        raise ValueError("votes must hold at least one file, got none")
+    # counts[i, k]: votes on prompt i for model k; the last column counts ties
+    rows = {item: i for i, item in enumerate(order)}
+    counts = np.zeros((len(rows), len(models) + 1))
+    for ballot in ballots.values():
+        for item, choice in ballot["votes"].items():
+            counts[rows[item], len(models) if choice == TIE else models.index(order[item][choice])] += 1
+    counts = counts[counts.sum(axis=1) > 0]
+    if len(counts) == 0:
+        raise ValueError("votes must hold at least one vote, got none")
+    rng = np.random.default_rng(as_seed(seed))
+    weights = (
+        rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws) if len(counts) > 1 else None
+    )
+    m = len(models)
+    rates = {
+        name: _rate(counts, weights, counts[:, k], counts[:, :m].sum(axis=1) - counts[:, k], 1 / m, level)
+        for k, name in enumerate(models)
+    }
+    pairs = {
+        (models[i], models[j]): _rate(counts, weights, counts[:, i], counts[:, j], 0.5, level)
+        for i in range(m)
+        for j in range(i + 1, m)
+    }
+    return SurveyResult(
+        models=rates,
+        pairs=pairs,
+        n_votes=int(counts.sum()),
+        n_raters=len(ballots),
+        n_prompts=len(counts),
+        n_ties=int(counts[:, m].sum()),
+        level=level,
+        draws=draws,
+    )
+
+
+def _rate(
+    counts: Float[np.ndarray, "n columns"],
+    weights: Any,
+    wins: Float[np.ndarray, "n"],
+    losses: Float[np.ndarray, "n"],
+    tie_worth: float,
+    level: float,
+) -> Rate:
+    """Ratio of sums over prompts, and its percentiles over the bootstrap's weights (draws, n)."""
+    ties = counts[:, -1]
+    won, total = wins + tie_worth * ties, wins + losses + ties
+    low = high = None
+    if total.sum() == 0:
+        return Rate(None, 0, 0, 0, None, None)
+    if weights is not None:
+        below = weights @ total
+        resampled = (weights @ won)[below > 0] / below[below > 0]
+        low, high = np.quantile(resampled, [0.5 - level / 2, 0.5 + level / 2]).tolist()
+    return Rate(float(won.sum() / total.sum()), int(wins.sum()), int(losses.sum()), int(ties.sum()), low, high)
+
+
+def _read_key(key: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
+    record = key if isinstance(key, Mapping) else _read_json(key)
+    missing = {"format", "survey", "salt", "digest", "models", "order"} - record.keys()
+    if missing or record["format"] != FORMAT:
+        raise ValueError(
+            f"key is not the key of a survey: {', '.join(sorted(missing)) or record.get('format')!r} is wrong"
+        )
+    if record["digest"] != order_digest(record["salt"], record["order"]):
+        raise ValueError("key does not fit its digest: the order in it was changed after the page was made")
+    return record
+
+
+def _read_ballot(number: int, given: Any, key: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The content of an exported file, if it belongs to this key and holds nothing impossible."""
+    name = f"votes {number}" if isinstance(given, Mapping) else os.fspath(given)
+    ballot = given if isinstance(given, Mapping) else _read_json(given)
+    if not isinstance(ballot.get("votes"), Mapping) or not isinstance(ballot.get("rater"), str):
+        raise ValueError(f"{name}: not a file exported by a survey page")
+    if (ballot.get("survey"), ballot.get("digest")) != (key["survey"], key["digest"]):
+        raise ValueError(f"{name}: belongs to survey {ballot.get('survey')!r}, but the key to {key['survey']!r}")
+    for item, choice in ballot["votes"].items():
+        shown = len(key["order"].get(item, ()))
+        allowed = choice == TIE or (isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < shown)
+        if not shown or not allowed:
+            raise ValueError(f"{name}: vote {choice!r} on {item!r} is not possible")
+    return ballot
+
+
+def _read_json(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{os.fspath(path)}: not JSON ({error.msg} at line {error.lineno})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{os.fspath(path)}: expected an object, got {type(record).__name__}")
+    return record

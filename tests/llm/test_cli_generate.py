@@ -1,0 +1,116 @@
+"""The commands `generate`, `survey` and `simulate`, on a model saved to disk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_lm import make_lm, make_tokenizer
+
+pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
+
+from cvxrelu.network import ReLUNetwork
+from cvxrelu_llm.cli_generate import add_arguments, load_lm
+from cvxrelu_llm.decoding import best_of_n, guide, sample
+from cvxrelu_llm.scorers import HiddenStateScorer
+
+SHORT = ("--max-new-tokens", "6", "--temperature", "1.0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a head and prompts."""
+    folder = tmp_path_factory.mktemp("cli")
+    make_lm().save_pretrained(folder / "lm")
+    make_tokenizer(chat=True).save_pretrained(folder / "lm")
+    rng = np.random.default_rng(0)
+    ReLUNetwork(rng.standard_normal((16, 5)), rng.standard_normal(5)).save(folder / "head.safetensors")
+    prompts = ["ba de", [{"role": "student", "content": "fi"}, {"role": "tutor", "content": "go"}]]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts))
+    return folder
+
+
+def run(*words: Any) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser.add_subparsers())
+    args = parser.parse_args([str(word) for word in words])
+    return args.run(args)
+
+
+def generate(folder: Path, out: Path, *words: Any) -> list[dict[str, Any]]:
+    common = ("--model", folder / "lm", "--prompts", folder / "prompts.jsonl", "--quiet", "--out", out)
+    assert run("generate", *common, *SHORT, *words) == 0
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def test_generate_writes_what_the_functions_return(folder: Path, tmp_path: Path) -> None:
+    lm, tokenizer = load_lm(str(folder / "lm"))
+    head = ReLUNetwork.load(folder / "head.safetensors")
+    scorer = HiddenStateScorer(head.predict, layer=1, pooling="mean")
+    heads = ("--head", folder / "head.safetensors", "--layer", "1", "--pooling", "mean")
+    options: dict[str, Any] = {"temperature": 1.0, "max_new_tokens": 6}
+    prompts = [json.loads(line)["prompt"] for line in (folder / "prompts.jsonl").read_text().splitlines()]
+
+    words = ("--scale", "3", "--every", "2", "--kl-budget", "0.4", "--schedule", "exact", "--seed", "7", "--name", "g")
+    rows = generate(folder, tmp_path / "guided.jsonl", *heads, *words)
+    for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        settings = {"scale": 3.0, "every": 2, "kl_budget": 0.4, "schedule": "exact", "seed": 7 + i}
+        expected = guide(lm, tokenizer, prompt, scorer, **options, **settings)
+        assert row == {"prompt": prompt, "model": "g", **json.loads(json.dumps(expected.record()))}
+    rows = generate(folder, tmp_path / "best.jsonl", *heads, "--method", "best-of-n", "--n", "3")
+    assert rows[0]["score"] == best_of_n(lm, tokenizer, prompts[0], scorer, n=3, **options).score
+    rows = generate(folder, tmp_path / "plain.jsonl", "--method", "plain", "--argmax", "--name", "p")
+    assert rows[1]["score"] is None
+    assert rows[1]["tokens"] == list(sample(lm, tokenizer, prompts[1], do_sample=False, **options)[0].tokens)
+    assert rows[1]["kl"]["kind"] == "none" and rows[1]["kl"]["nats"] is None
+    rows = generate(folder, tmp_path / "cmp.jsonl", *heads, "--method", "compare", "--temperatures", "0.4", "1")
+    assert [row["temperature"] for row in rows] == [0.4, 1.0] and rows[0]["plain_read"] >= rows[0]["guided_read"]
+
+
+def test_a_survey_from_generation_to_score(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        generate(folder, tmp_path / f"{name}.jsonl", "--method", "plain", "--name", name)
+    page, key = tmp_path / "page.html", tmp_path / "key.json"
+    build = ("survey", "build", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--out", page, "--key", key)
+    assert run(*build) == 0
+    assert "2 questions on a, b" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"page\.html: the file exists"):
+        run(*build)
+    record = json.loads(key.read_text())
+    votes = {name: record["order"][name].index("b") for name in record["order"]}
+    ballot = {"survey": record["survey"], "digest": record["digest"], "rater": "r", "votes": votes}
+    (tmp_path / "votes.json").write_text(json.dumps(ballot))
+    out = tmp_path / "result.json"
+    assert run("survey", "score", tmp_path / "votes.json", "--key", key, "--out", out) == 0
+    assert "b" in capsys.readouterr().out
+    assert json.loads(out.read_text())["models"]["b"]["rate"] == 1.0
+
+
+def test_simulate_writes_conversations(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "talk.jsonl"
+    words = ("--subject", "ba", "--subject", "de", "--turns", "4", "--quiet", "--out", out)
+    assert run("simulate", "--model", folder / "lm", *SHORT, *words) == 0
+    talks = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [talk["subject"] for talk in talks] == ["ba", "de"]
+    assert [m["role"] for m in talks[0]["messages"]] == ["student", "tutor", "student", "tutor"]
+
+
+def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:
+    def refused(message: str, *words: Any, prompts: Path | None = None) -> None:
+        file = prompts or folder / "prompts.jsonl"
+        with pytest.raises(ValueError, match=message):
+            run("generate", "--model", folder / "lm", "--prompts", file, "--out", tmp_path / "x.jsonl", *words)
+
+    refused("--method guided needs --head")
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n")
+    refused("no prompts in it", "--method", "plain", prompts=empty)
+    empty.write_text('{"text": "a"}\n')
+    refused("line 1: the field 'prompt' is missing", "--method", "plain", prompts=empty)
+    with pytest.raises(ValueError, match=r"none\.gguf: no such file"):
+        load_lm(str(tmp_path / "none.gguf"))
+    assert not (tmp_path / "x.jsonl").exists()
