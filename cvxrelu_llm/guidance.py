@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.problem import as_bool, as_fraction, as_positive
+from cvxrelu.validation import as_bool, as_fraction, as_positive
 from cvxrelu_llm import kl
 from cvxrelu_llm.scorers import Scorer, checked
 from cvxrelu_llm.states import LMState, Tensor, torch

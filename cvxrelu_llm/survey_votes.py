@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.problem import as_fraction, as_seed
+from cvxrelu.validation import as_fraction, as_seed
 from cvxrelu_llm.survey import FORMAT, order_digest
 
 __all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]
