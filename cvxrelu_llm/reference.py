@@ -43,7 +43,7 @@ def reference_log_ratios(
     lm: Any, tokenizer: Any, triples: Sequence[Triple], *, template: str = "auto", max_length: int = 1024,
     per_token: bool = False,
 ) -> Float[np.ndarray, " m"]:  # fmt: skip
-    """`log p(chosen | prompt) - log p(rejected | prompt)` of every triple; `per_token` divides both by their lengths."""
+    """`log p(chosen | prompt) - log p(rejected | prompt)` of triples; `per_token` divides both by their lengths."""
     ratios = []
     for triple in triples:
         sides = []

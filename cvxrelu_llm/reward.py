@@ -127,7 +127,8 @@ class ConvexRewardHead:
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
-        _one_of("mode", mode, ("pairwise", "two_phase")), _one_of("select", select, ("one_se", "lowest"))
+        _one_of("mode", mode, ("pairwise", "two_phase"))
+        _one_of("select", select, ("one_se", "lowest"))
         for name in ("skip_l2", "beta", "l2"):
             value = given[name]
             if value != "auto" and not (isinstance(value, (int, float)) and value > 0):

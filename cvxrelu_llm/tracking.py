@@ -1,4 +1,4 @@
-"""One hook to experiment trackers: a mapping of numbers goes to Weights & Biases, TensorBoard, trackio, or a callable."""
+"""A hook to experiment trackers: numbers by name go to Weights & Biases, TensorBoard, trackio, or a callable."""
 
 from __future__ import annotations
 
