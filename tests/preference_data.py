@@ -9,12 +9,12 @@ from cvxrelu_llm.reward import as_pair_features
 
 
 def preferences(
-    m: int = 120, d: int = 5, *, kinks: float = 2.0, sharp: float = 3.0, seed: int = 0, groups: int = 2
+    m: int = 120, d: int = 5, *, kinks: float = 1.5, sharp: float = 3.0, seed: int = 0, groups: int = 2
 ) -> PairFeatures:
     """m pairs, `groups` to a group; columns of different units and means."""
     rng = np.random.default_rng(seed)
     Z = rng.standard_normal((2 * m, d))
-    score = Z[:, 0] + kinks * (np.maximum(Z[:, 0], 0) - np.maximum(Z[:, 1], 0))
+    score = Z[:, 0] + kinks * (np.abs(Z[:, 0]) - np.abs(Z[:, 1]))
     pairs = np.arange(2 * m).reshape(-1, 2)
     won = rng.random(m) < 1 / (1 + np.exp(-sharp * (score[pairs[:, 0]] - score[pairs[:, 1]])))
     X = Z * np.linspace(0.5, 4.0, d) + np.linspace(-2.0, 3.0, d)

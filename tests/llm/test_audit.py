@@ -53,8 +53,8 @@ def test_edits_are_fits_of_the_edited_pairs(options: dict[str, Any]) -> None:
     )
     assert edited.n_pairs == 64 and head.n_pairs == 60 and head.data is features  # the old head is as it was
     assert edited.data_hash != head.data_hash
-    back = edited.edit(flip=[1, 2])  # pairs 3 and 4 are now 1 and 2
-    assert (back.data.pairs[[1, 2]] == features.pairs[[3, 4]]).all()  # type: ignore[union-attr]
+    back = edited.edit(flip=[2, 3])  # pairs 3 and 4 are now 2 and 3
+    assert (back.data.pairs[[2, 3]] == features.pairs[[3, 4]]).all()  # type: ignore[union-attr]
 
 
 def test_two_phase_keeps_its_first_layer() -> None:
@@ -87,7 +87,9 @@ def test_influence_is_that_of_refits(options: dict[str, Any]) -> None:
     some = [0, 11, 23, 42]
     refits = [head.edit(remove=[k]).margins(features.X, features.pairs)[k] for k in some]
     moved, said = np.array(refits) - found.margin[some], found.margin_without[some] - found.margin[some]
-    assert np.abs(moved - said).max() < (0.02 if options is LINEAR else 0.25)
+    # a step of Newton's method for the linear model; for a network, patterns do not move in it, but do in a refit
+    share, rest = (0.05, 0.01) if options is LINEAR else (0.6, 0.1)
+    assert (np.abs(moved - said) <= share * np.abs(moved) + rest).all()
     assert np.corrcoef(refits, found.margin_without[some])[0, 1] > 0.98
     assert (found.margin_without <= found.margin + 1e-6).all()  # a pair argues for itself
 
@@ -105,7 +107,9 @@ def test_large_networks_hold_the_first_layer(monkeypatch: pytest.MonkeyPatch) ->
 def test_flipped_labels_are_found(mode: str) -> None:
     """A tenth of the labels is turned around: most are among the first fifth of the list."""
     options = {"linear": {"beta": np.inf}, "network": {"beta": 6.0, "skip_l2": 3.0, "tol": 1e-3}}[mode]
-    spoiled, which = pair_labels_flipped(preferences(m=200, sharp=8.0, kinks=1.0), 0.1)
+    spoiled, which = pair_labels_flipped(
+        preferences(m=200, sharp=8.0, kinks={"linear": 0.2, "network": 1.0}[mode]), 0.1
+    )
     ranked = [suspect.pair for suspect in ConvexRewardHead(**options).fit(spoiled).audit()]
     assert sorted(ranked) == list(range(200))
     assert len(set(ranked[:20]) & set(which)) >= 12
