@@ -14,6 +14,7 @@ All but the first write a linear-ReLU-linear network. A linear part needs two mo
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -73,7 +74,8 @@ def to_torch(head: ConvexRewardHead | ReLUNetwork, dtype: str = "float32") -> An
 def export_onnx(head: ConvexRewardHead | ReLUNetwork, path: str | Path) -> Path:
     """An ONNX graph, opset 17, float32: input `features` (n, D), output `rewards` (n,). Needs `onnx`."""
     try:
-        from onnx import TensorProto, checker, helper, numpy_helper
+        onnx = importlib.import_module("onnx")
+        helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
     except ImportError as error:
         raise ImportError(f"exporting to ONNX needs: pip install onnx ({error})") from error
     network = head if isinstance(head, ReLUNetwork) else head.network
@@ -98,7 +100,7 @@ def export_onnx(head: ConvexRewardHead | ReLUNetwork, path: str | Path) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="cvxrelu")
     model.ir_version = 8
-    checker.check_model(model)
+    onnx.checker.check_model(model)
     return write_whole(path, model.SerializeToString())
 
 
@@ -129,7 +131,7 @@ def export_reward_model(
     base, source, keywords = _base_model(head, model, gguf_file)
     W, b, a, c = linear_relu_linear(head.network)
     config = base.config
-    config.reward_layer, config.reward_pooling, config.reward_width = int(layer), pooling, len(b)
+    config.reward_layer, config.reward_pooling, config.reward_width = int(layer or 0), pooling, len(b)
     config.num_labels, config.architectures = 1, [code.CvxreluRewardModel.__name__]
     config.auto_map = {"AutoModelForSequenceClassification": f"{MODELING}.{code.CvxreluRewardModel.__name__}"}
     tokenizer = AutoTokenizer.from_pretrained(source, **keywords)

@@ -29,7 +29,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("features", nargs="?", metavar="FEATURES", help="train.safetensors of `cvxrelu-llm extract`")
     parser.add_argument("--out", metavar="FOLDER", help="a new folder for the head and its model card")
     parser.add_argument("--mode", choices=("pairwise", "two_phase"), default="pairwise",
-                        help="one convex program, or the recipe of CVX-DPO and COALA (default: %(default)s)")  # fmt: skip
+                        help="one convex program, or the recipe of CVX-DPO and COALA (%(default)s)")  # fmt: skip
     parser.add_argument("--beta", type=_auto, default="auto", metavar="B",
                         help="number; auto: by held-out log-loss; linear: no neurons")  # fmt: skip
     parser.add_argument("--betas", type=float, nargs="+", default=[0.7, 0.5, 0.35, 0.25, 0.15], metavar="S",

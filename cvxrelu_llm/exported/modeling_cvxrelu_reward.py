@@ -5,6 +5,8 @@ Written by cvxrelu beside the weights of an exported reward model; it needs `tor
 that are not padding), `config.reward_width` the number of hidden units.
 """
 
+from typing import Any
+
 import torch
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -19,7 +21,7 @@ class CvxreluRewardModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
 
-    def __init__(self, config):
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.num_labels = 1
         self.model = AutoModel.from_config(config)
@@ -31,13 +33,20 @@ class CvxreluRewardModel(PreTrainedModel):
         )
         self.post_init()
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> Any:
         return self.model.get_input_embeddings()
 
-    def set_input_embeddings(self, value):
+    def set_input_embeddings(self, value: Any) -> None:
         self.model.set_input_embeddings(value)
 
-    def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, labels=None, **kwargs):
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
         for name in ("return_dict", "output_hidden_states", "use_cache"):
             kwargs.pop(name, None)
         out = self.model(
@@ -60,7 +69,7 @@ class CvxreluRewardModel(PreTrainedModel):
         return SequenceClassifierOutput(logits=self.score(pooled.to(self.score[0].weight.dtype)))
 
 
-def _without_padding_behind(input_ids, pad_token_id):
+def _without_padding_behind(input_ids: Any, pad_token_id: int) -> Any:
     """1 up to the last token that is not padding."""
     real = (input_ids != pad_token_id).int()
     return (real.flip(1).cumsum(1).flip(1) > 0).long()
