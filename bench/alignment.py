@@ -30,7 +30,7 @@ from cvxrelu_llm.calibration import calibrate, log_losses
 from cvxrelu_llm.conversations import alternate
 from cvxrelu_llm.evaluation import evaluate_margins, length_differences
 from cvxrelu_llm.features import extract
-from cvxrelu_llm.head_selection import grouped_folds, paired_difference
+from cvxrelu_llm.head_selection import grouped_folds
 from cvxrelu_llm.models import load_model
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reference import reference_log_ratios
@@ -109,20 +109,6 @@ def head(**given: Any) -> Callable[..., Margins]:
         return found.margins(test.X, test.pairs) / found.temperature, about
 
     return fit
-
-
-def best_head(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: Any) -> Margins:
-    """The pairwise head as it comes. With --components its linear end still sees all features, and neurons have to beat
-    that end, too, by one standard error of the paired difference."""
-    found = ConvexRewardHead(components=options.components, time_limit=options.time_limit).fit(train, folder=folder)
-    if options.components is not None:
-        full = ConvexRewardHead(beta=np.inf).fit(train)
-        losses = (log_losses(one.choice.margins) for one in (found, full))
-        mean, error = paired_difference(*losses, train.weight, train.group)
-        if found.choice.beta is None or mean >= -error:
-            found = full
-    about = {"neurons": found.n_neurons, "gap": found.certificate["gap"], "kind": found.certificate["kind"]}
-    return found.margins(test.X, test.pairs) / found.temperature, about
 
 
 def single(name: str) -> Callable[..., Margins]:
@@ -215,7 +201,7 @@ def lightgbm(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, 
 
 
 MODELS: dict[str, Callable[..., Margins]] = {
-    "pairwise": best_head,
+    "pairwise": head(),
     "linear": head(beta=np.inf),
     "two_phase": head(mode="two_phase"),
     "MLP": mlp,

@@ -80,7 +80,8 @@ class ConvexRewardHead:
     select : "one_se", neurons only where they beat the linear model by one standard error of the paired difference;
         "lowest", wherever their held-out loss is lower.
     folds : of the grouped cross-validation inside the training pairs.
-    components : principal components of the standardised features to fit on; None for all features.
+    components : principal components of the standardised features to fit on; None for all features. With beta="auto"
+        the linear candidate has all features in any case.
     intercept : whether neurons have biases, penalised with their weights. Pairwise and two_phase.
     gamma : a margin added to that of every pair.
     scale, l2, patterns, refine : two_phase; factor of the score inside the logistic loss, ridge of the last layer
@@ -189,6 +190,9 @@ class ConvexRewardHead:
             self.choice = self._choose_last_layer(features, margin, rows)
         else:
             self.choice = self._choose(features, margin, rows, work)
+            if self.choice.beta is None and self.options["beta"] == "auto" and self.standard.basis is not None:
+                self.standard = standardise(features.X, features.pairs.ravel(), None)
+                rows = rows._replace(Z=self.standard.apply(features.X))
         self._solve(rows, None)
         held_out = self.choice.margins
         self.calibration = None if held_out is None else calibrate(held_out, features.weight)
@@ -198,30 +202,36 @@ class ConvexRewardHead:
         """Ridge and beta of the pairwise program."""
         o, total = self.options, float(features.weight.sum())
         beta = o["beta"]
-        points: list[Point] = []
-        linear, skip_l2 = None, 0.0
-        folds = None
+        known = (features.pairs, features.weight, features.group)
+        ridges = RIDGES if o["skip_l2"] == "auto" else (o["skip_l2"] / total,)
+        tests = []
         if "auto" in (o["skip_l2"], beta) or len(np.unique(features.group)) >= 2:
             tests = grouped_folds(features.group, o["folds"], o["seed"])
-            folds = make_folds(features.X, features.pairs, features.weight, margin, tests, o["components"])
-        if o["skip"]:
-            ridges = RIDGES if o["skip_l2"] == "auto" else (o["skip_l2"] / total,)
-            skip_l2 = 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"])
-            if folds is not None:
-                skip_l2, linear, points = select_ridge(folds, features.pairs, features.weight, features.group, ridges)
+
+        def linear_end(components: int | None) -> tuple[list[Any], float, Any, list[Point]]:
+            """Folds on so many components, and the linear model with the best ridge on them."""
+            folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components) if tests else []
+            if folds and o["skip"]:
+                return folds, *select_ridge(folds, *known, ridges)
+            return folds, 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None, []
+
+        folds, skip_l2, linear, points = linear_end(o["components"])
         if beta == np.inf:
             return Choice(skip_l2, None, points, linear)
         if beta != "auto":
             return Choice(skip_l2, float(beta), points, None)
-        assert folds is not None
+        alternative = skip_l2
+        if o["components"] is not None:  # the linear model to beat, and to fall back on, is that of all features
+            _, alternative, linear, points = linear_end(None)
         largest = self._beta_max(rows, skip_l2)
         if largest == 0:
-            return Choice(skip_l2, None, points, linear)
+            return Choice(alternative, None, points, linear)
         found = select_beta(
-            folds, features.pairs, features.weight, features.group, linear, largest, o["betas"], skip_l2,
-            {**self._program(), "tol": o["path_tol"]}, o["select"], work,
+            folds, *known, linear, largest, o["betas"], skip_l2, {**self._program(), "tol": o["path_tol"]}, o["select"],
+            work,
         )  # fmt: skip
-        return found._replace(points=[*points, *found.points])
+        ridge = alternative if found.beta is None else skip_l2
+        return found._replace(skip_l2=ridge, points=[*points, *found.points])
 
     def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows) -> Choice:
         """Phase I once per fold; the ridge of phase II by held-out log-loss."""

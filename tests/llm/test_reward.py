@@ -66,6 +66,15 @@ def test_components_are_principal_components() -> None:
     assert np.linalg.matrix_rank(head.standard.basis) == 3
 
 
+def test_components_leave_the_linear_candidate_whole() -> None:
+    """Linear labels along a direction that one component cannot hold: the head falls back on all features."""
+    features = preferences(m=60, kinks=0.0)
+    head = ConvexRewardHead(**{**FAST, "betas": (0.5,)}, components=1).fit(features)
+    whole = ConvexRewardHead(beta=np.inf, folds=2).fit(features)
+    assert head.choice.beta is None and head.standard.basis is None
+    np.testing.assert_allclose(head.score(features.X), whole.score(features.X), atol=1e-8)
+
+
 def test_reference_offset_is_a_margin() -> None:
     features, rng = preferences(m=40), np.random.default_rng(1)
     offset = rng.standard_normal(40)
