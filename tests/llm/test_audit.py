@@ -15,7 +15,7 @@ from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reward import ConvexRewardHead
 
 LINEAR: dict[str, Any] = {"beta": np.inf, "skip_l2": 2.0}
-NETWORK: dict[str, Any] = {"beta": 3.0, "skip_l2": 2.0, "tol": 1e-5}
+NETWORK: dict[str, Any] = {"beta": 3.0, "skip_l2": 2.0, "tol": 1e-4}
 
 
 def without_standard(head: ConvexRewardHead, features: PairFeatures) -> ConvexRewardHead:
@@ -47,7 +47,7 @@ def test_edits_are_fits_of_the_edited_pairs(options: dict[str, Any]) -> None:
         kept=np.arange(64),
     )
     fresh = without_standard(head, expected)
-    assert edited.certificate["objective"] == pytest.approx(fresh.certificate["objective"], rel=3e-5)
+    assert edited.certificate["objective"] == pytest.approx(fresh.certificate["objective"], rel=3e-4)
     np.testing.assert_allclose(
         edited.margins(features.X, features.pairs), fresh.margins(features.X, features.pairs), atol=0.05
     )
