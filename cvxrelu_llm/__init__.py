@@ -9,26 +9,32 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
+    "ConvexRewardHead": "reward",
     "InputError": "errors",
     "Message": "messages",
     "PairFeatures": "features",
     "Triple": "triples",
     "Triples": "triples",
     "alternate": "conversations",
+    "as_pair_features": "reward",
     "embed": "features",
+    "evaluate": "evaluation",
     "extract": "features",
     "load_model": "models",
     "load_triples": "triples",
 }
 
 __all__ = [
+    "ConvexRewardHead",
     "InputError",
     "Message",
     "PairFeatures",
     "Triple",
     "Triples",
     "alternate",
+    "as_pair_features",
     "embed",
+    "evaluate",
     "extract",
     "load_model",
     "load_triples",

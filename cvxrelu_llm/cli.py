@@ -21,7 +21,7 @@ from cvxrelu_llm.errors import InputError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS = ("inspect", "alternate", "extract")
+COMMANDS = ("inspect", "alternate", "extract", "fit", "eval", "audit", "export", "demo")
 OK, NOT_OK, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 2, 4, 130
 
 EXIT_CODES = """\

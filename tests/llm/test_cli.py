@@ -242,7 +242,7 @@ def test_errors_of_ours_are_tracebacks(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_every_command_and_option_is_documented(root: Path) -> None:
-    text = (root / "docs" / "alignment.md").read_text(encoding="utf-8")
+    text = "".join((root / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in ("alignment", "reward"))
     _, subparsers = build_parser()
     for name, sub in subparsers.items():
         assert f"`cvxrelu-llm {name}`" in text

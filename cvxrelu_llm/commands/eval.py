@@ -1,0 +1,104 @@
+"""`cvxrelu-llm eval`: metrics of a head on held-out features, and a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cvxrelu_llm.command import Command, count, whole
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.reading import read_records
+
+__all__ = ["command"]
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("head", nargs="?", metavar="HEAD", help="folder of `cvxrelu-llm fit`")
+    parser.add_argument("--features", metavar="FILE", help="test.safetensors of `cvxrelu-llm extract`")
+    parser.add_argument("--data", metavar="FILE", help="the triples these features are of, for control of length")
+    parser.add_argument("--subset", metavar="FIELD", help="field of the records in --data: accuracy for each value")
+    parser.add_argument("--out", metavar="FILE", help="a JSON file for the metrics")
+    parser.add_argument("--report", metavar="FILE", help="an HTML file with plots")
+    parser.add_argument("--log-to", choices=("wandb", "tensorboard", "trackio"), help="a tracker to send metrics to")
+    parser.add_argument("--n-boot", type=count, default=2000, metavar="N", help="draws of the bootstrap (%(default)s)")
+    parser.add_argument("--level", type=float, default=0.95, help="of the intervals (%(default)s)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the bootstrap (%(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cvxrelu_llm.evaluation import evaluate, length_differences
+    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.tracking import log_metrics
+    from cvxrelu_llm.triples import load_triples
+
+    head, features = ConvexRewardHead.load(options.head), PairFeatures.load(options.features)
+    lengths, subset = None, None
+    if options.subset and not options.data:
+        raise InputError("--subset needs --data, the file that has the field")
+    if options.data:
+        triples = load_triples(options.data)
+        if len(triples) != features.counts.get("triples"):
+            raise InputError(
+                f"--data {options.data}: {len(triples)} triples, but the features are of "
+                f"{features.counts.get('triples')}; give the file that was extracted with --test-size 0"
+            )
+        lengths = length_differences(triples)[features.kept]
+        if options.subset:
+            records = list(read_records(options.data, split="train"))
+            if len(records) != len(triples):
+                raise InputError(
+                    f"--subset: {len(records)} records gave {len(triples)} triples; drop those without use"
+                )
+            names = [record.fields.get(options.subset) for record in records]
+            if None in names:
+                raise InputError(f"--subset {options.subset}: record {names.index(None) + 1} has no such field")
+            subset = [str(names[k]) for k in features.kept]
+    try:
+        found = evaluate(
+            head, features, lengths=lengths, subset=subset, n_boot=options.n_boot, level=options.level,
+            seed=options.seed,
+        )  # fmt: skip
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if options.out:
+        bounds = {**found.metrics, **{f"accuracy/{name}": metric for name, metric in found.subsets.items()}}
+        record = {
+            name: {
+                "value": m.value,
+                "low": m.low if np.isfinite(m.low) else None,
+                "high": m.high if np.isfinite(m.high) else None,
+            }
+            for name, m in bounds.items()
+        }
+        write_whole(Path(options.out), (json.dumps(record, indent=1) + "\n").encode())
+    try:
+        if options.report:
+            from cvxrelu_llm.report import write_report
+
+            write_report(options.report, head, found, title=f"Reward head {options.head}")
+        if options.log_to:
+            log_metrics(found.values("eval/"), options.log_to)
+    except ImportError as error:
+        raise InputError(str(error)) from error
+    if not options.quiet:
+        print(found.summary())
+    return 0
+
+
+command = Command(
+    "evaluate a head on held-out pairs",
+    "TRL's metrics, log-loss, calibration, accuracy controlled for length and by subset, with intervals that draw\n"
+    "whole groups. Features of another model, layer, pooling or template are refused.",
+    "  cvxrelu-llm eval head --features features/test.safetensors --report report.html\n",
+    ("head", "features"),
+    _add,
+    _run,
+)

@@ -1,0 +1,62 @@
+"""`cvxrelu-llm export`: a head for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cvxrelu_llm.command import Command
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import write_whole
+
+__all__ = ["command"]
+
+KINDS = ("torch", "onnx", "transformers", "qwen2")
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("head", nargs="?", metavar="HEAD", help="folder of `cvxrelu-llm fit`")
+    parser.add_argument("--to", choices=KINDS, default="torch",
+                        help="torch: state of Sequential(Linear, ReLU, Linear) as safetensors; onnx: a graph; "
+                        "transformers, qwen2: folders with the language model")  # fmt: skip
+    parser.add_argument("--out", metavar="PATH", help="the file, or the new folder, to write")
+    parser.add_argument("--model", metavar="NAME", help="the language model, for transformers and qwen2")
+    parser.add_argument("--gguf-file", metavar="FILE", help="its name in that folder")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cvxrelu_llm import export
+    from cvxrelu_llm.reward import ConvexRewardHead
+
+    head, out = ConvexRewardHead.load(options.head), Path(options.out)
+    if out.exists():
+        raise InputError(f"--out {out}: exists already; choose another name")
+    if options.to in ("transformers", "qwen2") and options.model is None:
+        raise InputError(f"--to {options.to} needs --model, the language model that the head was fitted on")
+    try:
+        if options.to == "torch":
+            from safetensors.torch import save
+
+            write_whole(out, save(export.to_torch(head).state_dict()))
+        elif options.to == "onnx":
+            export.export_onnx(head, out)
+        elif options.to == "transformers":
+            export.export_reward_model(head, options.model, out, gguf_file=options.gguf_file)
+        else:
+            export.export_qwen2_reward_model(head, options.model, out)
+    except ImportError as error:
+        raise InputError(str(error)) from error
+    print(f"written        {out}")
+    return 0
+
+
+command = Command(
+    "write a head for PyTorch, ONNX, transformers or serving",
+    "The linear part becomes two hidden units, so that every target gets a linear-ReLU-linear network. Parity with\n"
+    "vLLM and SGLang, which serve qwen2, has not been tested in these programs.",
+    "  cvxrelu-llm export head --to onnx --out head.onnx\n"
+    "  cvxrelu-llm export head --to transformers --model my-model --out reward-model\n",
+    ("head", "out"),
+    _add,
+    _run,
+)

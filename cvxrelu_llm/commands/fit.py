@@ -1,0 +1,89 @@
+"""`cvxrelu-llm fit`: a certified reward head out of features."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from cvxrelu_llm.command import Command, count, whole
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.pair_features import PairFeatures
+
+__all__ = ["command"]
+
+
+def _auto(text: str) -> float | str:
+    if text == "auto":
+        return text
+    if text == "linear":
+        return np.inf
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number or 'auto'") from None
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("features", nargs="?", metavar="FEATURES", help="train.safetensors of `cvxrelu-llm extract`")
+    parser.add_argument("--out", metavar="FOLDER", help="a new folder for the head and its model card")
+    parser.add_argument("--mode", choices=("pairwise", "two_phase"), default="pairwise",
+                        help="one convex program, or the recipe of CVX-DPO and COALA (%(default)s)")  # fmt: skip
+    parser.add_argument("--beta", type=_auto, default="auto", metavar="B",
+                        help="number; auto: by held-out log-loss; linear: no neurons")  # fmt: skip
+    parser.add_argument("--betas", type=float, nargs="+", default=[0.7, 0.5, 0.35, 0.25, 0.15], metavar="S",
+                        help="the path that auto walks, as shares of beta_max")  # fmt: skip
+    parser.add_argument("--skip-l2", type=_auto, default="auto", metavar="L", help="ridge of the linear part")
+    parser.add_argument("--skip", action=argparse.BooleanOptionalAction, default=True, help="have a linear part")
+    parser.add_argument("--select", choices=("one_se", "lowest"), default="one_se",
+                        help="neurons where they beat the linear model by one standard error, or at all")  # fmt: skip
+    parser.add_argument("--folds", type=count, default=3, metavar="K", help="of the cross-validation (%(default)s)")
+    parser.add_argument("--components", type=count, metavar="R", help="principal components to fit on (all features)")
+    parser.add_argument("--intercept", action=argparse.BooleanOptionalAction, default=True, help="biases of neurons")
+    parser.add_argument("--gamma", type=float, default=0.0, help="margin added to that of every pair (%(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="two_phase: factor of the score in the loss")
+    parser.add_argument("--l2", type=_auto, default="auto", metavar="L", help="two_phase: ridge of the last layer")
+    parser.add_argument("--patterns", type=count, default=32, metavar="P", help="two_phase: sampled patterns")
+    parser.add_argument("--refine", action="store_true", help="two_phase: solve the network program in phase I")
+    parser.add_argument("--tol", type=float, default=1e-3, help="relative gap of the final solve (%(default)s)")
+    parser.add_argument("--path-tol", type=float, default=1e-2, help="relative gap along the path (%(default)s)")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for each solve (none)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of folds and starts (%(default)s)")
+    parser.add_argument("--work", metavar="FOLDER", help="keep solved networks; a killed fit goes on from them")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cvxrelu_llm.reward import ConvexRewardHead
+
+    if Path(options.out).exists():
+        raise InputError(f"--out {options.out}: exists already; choose the name of a new folder")
+    features = PairFeatures.load(options.features)
+    names = ("mode", "skip", "skip_l2", "beta", "betas", "select", "folds", "components", "intercept", "gamma",
+             "scale", "l2", "patterns", "refine", "tol", "path_tol", "time_limit", "seed")  # fmt: skip
+    try:
+        head = ConvexRewardHead(**{name: getattr(options, name) for name in names})
+        head.fit(features, folder=options.work)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    head.save(options.out)
+    if not options.quiet:
+        print(f"{options.features}: {head.n_pairs} pairs in {head.n_groups} groups, {features.X.shape[1]} features")
+        print(head.summary())
+        print(f"written        {options.out}")
+    return 0
+
+
+command = Command(
+    "fit a certified reward head to features",
+    "Choose ridge and beta by grouped cross-validation inside the training pairs, solve the convex program, and write\n"
+    "network, settings, certificate and model card.",
+    "  cvxrelu-llm fit features/train.safetensors --out head\n"
+    "  cvxrelu-llm fit features/train.safetensors --out head --work work --select lowest\n",
+    ("features", "out"),
+    _add,
+    _run,
+)

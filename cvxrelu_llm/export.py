@@ -1,0 +1,207 @@
+"""A reward head for other programs: PyTorch, ONNX, reward models of transformers and TRL, Qwen2 reward models.
+
+All but the first write a linear-ReLU-linear network. A linear part needs two more hidden units, and no approximation:
+
+    x @ theta = (x @ theta)_+ - (-x @ theta)_+
+
+| function | what is written | parity |
+|---|---|---|
+| `to_torch` | a module, features to rewards | tested |
+| `export_onnx` | a graph, features to rewards | tested with ONNX' own reference evaluator |
+| `export_reward_model` | a folder for `AutoModelForSequenceClassification.from_pretrained` | tested in transformers |
+| `export_qwen2_reward_model` | `Qwen2ForRewardModel`, as vLLM and SGLang serve it | arithmetic tested, servers not |
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxrelu import ReLUNetwork
+from cvxrelu.model_folder import new_folder
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.reward import ConvexRewardHead
+
+__all__ = ["export_onnx", "export_qwen2_reward_model", "export_reward_model", "linear_relu_linear", "to_torch"]
+
+MODELING = "modeling_cvxrelu_reward"
+
+
+def linear_relu_linear(
+    network: ReLUNetwork, width: int | None = None
+) -> tuple[Float[np.ndarray, "h d"], Float[np.ndarray, " h"], Float[np.ndarray, " h"], float]:
+    """(W, b, a, c) with f(x) = a @ relu(W x + b) + c, the skip included; padded with zeros to `width` hidden units."""
+    d, m = network.first_layer.shape
+    W, a = [network.first_layer.T], [network.second_layer]
+    b = [np.zeros(m) if network.hidden_bias is None else network.hidden_bias]
+    if network.skip is not None:
+        # what the linear part does to a typical input is large and cancels with the bias: leave it where it is, and let
+        # relu split it
+        W += [network.skip[None], -network.skip[None]]
+        a, b = [*a, np.array([1.0, -1.0])], [*b, np.zeros(2)]
+    weights, outer, bias = np.concatenate(W), np.concatenate(a), np.concatenate(b)
+    missing = (1 if width is None else width) - len(outer)
+    if width is not None and missing < 0:
+        raise InputError(f"the head needs {len(outer)} hidden units, but only {width} fit")
+    if missing > 0:
+        weights = np.concatenate([weights, np.zeros((missing, d))])
+        outer, bias = np.concatenate([outer, np.zeros(missing)]), np.concatenate([bias, np.zeros(missing)])
+    return weights, bias, outer, 0.0 if network.bias is None else float(network.bias)
+
+
+def to_torch(head: ConvexRewardHead | ReLUNetwork, dtype: str = "float32") -> Any:
+    """`torch.nn.Sequential(Linear, ReLU, Linear)` from features (n, D) to rewards (n, 1)."""
+    import torch
+
+    network = head if isinstance(head, ReLUNetwork) else head.network
+    W, b, a, c = linear_relu_linear(network)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(W.shape[1], W.shape[0]), torch.nn.ReLU(), torch.nn.Linear(W.shape[0], 1)
+    )
+    values = {"0.weight": W, "0.bias": b, "2.weight": a[None], "2.bias": np.array([c])}
+    module = module.to(getattr(torch, dtype))
+    module.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
+    return module.eval()
+
+
+def export_onnx(head: ConvexRewardHead | ReLUNetwork, path: str | Path) -> Path:
+    """An ONNX graph, opset 17, float32: input `features` (n, D), output `rewards` (n,). Needs `onnx`."""
+    try:
+        onnx = importlib.import_module("onnx")
+        helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
+    except ImportError as error:
+        raise ImportError(f"exporting to ONNX needs: pip install onnx ({error})") from error
+    network = head if isinstance(head, ReLUNetwork) else head.network
+    W, b, a, c = linear_relu_linear(network)
+    arrays = {"W": W.T, "b": b, "a": a[:, None], "c": np.array([c]), "axis": np.array([1], dtype=np.int64)}
+    constants = [
+        numpy_helper.from_array(np.ascontiguousarray(v if name == "axis" else v.astype(np.float32)), name)
+        for name, v in arrays.items()
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["features", "W", "b"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("Gemm", ["active", "a", "c"], ["column"]),
+        helper.make_node("Squeeze", ["column", "axis"], ["rewards"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "cvxrelu_reward",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", network.n_features])],
+        [helper.make_tensor_value_info("rewards", TensorProto.FLOAT, ["n"])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="cvxrelu")
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return write_whole(path, model.SerializeToString())
+
+
+def export_reward_model(
+    head: ConvexRewardHead, model: Any, folder: str | Path, *, gguf_file: str | None = None
+) -> Path:
+    """A folder that `AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)` loads.
+
+    It holds the language model, the head, the tokenizer, and the few lines of code that put them together; TRL takes
+    such models as `reward_funcs` or as a reward model. Texts have to be passed as the head was fitted on them: prompt
+    by the template in its settings, answer, no end-of-turn mark. A tokenizer without padding token gets its end token.
+
+    Parameters
+    ----------
+    model : folder or name of the language model that the features are of; another one raises InputError.
+    folder : new, written as a whole.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    from cvxrelu_llm.exported import modeling_cvxrelu_reward as code
+
+    pooling, layer = head.feature_settings.get("pooling"), head.feature_settings.get("layer")
+    if pooling not in ("last", "mean"):
+        raise InputError(
+            f"a sequence classifier sees no prompt length; pooling must be 'last' or 'mean', not {pooling}"
+        )
+    base, source, keywords = _base_model(head, model, gguf_file)
+    W, b, a, c = linear_relu_linear(head.network)
+    config = base.config
+    config.reward_layer, config.reward_pooling, config.reward_width = int(layer or 0), pooling, len(b)
+    config.num_labels, config.architectures = 1, [code.CvxreluRewardModel.__name__]
+    config.auto_map = {"AutoModelForSequenceClassification": f"{MODELING}.{code.CvxreluRewardModel.__name__}"}
+    tokenizer = AutoTokenizer.from_pretrained(source, **keywords)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    whole = code.CvxreluRewardModel(config).to(base.dtype)
+    whole.model.load_state_dict(base.state_dict())
+    whole.score.to(torch.float32).load_state_dict(_state(W, b, a, c))
+    with new_folder(_new(folder)) as work:
+        whole.save_pretrained(work)
+        tokenizer.save_pretrained(work)
+        shutil.copyfile(code.__file__, work / f"{MODELING}.py")
+    return Path(folder)
+
+
+def export_qwen2_reward_model(head: ConvexRewardHead, model: Any, folder: str | Path) -> Path:
+    """Weights and configuration of `Qwen2ForRewardModel`: `score` is Linear(D, D), ReLU, Linear(D, 1).
+
+    vLLM and SGLang build that architecture from a Qwen2 configuration of that name. The head must be on the last layer
+    with pooling "last", and needs at most D hidden units, two of them for its linear part. vLLM returns a reward for
+    every token, of which the last is the head's; SGLang returns the last. Texts end without an end-of-turn mark.
+    The arithmetic is tested; the servers themselves are not.
+    """
+    from safetensors.torch import save_file
+    from transformers import AutoTokenizer
+
+    base, source, keywords = _base_model(head, model, None)
+    config, settings = base.config, head.feature_settings
+    if config.model_type != "qwen2":
+        raise InputError(f"Qwen2 reward models need a Qwen2 model, got {config.model_type!r}")
+    if settings.get("pooling") != "last" or settings.get("layer") != config.num_hidden_layers:
+        raise InputError(
+            f"served reward models read the last token of the last layer, {config.num_hidden_layers}; the head reads "
+            f"{settings.get('pooling')!r} of layer {settings.get('layer')}"
+        )
+    W, b, a, c = linear_relu_linear(head.network, config.hidden_size)
+    weights = {f"model.{name}": tensor.contiguous() for name, tensor in base.state_dict().items()}
+    weights |= {f"score.{name}": tensor.to(base.dtype) for name, tensor in _state(W, b, a, c).items()}
+    record = config.to_dict() | {"architectures": ["Qwen2ForRewardModel"], "num_labels": 1}
+    record["id2label"], record["label2id"] = {"0": "LABEL_0"}, {"LABEL_0": 0}
+    with new_folder(_new(folder)) as work:
+        save_file(weights, work / "model.safetensors", metadata={"format": "pt"})
+        write_whole(work / "config.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
+        AutoTokenizer.from_pretrained(source, **keywords).save_pretrained(work)
+    return Path(folder)
+
+
+def _state(W: np.ndarray, b: np.ndarray, a: np.ndarray, c: float) -> dict[str, Any]:
+    import torch
+
+    values = {"0.weight": W, "0.bias": b, "2.weight": a[None], "2.bias": np.array([c])}
+    return {name: torch.tensor(value, dtype=torch.float32).contiguous() for name, value in values.items()}
+
+
+def _base_model(head: ConvexRewardHead, model: Any, gguf_file: str | None) -> tuple[Any, str, dict[str, Any]]:
+    """The language model without head, checked against the fingerprint, and where its tokenizer is."""
+    from cvxrelu_llm.models import load_model
+
+    loaded = load_model(model, gguf_file=gguf_file, dtype=head.feature_settings.get("dtype"), device="cpu")
+    head.check_model(loaded)
+    source, keywords = str(model), {} if gguf_file is None else {"gguf_file": gguf_file}
+    if source.endswith(".gguf"):
+        source, keywords = str(Path(source).parent), {"gguf_file": Path(source).name}
+    return loaded.network.requires_grad_(True), source, keywords  # type: ignore[attr-defined]
+
+
+def _new(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already; expected the name of a new folder, or an empty one")
+    return folder

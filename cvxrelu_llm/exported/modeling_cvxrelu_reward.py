@@ -1,0 +1,75 @@
+"""A language model with a linear-ReLU-linear reward on pooled hidden states, for `transformers`.
+
+Written by cvxrelu beside the weights of an exported reward model; it needs `torch` and `transformers` only.
+`config.reward_layer` is a layer as in `output_hidden_states`, `config.reward_pooling` "last" or "mean" (over the tokens
+that are not padding), `config.reward_width` the number of hidden units.
+"""
+
+from typing import Any
+
+import torch
+from transformers import AutoModel, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class CvxreluRewardModel(PreTrainedModel):
+    """`logits` (b, 1) are rewards; with `labels` nothing is computed, as reward trainers compute their own loss."""
+
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True  # which attention there is, the model inside knows
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.num_labels = 1
+        self.model = AutoModel.from_config(config)
+        width = config.get_text_config().hidden_size
+        self.score = torch.nn.Sequential(
+            torch.nn.Linear(width, config.reward_width),
+            torch.nn.ReLU(),
+            torch.nn.Linear(config.reward_width, 1),
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> Any:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: Any) -> None:
+        self.model.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        for name in ("return_dict", "output_hidden_states", "use_cache"):
+            kwargs.pop(name, None)
+        out = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, use_cache=False,
+            output_hidden_states=True, return_dict=True, **kwargs,
+        )  # fmt: skip
+        hidden = out.hidden_states[self.config.reward_layer]
+        if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
+            attention_mask = _without_padding_behind(input_ids, self.config.pad_token_id)
+        if attention_mask is None:
+            attention_mask = torch.ones(hidden.shape[:2], device=hidden.device)
+        mask = attention_mask.to(hidden.device)
+        if self.config.reward_pooling == "last":
+            positions = torch.arange(mask.shape[1], device=mask.device)
+            last = (positions * (mask > 0)).argmax(dim=1)
+            pooled = hidden[torch.arange(len(hidden), device=hidden.device), last]
+        else:
+            share = mask.to(hidden.dtype)[:, :, None]
+            pooled = (hidden * share).sum(dim=1) / share.sum(dim=1)
+        return SequenceClassifierOutput(logits=self.score(pooled.to(self.score[0].weight.dtype)))
+
+
+def _without_padding_behind(input_ids: Any, pad_token_id: int) -> Any:
+    """1 up to the last token that is not padding."""
+    real = (input_ids != pad_token_id).int()
+    return (real.flip(1).cumsum(1).flip(1) > 0).long()

@@ -1,0 +1,221 @@
+"""Which ridge, which beta, and whether neurons at all: grouped cross-validation inside the training split.
+
+First the linear end: the ridge with the smallest held-out log-loss of the linear Bradley-Terry model. Then, at that
+ridge, the network program for falling beta, each point started from the one before, every fold on its own; the walk
+ends when two points in a row have not improved. In a fold, beta and ridge are multiplied by its share of all weight,
+because the loss is a sum.
+
+The rule that decides: neurons are taken only where the held-out log-loss of the best point is below that of the linear
+model by more than one standard error of the *paired* difference, groups being the units (`select="one_se"`);
+`select="lowest"` takes the smallest loss. The first hardly ever loses to the linear model, and gives away gains that
+the data cannot tell from chance.
+
+A solve that has ended is a file, so a fit that was killed goes on after the last one, to the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+import cvxrelu
+from cvxrelu import ReLUNetwork
+from cvxrelu_llm.calibration import log_losses
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.standard import Standard, standardise
+
+__all__ = ["Choice", "Point", "Rows", "grouped_folds", "linear_network", "paired_difference", "select_beta",
+           "select_ridge"]  # fmt: skip
+
+RIDGES = tuple(float(ridge) for ridge in 10.0 ** np.arange(-4, 2.5, 0.5))  # per unit of weight
+PATIENCE = 2
+
+
+class Rows(NamedTuple):
+    """Standardised features of one training set, and its pairs."""
+
+    Z: Float[np.ndarray, "n r"]
+    pairs: Int[np.ndarray, "m 2"]
+    weight: Float[np.ndarray, " m"]
+    margin: Float[np.ndarray, " m"]
+
+    @property
+    def differences(self) -> Float[np.ndarray, "m r"]:
+        return self.Z[self.pairs[:, 0]] - self.Z[self.pairs[:, 1]]
+
+
+class Fold(NamedTuple):
+    """One part of the cross-validation: what it trains on, which pairs it does not see, its share of the weight."""
+
+    rows: Rows
+    standard: Standard
+    test: Int[np.ndarray, " k"]
+    share: float
+
+
+class Point(NamedTuple):
+    """One candidate: a ridge or a beta, its held-out log-loss and the difference to the linear model's.
+
+    `loss` and `difference` come with standard errors over groups; `n_neurons` is the mean over folds.
+    """
+
+    kind: str
+    skip_l2: float
+    beta: float
+    relative: float
+    loss: float
+    error: float
+    difference: float
+    difference_error: float
+    n_neurons: float
+
+
+class Choice(NamedTuple):
+    """What was chosen, the table it was chosen by, and the out-of-fold margins of the choice.
+
+    beta None means the linear model.
+    """
+
+    skip_l2: float
+    beta: float | None
+    points: list[Point]
+    margins: Float[np.ndarray, " m"] | None
+
+
+def grouped_folds(group: Int[np.ndarray, " m"], k: int, seed: int) -> list[Int[np.ndarray, " j"]]:
+    """Test sides of k folds; a group goes, whole, to the smallest fold so far."""
+    _, classes = np.unique(group, return_inverse=True)
+    sizes = np.bincount(classes)
+    k = min(k, len(sizes))
+    if k < 2:
+        raise InputError("choosing ridge and beta needs at least 2 groups of pairs; give both as numbers")
+    shuffled = np.random.default_rng([seed, 11]).permutation(len(sizes))
+    load, fold = np.zeros(k, dtype=np.int64), np.zeros(len(sizes), dtype=np.int64)
+    for number in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        fold[number] = int(np.argmin(load))
+        load[fold[number]] += sizes[number]
+    return [np.flatnonzero(fold[classes] == j) for j in range(k)]
+
+
+def make_folds(
+    X: np.ndarray, pairs: np.ndarray, weight: np.ndarray, margin: np.ndarray, tests: Sequence[np.ndarray],
+    components: int | None,
+) -> list[Fold]:  # fmt: skip
+    """Folds, each standardised by its own training rows."""
+    folds = []
+    for test in tests:
+        train = np.setdiff1d(np.arange(len(pairs)), test)
+        share = float(weight[train].sum() / weight.sum())
+        if share == 0 or weight[test].sum() == 0:
+            raise InputError("a fold of the cross-validation has no weight; use fewer folds, or drop pairs of weight 0")
+        standard = standardise(X, pairs[train].ravel(), components)
+        folds.append(Fold(Rows(standard.apply(X), pairs[train], weight[train], margin[train]), standard, test, share))
+    return folds
+
+
+def linear_network(theta: Float[np.ndarray, " r"]) -> ReLUNetwork:
+    """`f(z) = z @ theta`, without neurons."""
+    return ReLUNetwork(np.zeros((len(theta), 0)), np.zeros(0), skip=theta)
+
+
+def margins_of(network: ReLUNetwork, Z: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """f(preferred) - f(rejected)."""
+    f = network.predict(Z)
+    return f[pairs[:, 0]] - f[pairs[:, 1]]
+
+
+def paired_difference(
+    losses: Float[np.ndarray, " m"], others: Float[np.ndarray, " m"], weight: np.ndarray, group: np.ndarray
+) -> tuple[float, float]:
+    """Mean of `losses - others` and its standard error, groups being what is independent."""
+    _, classes = np.unique(group, return_inverse=True)
+    total = float(weight.sum())
+    mean = float(weight @ (losses - others)) / total
+    sums = np.bincount(classes, weight * (losses - others - mean))
+    groups = len(sums)
+    return mean, float(np.sqrt(groups / max(groups - 1, 1) * np.sum(sums**2)) / total)
+
+
+def select_ridge(
+    folds: list[Fold], pairs: np.ndarray, weight: np.ndarray, group: np.ndarray, ridges: Sequence[float]
+) -> tuple[float, np.ndarray, list[Point]]:
+    """(ridge, out-of-fold margins, table) of the linear model with the smallest held-out log-loss."""
+    total, points, found = float(weight.sum()), [], []
+    for ridge in ridges:
+        margins = np.zeros(len(pairs))
+        for rows, _, test, share in folds:
+            fit = cvxrelu.solve_logistic(
+                rows.differences, l2=ridge * total * share, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
+            )
+            margins[test] = margins_of(linear_network(fit.theta), rows.Z, pairs[test])
+        found.append(margins)
+        loss, error = paired_difference(log_losses(margins), np.zeros(len(pairs)), weight, group)
+        points.append(Point("linear", ridge * total, np.inf, np.inf, loss, error, 0.0, 0.0, 0.0))
+    best = min(range(len(points)), key=lambda i: points[i].loss)
+    return points[best].skip_l2, found[best], points
+
+
+def select_beta(
+    folds: list[Fold],
+    pairs: np.ndarray,
+    weight: np.ndarray,
+    group: np.ndarray,
+    linear: np.ndarray | None,
+    largest: float,
+    relative: Sequence[float],
+    skip_l2: float,
+    options: dict[str, Any],
+    rule: str,
+    folder: Path | None,
+) -> Choice:
+    """Down the path in beta, fold by fold; see the module for the rule.
+
+    linear : out-of-fold margins of the linear model; None where the network has no skip.
+    """
+    base = log_losses(np.zeros(len(pairs)) if linear is None else linear)
+    points: list[Point] = []
+    found: list[np.ndarray] = []
+    before: list[ReLUNetwork | None] = [None] * len(folds)
+    if linear is not None:
+        before = [linear_network(np.zeros(fold.rows.Z.shape[1])) for fold in folds]
+    stale, best = 0, float(weight @ base) / float(weight.sum())
+    for i, factor in enumerate(sorted(relative, reverse=True)):
+        margins, widths = np.zeros(len(pairs)), []
+        for j, (rows, _, test, share) in enumerate(folds):
+            file = None if folder is None else folder / f"point-{i:03d}-fold-{j:02d}.safetensors"
+            if file is not None and file.exists():
+                network = ReLUNetwork.load(file)
+            else:
+                network = cvxrelu.solve(
+                    rows.Z, beta=factor * largest * share, loss="logistic", pairs=rows.pairs,
+                    sample_weight=rows.weight, margin=rows.margin, warm_start=before[j],
+                    skip_l2=skip_l2 * share, **options,
+                ).network  # fmt: skip
+                if file is not None:
+                    network.save(file)
+            margins[test] = margins_of(network, rows.Z, pairs[test])
+            before[j] = network
+            widths.append(network.n_neurons)
+        losses = log_losses(margins)
+        loss, error = paired_difference(losses, np.zeros(len(pairs)), weight, group)
+        difference = paired_difference(losses, base, weight, group)
+        points.append(
+            Point(
+                "network", skip_l2, factor * largest, factor, loss, error, *difference, n_neurons=float(np.mean(widths))
+            )
+        )
+        found.append(margins)
+        stale = 0 if loss < best else stale + 1
+        best = min(best, loss)
+        if stale >= PATIENCE:
+            break
+    lowest = min(range(len(points)), key=lambda i: points[i].loss)
+    point = points[lowest]
+    needed = point.difference_error if rule == "one_se" else 0.0
+    if linear is not None and not point.difference < -needed:
+        return Choice(skip_l2, None, points, linear)
+    return Choice(skip_l2, point.beta, points, found[lowest])

@@ -1,0 +1,597 @@
+"""A reward on features of a language model, fitted to preferences by convex programs.
+
+    pairwise    minimise  sum_k weight_k log(1 + exp(margin_k - (f(x_i(k)) - f(x_j(k)))))
+                          + beta sum_j |w_j| |a_j| + skip_l2/2 |theta|^2,     f(x) = sum_j (x @ w_j)_+ a_j + x @ theta
+    two_phase   the recipe of CVX-DPO and COALA: `cvxrelu.two_phase`
+
+Features are standardised by the training rows, and that is folded into the saved network, which takes raw features.
+A reward is defined up to a constant; it is chosen so that the mean over the training rows is 0.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+import cvxrelu
+from cvxrelu import ReLUNetwork
+from cvxrelu_llm.calibration import calibrate, log_losses
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.head_selection import (
+    RIDGES,
+    Choice,
+    Point,
+    Rows,
+    grouped_folds,
+    linear_network,
+    make_folds,
+    paired_difference,
+    select_beta,
+    select_ridge,
+)  # fmt: skip
+from cvxrelu_llm.influence import Influence, Suspect, influence_of, suspects
+from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.standard import lipschitz_bound, standardise
+
+__all__ = ["ConvexRewardHead", "as_pair_features"]
+
+IDENTITY = ("fingerprint", "layer", "pooling", "template_fingerprint")  # of the features: all have to agree
+
+
+def as_pair_features(
+    X: Any, pairs: Any, *, weight: Any = None, margin: Any = None, group: Any = None, settings: Any = None
+) -> PairFeatures:
+    """Features of one's own, (n, D) rows and (m, 2) pairs of them, as heads take them.
+
+    weight, margin, group default to 1, 0, and every pair by itself.
+    """
+    X, pairs = np.asarray(X, dtype=np.float32), np.asarray(pairs, dtype=np.int64)
+    m = len(pairs)
+    return PairFeatures(
+        X, pairs,
+        np.ones(m) if weight is None else np.asarray(weight, dtype=np.float64),
+        np.zeros(m) if margin is None else np.asarray(margin, dtype=np.float64),
+        np.arange(m) if group is None else np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64),
+        np.arange(m), {} if settings is None else dict(settings),
+    )  # fmt: skip
+
+
+class ConvexRewardHead:
+    """A certified reward: `fit` it to pair features, `score` features or texts, `save` it with its model card.
+
+    Parameters
+    ----------
+    mode : "pairwise", one convex program; "two_phase", a squared-loss classifier over sampled patterns, then a
+        logistic last layer.
+    skip : pairwise; a linear part beside the neurons. The purely linear model then is always a candidate.
+    skip_l2 : its ridge, > 0; "auto" takes the one with the smallest held-out log-loss of the linear model.
+    beta : > 0; "auto" chooses along the path by held-out log-loss; with two_phase it is phase I's, and "auto" means a
+        tenth of its `beta_max`. np.inf asks for the linear model.
+    betas : the path, as shares of `beta_max`, each in (0, 1).
+    select : "one_se", neurons only where they beat the linear model by one standard error of the paired difference;
+        "lowest", wherever their held-out loss is lower.
+    folds : of the grouped cross-validation inside the training pairs.
+    components : principal components of the standardised features to fit on; None for all features. With beta="auto"
+        the linear candidate has all features in any case.
+    intercept : whether neurons have biases, penalised with their weights. Pairwise and two_phase.
+    gamma : a margin added to that of every pair.
+    scale, l2, patterns, refine : two_phase; factor of the score inside the logistic loss, ridge of the last layer
+        ("auto": by held-out log-loss), number of sampled patterns, and whether phase I solves the network program.
+    tol, path_tol : relative gap of the final solve, and along the path.
+    time_limit : seconds for each solve, None for none; with a limit, results depend on the machine.
+    seed : nonnegative integer.
+
+    Attributes
+    ----------
+    network : ReLUNetwork of raw features. choice, calibration, certificate : how it was chosen and what is known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((200, 4)); pairs = np.arange(200).reshape(-1, 2)
+    >>> pairs = np.where((X[pairs[:, 0], 0] > X[pairs[:, 1], 0])[:, None], pairs, pairs[:, ::-1])
+    >>> head = ConvexRewardHead(beta=np.inf).fit(as_pair_features(X, pairs))
+    >>> head.certificate["rigorous"], head.n_neurons, bool(np.mean(head.margins(X, pairs) > 0) > 0.95)
+    (True, 0, True)
+    """
+
+    def __init__(
+        self,
+        mode: str = "pairwise",
+        *,
+        skip: bool = True,
+        skip_l2: float | str = "auto",
+        beta: float | str = "auto",
+        betas: Sequence[float] = (0.7, 0.5, 0.35, 0.25, 0.15),
+        select: str = "one_se",
+        folds: int = 3,
+        components: int | None = None,
+        intercept: bool = True,
+        gamma: float = 0.0,
+        scale: float = 1.0,
+        l2: float | str = "auto",
+        patterns: int = 32,
+        refine: bool = False,
+        tol: float = 1e-3,
+        path_tol: float = 1e-2,
+        time_limit: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
+        _one_of("mode", mode, ("pairwise", "two_phase"))
+        _one_of("select", select, ("one_se", "lowest"))
+        for name in ("skip_l2", "beta", "l2"):
+            value = given[name]
+            if value != "auto" and not (isinstance(value, (int, float)) and value > 0):
+                raise ValueError(f"{name} must be 'auto' or a positive number, got {value!r}")
+        for name in ("scale", "tol", "path_tol"):
+            if not (isinstance(given[name], (int, float)) and 0 < given[name] < np.inf):
+                raise ValueError(f"{name} must be a positive number, got {given[name]!r}")
+        for name, least in (("folds", 2), ("patterns", 1), ("seed", 0), ("components", 1)):
+            value = given[name]
+            if name == "components" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name} must be a whole number from {least}, got {value!r}")
+        betas = tuple(float(share) for share in betas)
+        if not betas or not all(0 < share < 1 for share in betas):
+            raise ValueError(f"betas must be shares of beta_max strictly between 0 and 1, got {betas}")
+        if beta == np.inf and (not skip or mode != "pairwise"):
+            raise ValueError("beta=inf asks for the linear model, which is mode='pairwise' with skip=True")
+        self.options: dict[str, Any] = {**given, "betas": list(betas)}
+        self.data: PairFeatures | None = None
+        self.solution: Any = None
+        self.metrics: dict[str, Any] = {}  # of a loaded head, as they were saved
+
+    # -- fitting ------------------------------------------------------------------------------------------------------
+    def fit(
+        self, features: PairFeatures, *, reference: Any = None, folder: str | os.PathLike[str] | None = None
+    ) -> ConvexRewardHead:
+        """Choose ridge and beta, solve, certify, calibrate.
+
+        Parameters
+        ----------
+        features : training pairs, of `extract` or `as_pair_features`.
+        reference : (m,) log-probability of the preferred answer under a language model minus that of the other, which
+            is added to the margins: the reference offset of direct preference optimisation, so that the score becomes
+            the log-probability ratio of a policy. See `reference_log_ratios`.
+        folder : keeps what is solved, one network a file; a fit that was killed goes on from there to the same answer.
+
+        Returns
+        -------
+        The head itself.
+
+        Raises
+        ------
+        InputError where pairs, groups or weights do not allow the fit, or `folder` belongs to another one.
+        """
+        margin = _check(features) + self.options["gamma"]
+        if reference is not None:
+            offsets = np.asarray(reference, dtype=np.float64)
+            if offsets.shape != margin.shape or not np.isfinite(offsets).all():
+                raise ValueError(f"reference must hold {len(margin)} finite numbers, got shape {offsets.shape}")
+            margin = margin + offsets
+        self._remember(features, margin)
+        self.feature_settings = dict(features.settings)
+        work = None if folder is None else self._work_folder(Path(folder))
+        self.standard = standardise(features.X, features.pairs.ravel(), self.options["components"])
+        rows = Rows(self.standard.apply(features.X), features.pairs, features.weight, margin)
+        if self.options["mode"] == "two_phase":
+            self.choice = self._choose_last_layer(features, margin, rows)
+        else:
+            self.choice = self._choose(features, margin, rows, work)
+            if self.choice.beta is None and self.options["beta"] == "auto" and self.standard.basis is not None:
+                self.standard = standardise(features.X, features.pairs.ravel(), None)
+                rows = rows._replace(Z=self.standard.apply(features.X))
+        self._solve(rows, None)
+        held_out = self.choice.margins
+        self.calibration = None if held_out is None else calibrate(held_out, features.weight)
+        return self
+
+    def _choose(self, features: PairFeatures, margin: np.ndarray, rows: Rows, work: Path | None) -> Choice:
+        """Ridge and beta of the pairwise program."""
+        o, total = self.options, float(features.weight.sum())
+        beta = o["beta"]
+        known = (features.pairs, features.weight, features.group)
+        ridges = RIDGES if o["skip_l2"] == "auto" else (o["skip_l2"] / total,)
+        tests = []
+        if "auto" in (o["skip_l2"], beta) or len(np.unique(features.group)) >= 2:
+            tests = grouped_folds(features.group, o["folds"], o["seed"])
+
+        def linear_end(components: int | None) -> tuple[list[Any], float, Any, list[Point]]:
+            """Folds on so many components, and the linear model with the best ridge on them."""
+            folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components) if tests else []
+            if folds and o["skip"]:
+                return folds, *select_ridge(folds, *known, ridges)
+            return folds, 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None, []
+
+        folds, skip_l2, linear, points = linear_end(o["components"])
+        if beta == np.inf:
+            return Choice(skip_l2, None, points, linear)
+        if beta != "auto":
+            return Choice(skip_l2, float(beta), points, None)
+        alternative = skip_l2
+        if o["components"] is not None:  # the linear model to beat, and to fall back on, is that of all features
+            _, alternative, linear, points = linear_end(None)
+        largest = self._beta_max(rows, skip_l2)
+        if largest == 0:
+            return Choice(alternative, None, points, linear)
+        found = select_beta(
+            folds, *known, linear, largest, o["betas"], skip_l2, {**self._program(), "tol": o["path_tol"]}, o["select"],
+            work,
+        )  # fmt: skip
+        ridge = alternative if found.beta is None else skip_l2
+        return found._replace(skip_l2=ridge, points=[*points, *found.points])
+
+    def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows) -> Choice:
+        """Phase I once per fold; the ridge of phase II by held-out log-loss."""
+        o, total = self.options, float(features.weight.sum())
+        if o["beta"] == "auto":
+            data = np.concatenate([rows.Z[rows.pairs[:, 0]], rows.Z[rows.pairs[:, 1]]])
+            labels = np.repeat([1.0, -1.0], len(rows.pairs))
+            beta = 0.1 * cvxrelu.beta_max(
+                data, labels, sample_weight=np.tile(rows.weight, 2), intercept=o["intercept"], seed=o["seed"]
+            )
+        else:
+            beta = float(o["beta"])
+        if o["l2"] != "auto":
+            return Choice(float(o["l2"]), beta, [], None)
+        tests = grouped_folds(features.group, o["folds"], o["seed"])
+        folds = make_folds(features.X, features.pairs, features.weight, margin, tests, o["components"])
+        margins = np.zeros((len(RIDGES), len(margin)))
+        for part, _, test, share in folds:
+            phase = self._two_phase(part, beta * share, RIDGES[-1] * total * share)
+            hidden = _hidden(phase.network, part.Z)
+            differences = hidden[part.pairs[:, 0]] - hidden[part.pairs[:, 1]]
+            held_out = hidden[features.pairs[test, 0]] - hidden[features.pairs[test, 1]]
+            for i, ridge in enumerate(RIDGES):
+                last = cvxrelu.solve_logistic(
+                    differences, l2=ridge * total * share, scale=o["scale"], margin=part.margin,
+                    sample_weight=part.weight, tol=1e-5,
+                )  # fmt: skip
+                margins[i, test] = o["scale"] * (held_out @ last.theta)
+        points = []
+        for ridge, found in zip(RIDGES, margins, strict=True):
+            loss, error = paired_difference(log_losses(found), np.zeros(len(margin)), features.weight, features.group)
+            points.append(Point("two_phase", ridge * total, beta, np.nan, loss, error, 0.0, 0.0, np.nan))
+        best = min(range(len(points)), key=lambda i: points[i].loss)
+        return Choice(points[best].skip_l2, beta, points, margins[best])
+
+    def _program(self) -> dict[str, Any]:
+        o = self.options
+        return {
+            "skip": "linear" if o["skip"] else False, "intercept": o["intercept"], "seed": o["seed"],
+            "time_limit": o["time_limit"],
+        }  # fmt: skip
+
+    def _beta_max(self, rows: Rows, skip_l2: float) -> float:
+        given = {name: value for name, value in self._program().items() if name != "time_limit"}
+        return cvxrelu.beta_max(
+            rows.Z, loss="logistic", pairs=rows.pairs, sample_weight=rows.weight, margin=rows.margin, skip_l2=skip_l2,
+            **given,
+        )  # fmt: skip
+
+    def _two_phase(self, rows: Rows, beta: float, l2: float) -> Any:
+        o = self.options
+        return cvxrelu.two_phase(
+            rows.Z, pairs=rows.pairs, beta=beta, l2=l2, scale=o["scale"], margin=rows.margin,
+            sample_weight=rows.weight, intercept=o["intercept"], patterns=o["patterns"], refine=o["refine"],
+            tol=o["tol"], time_limit=o["time_limit"], seed=o["seed"],
+        )  # fmt: skip
+
+    def _solve(self, rows: Rows, warm: ReLUNetwork | None) -> None:
+        """The final program, at what was chosen; `warm` is a standardised network to start from."""
+        o, choice = self.options, self.choice
+        if o["mode"] == "two_phase":
+            assert choice.beta is not None
+            if warm is None:
+                phases = self._two_phase(rows, choice.beta, choice.skip_l2)
+                network, self.classifier, last = phases.network, phases.classifier, phases.last_layer
+            else:  # an edit: the first layer stays frozen
+                hidden = _hidden(warm, rows.Z)
+                last = cvxrelu.solve_logistic(
+                    hidden[rows.pairs[:, 0]] - hidden[rows.pairs[:, 1]], l2=choice.skip_l2, scale=o["scale"],
+                    margin=rows.margin, sample_weight=rows.weight,
+                )  # fmt: skip
+                network = ReLUNetwork(warm.first_layer, last.theta, warm.hidden_bias)
+            # scores are in units of log-odds, whatever the scale
+            network = ReLUNetwork(network.first_layer, o["scale"] * network.second_layer, network.hidden_bias)
+            self.solution, program = last, "last layer, the first being frozen"
+        elif choice.beta is None:
+            last = cvxrelu.solve_logistic(
+                rows.differences, l2=choice.skip_l2, margin=rows.margin, sample_weight=rows.weight,
+                tol=min(1e-8, o["tol"]),
+            )  # fmt: skip
+            network, self.solution, program = linear_network(last.theta), last, "linear Bradley-Terry model"
+        else:
+            if warm is None and o["skip"]:
+                warm = linear_network(np.zeros(rows.Z.shape[1]))
+            self.solution = cvxrelu.solve(
+                rows.Z,
+                beta=choice.beta,
+                loss="logistic",
+                pairs=rows.pairs,
+                sample_weight=rows.weight,
+                margin=rows.margin,
+                skip_l2=choice.skip_l2,
+                tol=o["tol"],
+                warm_start=warm,
+                **self._program(),
+            )
+            network, program = self.solution.network, "network program"
+        self.standardised = network
+        raw = self.standard.fold_in(network)
+        mean = float(raw.predict(self._training_rows()).mean())
+        bias = np.asarray((0.0 if raw.bias is None else float(raw.bias)) - mean)
+        self.network = ReLUNetwork(raw.first_layer, raw.second_layer, raw.hidden_bias, raw.skip, bias)
+        proof = getattr(self.solution, "certificate", None)
+        self.certificate = {
+            "program": program, "status": self.solution.status.value, "objective": float(self.solution.objective),
+            "lower_bound": float(self.solution.lower_bound), "gap": float(self.solution.gap),
+            "kind": "dual" if proof is None else proof.kind, "rigorous": proof is None or proof.rigorous,
+            "skip_l2": choice.skip_l2, "beta": choice.beta,
+        }  # fmt: skip
+        if o["mode"] == "two_phase" and getattr(self, "classifier", None) is not None:
+            self.certificate["classifier_gap"] = float(self.classifier.sampled.gap if self.classifier.sampled
+                                                       else self.classifier.gap)  # fmt: skip
+
+    def _remember(self, features: PairFeatures, margin: np.ndarray) -> None:
+        self.data, self.margin, self.data_hash = features, margin, _hash(features, margin)
+        self.n_pairs, self.n_groups = len(features.pairs), len(np.unique(features.group))
+
+    def _training_rows(self) -> np.ndarray:
+        assert self.data is not None
+        return self.data.X[np.unique(self.data.pairs)].astype(np.float64)
+
+    def _work_folder(self, folder: Path) -> Path:
+        """`folder`, empty or of the same fit."""
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = {"format": "cvxrelu-fit", "data": self.data_hash, "options": _plain(self.options)}
+        file = folder / "fit.json"
+        if file.exists():
+            if json.loads(file.read_text(encoding="utf-8")) != mark:
+                raise InputError(f"{folder}: holds a fit of other data or with other options; choose another folder")
+        elif any(path.suffix == ".safetensors" for path in folder.iterdir()):
+            raise InputError(f"{folder}: holds files that are not of a fit; choose another folder")
+        else:
+            write_whole(file, (json.dumps(mark, indent=1) + "\n").encode())
+        return folder
+
+    # -- use ----------------------------------------------------------------------------------------------------------
+    @property
+    def n_neurons(self) -> int:
+        """Neurons of the network; 0 where the linear model was chosen."""
+        return self.network.n_neurons
+
+    @property
+    def lipschitz(self) -> float:
+        """`sum_j |w_j| |a_j| + |skip|` in raw features: no reward changes faster."""
+        return lipschitz_bound(self.network)
+
+    @property
+    def temperature(self) -> float:
+        """Of the calibration by out-of-fold margins; 1 where there was none."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
+
+    def score(self, X: Any) -> Float[np.ndarray, " n"]:
+        """Rewards of raw features (n, D), in float64."""
+        return self.network.predict(np.asarray(X, dtype=np.float64))
+
+    def margins(self, X: Any, pairs: Any) -> Float[np.ndarray, " m"]:
+        """Reward of the first of each pair minus that of the second."""
+        rows, f = np.asarray(pairs), self.score(X)
+        return f[rows[:, 0]] - f[rows[:, 1]]
+
+    def probability(self, X: Any, pairs: Any) -> Float[np.ndarray, " m"]:
+        """Calibrated probability that the first of each pair is preferred, `sigma(margin / T)`."""
+        return np.exp(-log_losses(self.margins(X, pairs) / self.temperature))
+
+    def decide(self, X: Any, pairs: Any, *, margin: float = 0.0) -> np.ndarray:
+        """+1 for the first of each pair, -1 for the second, 0 where |margin| is below `margin`: no decision."""
+        found = self.margins(X, pairs)
+        return np.where(np.abs(found) < margin, 0, np.sign(found)).astype(np.int64)
+
+    def check_features(self, settings: Mapping[str, Any]) -> None:
+        """InputError unless features with these settings are of the model, layer, pooling and template fitted on."""
+        for name in IDENTITY:
+            if name in self.feature_settings and settings.get(name) != self.feature_settings[name]:
+                raise InputError(
+                    f"wrong features for this head: {name} is {settings.get(name)!r}, but the head was fitted on "
+                    f"{self.feature_settings[name]!r}, model {self.feature_settings.get('model')!r}"
+                )
+
+    # -- edits --------------------------------------------------------------------------------------------------------
+    def edit(
+        self, *, add: PairFeatures | None = None, remove: Sequence[int] = (), flip: Sequence[int] = (),
+        weight: Mapping[int, float] | None = None,
+    ) -> ConvexRewardHead:  # fmt: skip
+        """A new head after changes of the pairs, solved from the present network.
+
+        Standardisation, ridge and beta stay what they are, and with two_phase the first layer, so that what changes is
+        due to the pairs; calibration is kept too. Indices are those of the pairs of `data`, before anything is added.
+
+        Parameters
+        ----------
+        add : more pairs, of the same features. remove, flip : pairs to drop, or to turn around.
+        weight : new weights by pair.
+        """
+        data = self._needed()
+        m = len(data.pairs)
+        lists = {"remove": list(remove), "flip": list(flip), "weight": list(weight or {})}
+        for name, indices in lists.items():
+            if any(isinstance(i, bool) or not isinstance(i, (int, np.integer)) or not 0 <= i < m for i in indices):
+                raise ValueError(f"{name} must hold numbers of pairs from 0 to {m - 1}, got {indices}")
+        pairs, weights, margin = data.pairs.copy(), data.weight.copy(), self.margin.copy()
+        pairs[lists["flip"]] = pairs[lists["flip"]][:, ::-1]
+        for i, value in (weight or {}).items():
+            if not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"weight of pair {i} must be finite and nonnegative, got {value!r}")
+            weights[i] = value
+        keep = np.setdiff1d(np.arange(m), lists["remove"])
+        parts = [data.X, pairs[keep], weights[keep], margin[keep], data.margin[keep], data.group[keep], data.kept[keep]]
+        if add is not None:
+            self.check_features(add.settings)
+            own = _check(add)
+            if add.X.shape[1] != data.X.shape[1]:
+                raise ValueError(f"add has {add.X.shape[1]} features, expected {data.X.shape[1]}")
+            more = [add.X, add.pairs + len(data.X), add.weight, own + self.options["gamma"], own,
+                    add.group + data.group.max(initial=-1) + 1, add.kept]  # fmt: skip
+            parts = [np.concatenate(both) for both in zip(parts, more, strict=True)]
+        X, pairs, weights, margin, own_margin, group, kept = parts
+        if not len(pairs) or not weights.sum() > 0:
+            raise InputError("nothing would be left to fit on")
+        edited = copy.copy(self)
+        edited.data = PairFeatures(X, pairs, weights, own_margin, group, kept, data.settings)
+        edited._remember(edited.data, margin)
+        edited._solve(Rows(self.standard.apply(X), pairs, weights, margin), self.standardised)
+        return edited
+
+    def attach(self, features: PairFeatures, *, reference: Any = None) -> ConvexRewardHead:
+        """Give a loaded head its training pairs back, for `edit`, `influence` and `audit`; InputError for others."""
+        margin = _check(features) + self.options["gamma"]
+        margin = margin if reference is None else margin + np.asarray(reference, dtype=np.float64)
+        if _hash(features, margin) != self.data_hash:
+            raise InputError("these are not the pairs that the head was fitted on")
+        self._remember(features, margin)
+        rows = Rows(self.standard.apply(features.X), features.pairs, features.weight, margin)
+        self._solve(rows, self.standardised)
+        return self
+
+    def influence(self) -> Influence:
+        """What every training pair's margin would be had the pair not been there; no refit is done."""
+        data = self._needed()
+        rows = Rows(self.standard.apply(data.X), data.pairs, data.weight, self.margin)
+        return influence_of(self.solution, self.standardised, rows, self.choice.skip_l2)
+
+    def audit(self, limit: int | None = None) -> list[Suspect]:
+        """Training pairs, the most probably mislabelled first: those that all others contradict most."""
+        return suspects(self.influence(), limit)
+
+    def _needed(self) -> PairFeatures:
+        if self.data is None or self.solution is None:
+            raise InputError("the head does not hold its training pairs; fit it, or `attach` them after loading")
+        return self.data
+
+    # -- with a language model ----------------------------------------------------------------------------------------
+    def check_model(self, model: Any) -> None:
+        """InputError unless `model`, of `load_model`, is the one whose features the head was fitted on."""
+        wanted = self.feature_settings.get("fingerprint")
+        if wanted is None:
+            raise InputError("this head was fitted on features without a model; give features, not texts")
+        if model.fingerprint != wanted:
+            raise InputError(
+                f"wrong model for this head: {model.name!r} has fingerprint {model.fingerprint}, the head was fitted "
+                f"on {self.feature_settings.get('model')!r} with {wanted}"
+            )
+
+    def score_texts(self, model: Any, texts: Sequence[tuple[Any, str]], **options: Any) -> Float[np.ndarray, " n"]:
+        """Rewards of (prompt, response) texts; `model` of `load_model`, `options` of `embed` (cache, batch_tokens)."""
+        from cvxrelu_llm.features import embed
+
+        self.check_model(model)
+        names = ("layer", "pooling", "template", "max_length", "max_response_length")
+        return self.score(embed(model, texts, **{name: self.feature_settings[name] for name in names}, **options))
+
+    def scorer(self, lm: Any, tokenizer: Any) -> Any:
+        """What `guide`, `sample` and `best_of_n` take; InputError where `lm` is not the model fitted on."""
+        from cvxrelu_llm.scorers import HiddenStateScorer
+        from cvxrelu_llm.torch_models import TorchModel
+
+        self.check_model(TorchModel(getattr(lm, lm.base_model_prefix), tokenizer, name=type(lm).__name__))
+        return HiddenStateScorer(
+            self.score, layer=self.feature_settings["layer"], pooling=self.feature_settings["pooling"]
+        )
+
+    def guide(self, lm: Any, tokenizer: Any, prompt: Any, **options: Any) -> Any:
+        """`decoding.guide` with this head, and with the template that its features were made with."""
+        from cvxrelu_llm.decoding import guide
+
+        options = {"template": self.feature_settings["template"], **options}
+        return guide(lm, tokenizer, prompt, self.scorer(lm, tokenizer), **options)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+    def save(self, folder: str | os.PathLike[str], *, metrics: Mapping[str, Any] | None = None) -> Path:
+        """Write network, settings and model card to a new folder; see `head_files`."""
+        from cvxrelu_llm.head_files import write_head
+
+        return write_head(self, Path(folder), dict(metrics or {}))
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> ConvexRewardHead:
+        """Read what `save` wrote; `attach` gives it its pairs back."""
+        from cvxrelu_llm.head_files import read_head
+
+        return read_head(Path(folder))
+
+    def summary(self) -> str:
+        """What was chosen and what is certified, one fact per line."""
+        c, choice = self.certificate, self.choice
+        kind = "rigorous" if c["rigorous"] else "estimate"
+        lines = [
+            f"mode           {self.options['mode']}: {c['program']}, {self.n_neurons} neurons",
+            f"chosen         skip_l2 {choice.skip_l2:.4g}, beta "
+            + ("above beta_max: the linear model" if choice.beta is None else f"{choice.beta:.4g}"),
+            f"certificate    {c['status']}: objective {c['objective']:.6g}, lower bound {c['lower_bound']:.6g}, "
+            f"gap {c['gap']:.1e} ({c['kind']}, {kind})",
+            f"Lipschitz      at most {self.lipschitz:.4g} in raw features",
+        ]
+        if self.calibration is not None:
+            k = self.calibration
+            lines.append(
+                f"calibration    temperature {k.temperature:.3g}, held-out log-loss {k.log_loss:.4f}, ECE {k.ece:.3f}, "
+                f"Brier {k.brier:.3f} ({k.n_pairs} pairs out of fold)"
+            )
+        return "\n".join(lines)
+
+
+def _hidden(network: ReLUNetwork, Z: np.ndarray) -> np.ndarray:
+    bias = 0.0 if network.hidden_bias is None else network.hidden_bias
+    return np.maximum(Z @ network.first_layer + bias, 0.0)
+
+
+def _check(features: PairFeatures) -> np.ndarray:
+    """The margins of features that a head can be fitted on; InputError for others."""
+    X, pairs = features.X, features.pairs
+    if len(pairs) == 0:
+        raise InputError("features hold no pairs")
+    if pairs.min() < 0 or pairs.max() >= len(X):
+        raise InputError(f"pairs must be rows of X from 0 to {len(X) - 1}, got {pairs.min()} to {pairs.max()}")
+    if (pairs[:, 0] == pairs[:, 1]).any():
+        raise InputError("a pair holds the same row twice")
+    if not np.isfinite(X).all():
+        raise InputError("X must be finite")
+    if not (np.isfinite(features.weight).all() and (features.weight >= 0).all() and features.weight.sum() > 0):
+        raise InputError("weights must be finite and nonnegative, and not all zero")
+    if not np.isfinite(features.margin).all():
+        raise InputError("margins must be finite")
+    return features.margin.astype(np.float64)
+
+
+def _hash(features: PairFeatures, margin: np.ndarray) -> str:
+    """SHA-256 of all that a fit depends on, settings of the features included."""
+    digest = hashlib.sha256()
+    for array in (features.X, features.pairs, features.weight, margin, features.group):
+        digest.update(f"{array.shape} {array.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(json.dumps({name: features.settings.get(name) for name in IDENTITY}, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON gives them back; infinity as a word."""
+    return {name: "inf" if value == np.inf else value for name, value in options.items()}
+
+
+def _one_of(name: str, value: Any, names: tuple[str, ...]) -> None:
+    if value not in names:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, names))}, got {value!r}")

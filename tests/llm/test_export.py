@@ -1,0 +1,198 @@
+"""Every way out gives the number that the head gives: PyTorch, ONNX, transformers, and the guided scorer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import write_model
+
+from cvxrelu import ReLUNetwork
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.export import (
+    export_onnx,
+    export_qwen2_reward_model,
+    export_reward_model,
+    linear_relu_linear,
+    to_torch,
+)  # fmt: skip
+from cvxrelu_llm.features import extract
+from cvxrelu_llm.models import FeatureModel, load_model
+from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.triples import Triples, load_triples
+
+WORDS = ["area", "of", "the", "rectangle", "length", "width", "together", "butterflies", "Oregon", "please"]
+
+
+@pytest.fixture(scope="module")
+def many() -> Triples:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, size=rng.integers(2, 7))) for _ in range(72)]
+    rows = zip(texts[:24], texts[24:48], texts[48:], strict=True)
+    return load_triples([{"prompt": f"{a}?", "chosen": f"{b} a", "rejected": f"{c} b"} for a, b, c in rows])
+
+
+def network(seed: int = 0, d: int = 6, m: int = 4) -> ReLUNetwork:
+    rng = np.random.default_rng(seed)
+    return ReLUNetwork(
+        rng.standard_normal((d, m)), rng.standard_normal(m), rng.standard_normal(m), rng.standard_normal(d), bias=0.3
+    )
+
+
+def fitted(model: FeatureModel, triples: Triples, pooling: str, layer: int = -1) -> ConvexRewardHead:
+    """Few pairs and one beta: what is asked here is whether numbers agree, not whether they are good."""
+    features = extract(model, triples, layer=layer, pooling=pooling)
+    head = ConvexRewardHead(skip_l2=2.0, beta=0.3, tol=1e-2).fit(features)
+    assert head.n_neurons > 0
+    return head
+
+
+def causal(folder: Path) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)  # of the output layer, which the folder lacks
+    lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return lm, AutoTokenizer.from_pretrained(folder)
+
+
+# -- without a language model ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("parts", ["all", "no skip", "no hidden bias", "linear"])
+def test_linear_relu_linear_is_the_network(parts: str) -> None:
+    full, X = network(), np.random.default_rng(1).standard_normal((20, 6))
+    given = {
+        "all": full,
+        "no skip": ReLUNetwork(full.first_layer, full.second_layer, full.hidden_bias, bias=full.bias),
+        "no hidden bias": ReLUNetwork(full.first_layer, full.second_layer, skip=full.skip),
+        "linear": ReLUNetwork(np.zeros((6, 0)), np.zeros(0), skip=full.skip, bias=full.bias),
+    }[parts]
+    for width in (None, 9):
+        W, b, a, c = linear_relu_linear(given, width)
+        np.testing.assert_allclose(np.maximum(X @ W.T + b, 0) @ a + c, given.predict(X), atol=1e-12)
+        assert width is None or len(a) == width
+    with pytest.raises(InputError, match="only 1 fit"):
+        linear_relu_linear(given, 1)
+
+
+def test_torch_module() -> None:
+    torch = pytest.importorskip("torch")
+    X = np.random.default_rng(1).standard_normal((20, 6))
+    for dtype, allowed in (("float64", 1e-12), ("float32", 1e-4)):
+        out = to_torch(network(), dtype)(torch.tensor(X, dtype=getattr(torch, dtype))).detach().numpy()
+        assert out.shape == (20, 1)
+        np.testing.assert_allclose(out[:, 0], network().predict(X), atol=allowed)
+    again = ReLUNetwork.from_(to_torch(network(), "float64"))  # the solver reads it as its own
+    np.testing.assert_allclose(again.predict(X), network().predict(X), atol=1e-12)
+
+
+def test_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    X = np.random.default_rng(1).standard_normal((20, 6)).astype(np.float32)
+    path = export_onnx(network(), tmp_path / "head.onnx")
+    (out,) = ReferenceEvaluator(str(path)).run(None, {"features": X})
+    assert out.shape == (20,)
+    np.testing.assert_allclose(out, network().predict(X.astype(np.float64)), atol=1e-4)
+
+
+# -- with one ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_texts_score_alike_everywhere(
+    model: FeatureModel, model_folder: Path, many: Triples, tmp_path: Path, pooling: str
+) -> None:
+    """`score_texts`, the scorer that guides, and the exported sequence classifier: the same to 1e-4."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForSequenceClassification
+
+    from cvxrelu_llm.scorers import as_tokens, score_tokens
+
+    layer = 2 if pooling == "mean" else 3
+    head = fitted(model, many, pooling, layer)
+    texts = [(triple.prompt, triple.chosen) for triple in many][:6]
+    scores = head.score_texts(model, texts)
+    assert np.ptp(scores) > 0.01
+
+    lm, tokenizer = causal(model_folder)
+    scorer = head.scorer(lm, tokenizer)
+    ids, guided = [], []
+    for prompt, response in texts:
+        start = as_tokens(tokenizer, [message._asdict() for message in prompt]).tolist()
+        ids.append([*start, *tokenizer(response, add_special_tokens=False)["input_ids"]])
+        guided += score_tokens(lm, scorer, ids[-1], prompt_length=len(start)).tolist()
+    np.testing.assert_allclose(guided, scores, atol=1e-4)
+
+    export_reward_model(head, model_folder, tmp_path / "reward")
+    served = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward", trust_remote_code=True).eval()
+    width = max(map(len, ids))
+    batch = torch.tensor([[*row, *[2] * (width - len(row))] for row in ids])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+    with torch.no_grad():
+        np.testing.assert_allclose(served(batch, attention_mask=mask).logits[:, 0].numpy(), scores, atol=1e-4)
+        if pooling == "last":  # padding is recognised by its token too
+            np.testing.assert_allclose(served(batch).logits[:, 0].numpy(), scores, atol=1e-4)
+    with pytest.raises(InputError, match="exists already"):
+        export_reward_model(head, model_folder, tmp_path / "reward")
+
+
+def test_a_guided_text_has_the_score_of_its_features(model: FeatureModel, model_folder: Path, many: Triples) -> None:
+    head = fitted(model, many, "mean")
+    lm, tokenizer = causal(model_folder)
+    found = head.guide(lm, tokenizer, "What is the area?", max_new_tokens=4, scale=2.0, seed=0)
+    tokens = list(found.tokens[:-1] if found.finished else found.tokens)
+    start = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the area?"}], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    mask = np.ones((1, len(start) + len(tokens)), dtype=bool)
+    hidden = model.forward(np.array([[*start, *tokens]]), mask, [3]).hidden[0][0].numpy()
+    assert abs(head.score(hidden.mean(axis=0)[None])[0] - found.score) < 1e-4
+
+
+def test_another_model_is_refused(
+    model: FeatureModel, many: Triples, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    head = fitted(model, many, "last")
+    folder = write_model(tmp_path_factory.mktemp("other"), "Llama", intermediate_size=48)
+    other = load_model(folder, dtype="float32", device="cpu")
+    with pytest.raises(InputError, match="wrong model"):
+        head.score_texts(other, [("Why?", "Because")])
+    with pytest.raises(InputError, match="wrong model"):
+        head.scorer(*causal(folder))
+    with pytest.raises(InputError, match="wrong model"):
+        export_reward_model(head, folder, tmp_path / "x")
+    with pytest.raises(InputError, match="layer"):
+        head.check_features(extract(model, many, layer=1, pooling="last").settings)
+    assert not (tmp_path / "x").exists()
+
+
+def test_qwen2_reward_model(tmp_path: Path, many: Triples) -> None:
+    """The arithmetic of `Qwen2ForRewardModel`: its own Linear, ReLU, Linear on the last hidden state."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
+    folder = write_model(tmp_path / "qwen", "Qwen2", tie_word_embeddings=False)
+    model = load_model(folder, dtype="float32", device="cpu")
+    features = extract(model, many, layer=3, pooling="last")
+    head = ConvexRewardHead(skip_l2=2.0, beta=1.0, tol=1e-2).fit(features)
+    assert 0 < head.n_neurons <= 14
+    out = export_qwen2_reward_model(head, folder, tmp_path / "reward")
+    config, weights = json.loads((out / "config.json").read_text()), load_file(out / "model.safetensors")
+    assert config["architectures"] == ["Qwen2ForRewardModel"] and config["num_labels"] == 1
+    assert {name: tuple(weights[name].shape) for name in weights if name.startswith("score.")} == {
+        "score.0.weight": (16, 16), "score.0.bias": (16,), "score.2.weight": (1, 16), "score.2.bias": (1,),
+    }  # fmt: skip
+    base = AutoModel.from_pretrained(out, dtype=torch.float32)
+    for name, tensor in base.state_dict().items():  # what is served is the model that the head was fitted on
+        assert torch.equal(tensor, weights[f"model.{name}"])
+    texts = [(triple.prompt, triple.rejected) for triple in many][:3]
+    hidden = torch.tensor(features.X[features.pairs[:3, 1]])
+    inner = torch.relu(hidden @ weights["score.0.weight"].T + weights["score.0.bias"])
+    rewards = inner @ weights["score.2.weight"].T + weights["score.2.bias"]
+    np.testing.assert_allclose(rewards[:, 0].numpy(), head.score_texts(model, texts), atol=1e-4)
+    with pytest.raises(InputError, match="last token of the last layer"):
+        other = ConvexRewardHead(skip_l2=2.0, beta=np.inf).fit(extract(model, many, layer=1, pooling="last"))
+        export_qwen2_reward_model(other, folder, tmp_path / "y")

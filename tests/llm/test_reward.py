@@ -1,0 +1,290 @@
+"""Heads against SciPy and scikit-learn, their choice, their files, and fits that are killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from preference_data import preferences
+from scipy.optimize import minimize
+
+import cvxrelu
+from cvxrelu_llm.calibration import brier, calibrate, expected_calibration_error, log_losses
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.head_selection import grouped_folds, paired_difference
+from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
+from cvxrelu_llm.standard import lipschitz_bound, standardise
+
+FAST: dict[str, Any] = {"betas": (0.6, 0.35), "folds": 2, "path_tol": 3e-2, "tol": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def curved() -> ConvexRewardHead:
+    """A fit where neurons pay."""
+    return ConvexRewardHead(**FAST).fit(preferences())
+
+
+# -- the linear end ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("d", [4, 90])
+def test_linear_head_is_bradley_terry(d: int) -> None:
+    """Against a dense minimisation; with d = 90 there are more features than pairs."""
+    features = preferences(m=40, d=d)
+    features = dataclasses.replace(features, weight=np.linspace(0.5, 2, 40), margin=np.linspace(-0.2, 0.4, 40))
+    head = ConvexRewardHead(beta=np.inf, skip_l2=3.0, gamma=0.1).fit(features)
+    X = features.X.astype(float)
+    Z = (X - X.mean(0)) / X.std(0)
+    D = Z[features.pairs[:, 0]] - Z[features.pairs[:, 1]]
+
+    def objective(theta: np.ndarray) -> float:
+        losses = np.logaddexp(0, features.margin + 0.1 - D @ theta)
+        return float(features.weight @ losses + 1.5 * theta @ theta)
+
+    found = minimize(objective, np.zeros(d), method="BFGS", options={"gtol": 1e-9})
+    assert head.certificate["objective"] == pytest.approx(found.fun, rel=1e-6)
+    assert head.certificate["rigorous"] and head.certificate["lower_bound"] <= found.fun * (1 + 1e-12)
+    np.testing.assert_allclose(head.margins(X, features.pairs), D @ found.x, atol=1e-3)
+    assert abs(head.score(X).mean()) < 1e-9
+
+
+def test_components_are_principal_components() -> None:
+    features = preferences(m=40, d=6)
+    head = ConvexRewardHead(beta=np.inf, skip_l2=1.0, components=3).fit(features)
+    X = features.X.astype(float)
+    Z = (X - X.mean(0)) / X.std(0)
+    V = np.linalg.svd(Z)[2][:3].T
+    D = (Z @ V)[features.pairs[:, 0]] - (Z @ V)[features.pairs[:, 1]]
+    theta = cvxrelu.solve_logistic(D, l2=1.0).theta
+    np.testing.assert_allclose(head.margins(X, features.pairs), D @ theta, atol=1e-6)
+    assert np.linalg.matrix_rank(head.standard.basis) == 3
+
+
+def test_components_leave_the_linear_candidate_whole() -> None:
+    """Linear labels along a direction that one component cannot hold: the head falls back on all features."""
+    features = preferences(m=60, kinks=0.0)
+    head = ConvexRewardHead(**{**FAST, "betas": (0.5,)}, components=1).fit(features)
+    whole = ConvexRewardHead(beta=np.inf, folds=2).fit(features)
+    assert head.choice.beta is None and head.standard.basis is None
+    np.testing.assert_allclose(head.score(features.X), whole.score(features.X), atol=1e-8)
+
+
+def test_reference_offset_is_a_margin() -> None:
+    features, rng = preferences(m=40), np.random.default_rng(1)
+    offset = rng.standard_normal(40)
+    by_reference = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(features, reference=offset)
+    by_margin = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(dataclasses.replace(features, margin=offset))
+    plain = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(features)
+    np.testing.assert_allclose(by_reference.score(features.X), by_margin.score(features.X), atol=1e-9)
+    assert np.abs(by_reference.score(features.X) - plain.score(features.X)).max() > 0.1
+    with pytest.raises(ValueError, match="40 finite numbers"):
+        plain.fit(features, reference=[1.0])
+
+
+# -- the network ------------------------------------------------------------------------------------------------------
+def test_the_head_solves_the_program(curved: ConvexRewardHead) -> None:
+    """`certify` of the standardised network, by its own code, and the folded one is the same function."""
+    features, choice = curved.data, curved.choice
+    assert features is not None and choice.beta is not None and curved.n_neurons > 0
+    Z = curved.standard.apply(features.X)
+    proof = cvxrelu.certify(
+        curved.standardised, Z, beta=choice.beta, loss="logistic", pairs=features.pairs, skip_l2=choice.skip_l2,
+        kind="relaxed",
+    )  # fmt: skip
+    assert proof.objective == pytest.approx(curved.certificate["objective"], rel=1e-6)
+    assert proof.rigorous and proof.lower_bound <= curved.certificate["objective"]
+    assert curved.certificate["gap"] <= 1e-2
+    inner = curved.standardised.predict(Z)
+    np.testing.assert_allclose(curved.score(features.X), inner - inner.mean(), atol=1e-8)
+
+
+def test_neurons_are_taken_where_they_pay(curved: ConvexRewardHead) -> None:
+    """And only there: labels that are linear in the features keep the linear model."""
+    fresh = preferences(m=1500, seed=7)
+    linear = ConvexRewardHead(beta=np.inf).fit(preferences())
+    losses = [log_losses(head.margins(fresh.X, fresh.pairs)).mean() for head in (curved, linear)]
+    assert losses[0] < losses[1] - 0.02
+    kept = ConvexRewardHead(**{**FAST, "betas": (0.5,)}).fit(preferences(kinks=0.0, sharp=2.0))
+    assert kept.choice.beta is None and kept.n_neurons == 0
+    assert [point.kind for point in kept.choice.points].count("linear") == 13
+
+
+def test_lipschitz_bound(curved: ConvexRewardHead) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 500, 5)) * 5
+    slopes = np.abs(curved.score(a) - curved.score(b)) / np.linalg.norm(a - b, axis=1)
+    assert slopes.max() <= curved.lipschitz
+    network = cvxrelu.ReLUNetwork([[3.0], [4.0]], [-2.0], [7.0], [0.0, 1.0])
+    assert lipschitz_bound(network) == 11.0
+
+
+def test_two_phase_is_the_recipe() -> None:
+    features = preferences(m=40, d=3)
+    options: dict[str, Any] = {"beta": 2.0, "scale": 0.5, "patterns": 8, "intercept": False, "tol": 1e-2}
+    head = ConvexRewardHead("two_phase", l2=0.3, gamma=0.2, **options).fit(features)
+    Z = standardise(features.X, features.pairs.ravel(), None).apply(features.X)
+    found = cvxrelu.two_phase(Z, pairs=features.pairs, l2=0.3, margin=0.2, **options)
+    f = 0.5 * found.network.predict(Z)
+    np.testing.assert_allclose(head.score(features.X), f - f.mean(), atol=1e-7)
+    assert head.certificate["gap"] <= 1e-8 and head.certificate["classifier_gap"] <= 1e-2
+    chosen = ConvexRewardHead("two_phase", folds=2, **options).fit(features)
+    points = chosen.choice.points
+    assert chosen.choice.skip_l2 == min(points, key=lambda point: point.loss).skip_l2 and len(points) == 13
+
+
+# -- choice -----------------------------------------------------------------------------------------------------------
+def test_folds_keep_groups_whole() -> None:
+    group = np.random.default_rng(0).integers(0, 11, 60)
+    tests = grouped_folds(group, 4, seed=1)
+    assert sorted(np.concatenate(tests).tolist()) == list(range(60))
+    for a in range(4):
+        for b in range(a):
+            assert not set(group[tests[a]]) & set(group[tests[b]])
+    with pytest.raises(InputError, match="2 groups"):
+        grouped_folds(np.zeros(5, dtype=np.int64), 3, 0)
+
+
+def test_no_fold_sees_its_test_pairs() -> None:
+    """Features of a held-out group may be anything: what is fitted without it does not move."""
+    from cvxrelu_llm.head_selection import make_folds
+
+    features = preferences(m=20)
+    tests = grouped_folds(features.group, 3, 0)
+    spoiled = features.X.copy()
+    spoiled[features.pairs[tests[0]].ravel()] = 1e6
+    parts = [
+        make_folds(X, features.pairs, features.weight, features.margin, tests, None) for X in (features.X, spoiled)
+    ]
+    np.testing.assert_array_equal(parts[0][0].rows.differences, parts[1][0].rows.differences)
+
+
+def test_paired_difference_counts_groups() -> None:
+    """Every pair twice in one group: the same mean and the same error as once."""
+    rng = np.random.default_rng(0)
+    a, b, ones = rng.random(50), rng.random(50), np.ones(50)
+    once = paired_difference(a, b, ones, np.arange(50))
+    assert once == pytest.approx(((a - b).mean(), (a - b).std(ddof=1) / np.sqrt(50)))
+    twice = paired_difference(np.tile(a, 2), np.tile(b, 2), np.ones(100), np.tile(np.arange(50), 2))
+    assert twice == pytest.approx(once)
+
+
+# -- calibration ------------------------------------------------------------------------------------------------------
+def test_temperature_is_found_again() -> None:
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.standard_normal(20000)
+    margins = 3.0 * np.where(rng.random(20000) < 1 / (1 + np.exp(-logits)), logits, -logits)
+    found = calibrate(margins)
+    assert found.temperature == pytest.approx(3.0, rel=0.05)
+    assert found.ece < 0.02 < expected_calibration_error(margins)
+    for other in (0.9, 1.1):
+        assert found.log_loss <= log_losses(margins / (other * found.temperature)).mean()
+    assert found.brier == pytest.approx(brier(margins / found.temperature))
+    assert calibrate(-np.abs(margins)).temperature > 100  # always wrong: hardly any belief
+    assert np.isfinite(calibrate(np.abs(margins)).temperature)
+
+
+def test_probability_and_abstention(curved: ConvexRewardHead) -> None:
+    X, pairs = preferences(m=30, seed=3).X, np.arange(60).reshape(-1, 2)
+    margins = curved.margins(X, pairs)
+    np.testing.assert_allclose(curved.probability(X, pairs), 1 / (1 + np.exp(-margins / curved.temperature)))
+    decided = curved.decide(X, pairs, margin=float(np.median(np.abs(margins))))
+    assert np.sum(decided == 0) == 15 and (decided[decided != 0] == np.sign(margins)[decided != 0]).all()
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def test_save_and_load(curved: ConvexRewardHead, tmp_path: Path) -> None:
+    folder = curved.save(tmp_path / "head", metrics={"rewards/accuracies": 0.75})
+    again, X = ConvexRewardHead.load(folder), preferences(seed=4).X
+    np.testing.assert_array_equal(again.score(X), curved.score(X))
+    assert again.temperature == curved.temperature and again.certificate == curved.certificate
+    card = (folder / "README.md").read_text()
+    for words in (curved.data_hash, "an estimate", "0.7500", f"{curved.certificate['gap']:.2e}"):
+        assert words in card
+    assert again.summary() == curved.summary()
+    with pytest.raises(InputError, match="exists already"):
+        curved.save(folder)
+    with pytest.raises(InputError, match="attach"):
+        again.audit()
+    data = curved.data
+    assert data is not None
+    with pytest.raises(InputError, match="not the pairs"):
+        again.attach(dataclasses.replace(data, pairs=data.pairs[:, ::-1]))
+    assert again.attach(data).certificate["gap"] <= 1e-2 and again.audit(1)[0].pair == curved.audit(1)[0].pair
+    (folder / "network.safetensors").write_bytes(b"x")
+    with pytest.raises((InputError, ValueError), match="network"):
+        ConvexRewardHead.load(folder)
+    with pytest.raises(InputError, match="not a folder"):
+        ConvexRewardHead.load(tmp_path)
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from preference_data import preferences
+from cvxrelu_llm.reward import ConvexRewardHead
+head = ConvexRewardHead(betas=(0.6, 0.35), folds=2, path_tol=3e-2, tol=1e-2)
+head.fit(preferences(), folder=sys.argv[1])
+"""
+
+
+def test_a_killed_fit_goes_on_to_the_same_answer(curved: ConvexRewardHead, tmp_path: Path, root: Path) -> None:
+    folder = tmp_path / "work"
+    code = [sys.executable, "-c", SCRIPT, str(folder), str(root), str(root / "tests")]
+    with subprocess.Popen(code, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        for _ in range(1200):
+            if list(folder.glob("point-000-fold-01.safetensors")) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    kept = sorted(folder.glob("point-*.safetensors"))
+    assert kept, "nothing had been saved"
+    stamps = {path: path.stat().st_mtime_ns for path in kept}
+    head = ConvexRewardHead(**FAST).fit(preferences(), folder=folder)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert head.choice.beta == curved.choice.beta
+    np.testing.assert_allclose(head.score(preferences().X), curved.score(preferences().X), atol=1e-9)
+    with pytest.raises(InputError, match="other data or with other options"):
+        ConvexRewardHead(**FAST).fit(preferences(seed=1), folder=folder)
+
+
+# -- input ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"mode": "dpo"}, "mode must be"),
+        ({"skip_l2": 0.0}, "skip_l2 must be 'auto' or a positive"),
+        ({"beta": -1.0}, "beta must be"),
+        ({"folds": 1}, "folds must be a whole number from 2"),
+        ({"betas": (1.5,)}, "shares of beta_max"),
+        ({"skip": False, "beta": np.inf}, "linear model"),
+        ({"select": "best"}, "select must be"),
+        ({"components": 0}, "components"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ConvexRewardHead(**options)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"pairs": np.array([[0, 99]])}, "rows of X"),
+        ({"pairs": np.array([[1, 1]])}, "same row"),
+        ({"weight": np.array([-1.0])}, "weights"),
+        ({"margin": np.array([np.nan])}, "margins"),
+        ({"X": np.full((2, 2), np.nan, dtype=np.float32)}, "finite"),
+    ],
+)
+def test_bad_features(change: dict[str, Any], words: str) -> None:
+    features = as_pair_features(np.eye(2), [[0, 1]])
+    with pytest.raises(InputError, match="no pairs"):
+        ConvexRewardHead(beta=np.inf).fit(as_pair_features(np.eye(2), np.zeros((0, 2))))
+    with pytest.raises(InputError, match=words):
+        ConvexRewardHead(beta=np.inf).fit(dataclasses.replace(features, **change))
