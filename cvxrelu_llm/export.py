@@ -9,6 +9,7 @@ All but the first write a linear-ReLU-linear network. A linear part needs two mo
 | `to_torch` | a module, features to rewards | tested |
 | `export_onnx` | a graph, features to rewards | tested with ONNX' own reference evaluator |
 | `export_reward_model` | a folder for `AutoModelForSequenceClassification.from_pretrained` | tested in transformers |
+| `export_sequence_classifier` | the same without code of its own, for linear heads | tested in transformers |
 | `export_qwen2_reward_model` | `Qwen2ForRewardModel`, as vLLM and SGLang serve it | arithmetic tested, servers not |
 """
 
@@ -29,7 +30,14 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.reward import ConvexRewardHead
 
-__all__ = ["export_onnx", "export_qwen2_reward_model", "export_reward_model", "linear_relu_linear", "to_torch"]
+__all__ = [
+    "export_onnx",
+    "export_qwen2_reward_model",
+    "export_reward_model",
+    "export_sequence_classifier",
+    "linear_relu_linear",
+    "to_torch",
+]
 
 MODELING = "modeling_cvxrelu_reward"
 
@@ -146,6 +154,40 @@ def export_reward_model(
         whole.save_pretrained(work)
         tokenizer.save_pretrained(work)
         shutil.copyfile(code.__file__, work / f"{MODELING}.py")
+    return Path(folder)
+
+
+def export_sequence_classifier(head: ConvexRewardHead, model: Any, folder: str | Path) -> Path:
+    """A linear head as the stock `...ForSequenceClassification` of its model, which needs no code beside the weights.
+
+    For heads without neurons on the last layer with pooling "last". Such models have no bias: rewards are shifted by
+    `config.reward_bias`, which no comparison sees.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base, source, keywords = _base_model(head, model, None)
+    settings, network, config = head.feature_settings, head.network, base.config
+    if network.n_neurons or network.skip is None:
+        raise InputError(f"a stock classifier is linear, the head has {head.n_neurons} neurons; fit with beta=inf")
+    if settings.get("pooling") != "last" or settings.get("layer") != config.num_hidden_layers:
+        raise InputError(
+            f"a stock classifier reads the last token of the last layer, {config.num_hidden_layers}; the head reads "
+            f"{settings.get('pooling')!r} of layer {settings.get('layer')}"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(source, **keywords)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    config.num_labels, config.reward_bias = 1, 0.0 if network.bias is None else float(network.bias)
+    whole = AutoModelForSequenceClassification.from_config(config).to(base.dtype)
+    getattr(whole, whole.base_model_prefix).load_state_dict(base.state_dict())
+    with torch.no_grad():
+        whole.score.weight.copy_(torch.tensor(network.skip[None]))
+    with new_folder(_new(folder)) as work:
+        whole.save_pretrained(work)
+        tokenizer.save_pretrained(work)
     return Path(folder)
 
 

@@ -11,8 +11,6 @@ A reward is defined up to a constant; it is chosen so that the mean over the tra
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,51 +19,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-import cvxrelu
-from cvxrelu import ReLUNetwork
 from cvxrelu_llm.calibration import calibrate, log_losses
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import write_whole
-from cvxrelu_llm.head_selection import (
-    RIDGES,
-    Choice,
-    Point,
-    Rows,
-    grouped_folds,
-    linear_network,
-    make_folds,
-    paired_difference,
-    select_beta,
-    select_ridge,
-)  # fmt: skip
+from cvxrelu_llm.head_data import IDENTITY, as_pair_features, checked_margins, data_hash
+from cvxrelu_llm.head_fitting import HeadFitting
+from cvxrelu_llm.head_selection import Rows
 from cvxrelu_llm.influence import Influence, Suspect, influence_of, suspects
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.standard import lipschitz_bound, standardise
 
 __all__ = ["ConvexRewardHead", "as_pair_features"]
 
-IDENTITY = ("fingerprint", "layer", "pooling", "template_fingerprint")  # of the features: all have to agree
 
-
-def as_pair_features(
-    X: Any, pairs: Any, *, weight: Any = None, margin: Any = None, group: Any = None, settings: Any = None
-) -> PairFeatures:
-    """Features of one's own, (n, D) rows and (m, 2) pairs of them, as heads take them.
-
-    weight, margin, group default to 1, 0, and every pair by itself.
-    """
-    X, pairs = np.asarray(X, dtype=np.float32), np.asarray(pairs, dtype=np.int64)
-    m = len(pairs)
-    return PairFeatures(
-        X, pairs,
-        np.ones(m) if weight is None else np.asarray(weight, dtype=np.float64),
-        np.zeros(m) if margin is None else np.asarray(margin, dtype=np.float64),
-        np.arange(m) if group is None else np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64),
-        np.arange(m), {} if settings is None else dict(settings),
-    )  # fmt: skip
-
-
-class ConvexRewardHead:
+class ConvexRewardHead(HeadFitting):
     """A certified reward: `fit` it to pair features, `score` features or texts, `save` it with its model card.
 
     Parameters
@@ -175,7 +141,7 @@ class ConvexRewardHead:
         ------
         InputError where pairs, groups or weights do not allow the fit, or `folder` belongs to another one.
         """
-        margin = _check(features) + self.options["gamma"]
+        margin = checked_margins(features) + self.options["gamma"]
         if reference is not None:
             offsets = np.asarray(reference, dtype=np.float64)
             if offsets.shape != margin.shape or not np.isfinite(offsets).all():
@@ -197,175 +163,6 @@ class ConvexRewardHead:
         held_out = self.choice.margins
         self.calibration = None if held_out is None else calibrate(held_out, features.weight)
         return self
-
-    def _choose(self, features: PairFeatures, margin: np.ndarray, rows: Rows, work: Path | None) -> Choice:
-        """Ridge and beta of the pairwise program."""
-        o, total = self.options, float(features.weight.sum())
-        beta = o["beta"]
-        known = (features.pairs, features.weight, features.group)
-        ridges = RIDGES if o["skip_l2"] == "auto" else (o["skip_l2"] / total,)
-        tests = []
-        if "auto" in (o["skip_l2"], beta) or len(np.unique(features.group)) >= 2:
-            tests = grouped_folds(features.group, o["folds"], o["seed"])
-
-        def linear_end(components: int | None) -> tuple[list[Any], float, Any, list[Point]]:
-            """Folds on so many components, and the linear model with the best ridge on them."""
-            folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components) if tests else []
-            if folds and o["skip"]:
-                return folds, *select_ridge(folds, *known, ridges)
-            return folds, 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None, []
-
-        folds, skip_l2, linear, points = linear_end(o["components"])
-        if beta == np.inf:
-            return Choice(skip_l2, None, points, linear)
-        if beta != "auto":
-            return Choice(skip_l2, float(beta), points, None)
-        alternative = skip_l2
-        if o["components"] is not None:  # the linear model to beat, and to fall back on, is that of all features
-            _, alternative, linear, points = linear_end(None)
-        largest = self._beta_max(rows, skip_l2)
-        if largest == 0:
-            return Choice(alternative, None, points, linear)
-        found = select_beta(
-            folds, *known, linear, largest, o["betas"], skip_l2, {**self._program(), "tol": o["path_tol"]}, o["select"],
-            work,
-        )  # fmt: skip
-        ridge = alternative if found.beta is None else skip_l2
-        return found._replace(skip_l2=ridge, points=[*points, *found.points])
-
-    def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows) -> Choice:
-        """Phase I once per fold; the ridge of phase II by held-out log-loss."""
-        o, total = self.options, float(features.weight.sum())
-        if o["beta"] == "auto":
-            data = np.concatenate([rows.Z[rows.pairs[:, 0]], rows.Z[rows.pairs[:, 1]]])
-            labels = np.repeat([1.0, -1.0], len(rows.pairs))
-            beta = 0.1 * cvxrelu.beta_max(
-                data, labels, sample_weight=np.tile(rows.weight, 2), intercept=o["intercept"], seed=o["seed"]
-            )
-        else:
-            beta = float(o["beta"])
-        if o["l2"] != "auto":
-            return Choice(float(o["l2"]), beta, [], None)
-        tests = grouped_folds(features.group, o["folds"], o["seed"])
-        folds = make_folds(features.X, features.pairs, features.weight, margin, tests, o["components"])
-        margins = np.zeros((len(RIDGES), len(margin)))
-        for part, _, test, share in folds:
-            phase = self._two_phase(part, beta * share, RIDGES[-1] * total * share)
-            hidden = _hidden(phase.network, part.Z)
-            differences = hidden[part.pairs[:, 0]] - hidden[part.pairs[:, 1]]
-            held_out = hidden[features.pairs[test, 0]] - hidden[features.pairs[test, 1]]
-            for i, ridge in enumerate(RIDGES):
-                last = cvxrelu.solve_logistic(
-                    differences, l2=ridge * total * share, scale=o["scale"], margin=part.margin,
-                    sample_weight=part.weight, tol=1e-5,
-                )  # fmt: skip
-                margins[i, test] = o["scale"] * (held_out @ last.theta)
-        points = []
-        for ridge, found in zip(RIDGES, margins, strict=True):
-            loss, error = paired_difference(log_losses(found), np.zeros(len(margin)), features.weight, features.group)
-            points.append(Point("two_phase", ridge * total, beta, np.nan, loss, error, 0.0, 0.0, np.nan))
-        best = min(range(len(points)), key=lambda i: points[i].loss)
-        return Choice(points[best].skip_l2, beta, points, margins[best])
-
-    def _program(self) -> dict[str, Any]:
-        o = self.options
-        return {
-            "skip": "linear" if o["skip"] else False, "intercept": o["intercept"], "seed": o["seed"],
-            "time_limit": o["time_limit"],
-        }  # fmt: skip
-
-    def _beta_max(self, rows: Rows, skip_l2: float) -> float:
-        given = {name: value for name, value in self._program().items() if name != "time_limit"}
-        return cvxrelu.beta_max(
-            rows.Z, loss="logistic", pairs=rows.pairs, sample_weight=rows.weight, margin=rows.margin, skip_l2=skip_l2,
-            **given,
-        )  # fmt: skip
-
-    def _two_phase(self, rows: Rows, beta: float, l2: float) -> Any:
-        o = self.options
-        return cvxrelu.two_phase(
-            rows.Z, pairs=rows.pairs, beta=beta, l2=l2, scale=o["scale"], margin=rows.margin,
-            sample_weight=rows.weight, intercept=o["intercept"], patterns=o["patterns"], refine=o["refine"],
-            tol=o["tol"], time_limit=o["time_limit"], seed=o["seed"],
-        )  # fmt: skip
-
-    def _solve(self, rows: Rows, warm: ReLUNetwork | None) -> None:
-        """The final program, at what was chosen; `warm` is a standardised network to start from."""
-        o, choice = self.options, self.choice
-        if o["mode"] == "two_phase":
-            assert choice.beta is not None
-            if warm is None:
-                phases = self._two_phase(rows, choice.beta, choice.skip_l2)
-                network, self.classifier, last = phases.network, phases.classifier, phases.last_layer
-            else:  # an edit: the first layer stays frozen
-                hidden = _hidden(warm, rows.Z)
-                last = cvxrelu.solve_logistic(
-                    hidden[rows.pairs[:, 0]] - hidden[rows.pairs[:, 1]], l2=choice.skip_l2, scale=o["scale"],
-                    margin=rows.margin, sample_weight=rows.weight,
-                )  # fmt: skip
-                network = ReLUNetwork(warm.first_layer, last.theta, warm.hidden_bias)
-            # scores are in units of log-odds, whatever the scale
-            network = ReLUNetwork(network.first_layer, o["scale"] * network.second_layer, network.hidden_bias)
-            self.solution, program = last, "last layer, the first being frozen"
-        elif choice.beta is None:
-            last = cvxrelu.solve_logistic(
-                rows.differences, l2=choice.skip_l2, margin=rows.margin, sample_weight=rows.weight,
-                tol=min(1e-8, o["tol"]),
-            )  # fmt: skip
-            network, self.solution, program = linear_network(last.theta), last, "linear Bradley-Terry model"
-        else:
-            if warm is None and o["skip"]:
-                warm = linear_network(np.zeros(rows.Z.shape[1]))
-            self.solution = cvxrelu.solve(
-                rows.Z,
-                beta=choice.beta,
-                loss="logistic",
-                pairs=rows.pairs,
-                sample_weight=rows.weight,
-                margin=rows.margin,
-                skip_l2=choice.skip_l2,
-                tol=o["tol"],
-                warm_start=warm,
-                **self._program(),
-            )
-            network, program = self.solution.network, "network program"
-        self.standardised = network
-        raw = self.standard.fold_in(network)
-        mean = float(raw.predict(self._training_rows()).mean())
-        bias = np.asarray((0.0 if raw.bias is None else float(raw.bias)) - mean)
-        self.network = ReLUNetwork(raw.first_layer, raw.second_layer, raw.hidden_bias, raw.skip, bias)
-        proof = getattr(self.solution, "certificate", None)
-        self.certificate = {
-            "program": program, "status": self.solution.status.value, "objective": float(self.solution.objective),
-            "lower_bound": float(self.solution.lower_bound), "gap": float(self.solution.gap),
-            "kind": "dual" if proof is None else proof.kind, "rigorous": proof is None or proof.rigorous,
-            "skip_l2": choice.skip_l2, "beta": choice.beta,
-        }  # fmt: skip
-        if o["mode"] == "two_phase" and getattr(self, "classifier", None) is not None:
-            self.certificate["classifier_gap"] = float(self.classifier.sampled.gap if self.classifier.sampled
-                                                       else self.classifier.gap)  # fmt: skip
-
-    def _remember(self, features: PairFeatures, margin: np.ndarray) -> None:
-        self.data, self.margin, self.data_hash = features, margin, _hash(features, margin)
-        self.n_pairs, self.n_groups = len(features.pairs), len(np.unique(features.group))
-
-    def _training_rows(self) -> np.ndarray:
-        assert self.data is not None
-        return self.data.X[np.unique(self.data.pairs)].astype(np.float64)
-
-    def _work_folder(self, folder: Path) -> Path:
-        """`folder`, empty or of the same fit."""
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = {"format": "cvxrelu-fit", "data": self.data_hash, "options": _plain(self.options)}
-        file = folder / "fit.json"
-        if file.exists():
-            if json.loads(file.read_text(encoding="utf-8")) != mark:
-                raise InputError(f"{folder}: holds a fit of other data or with other options; choose another folder")
-        elif any(path.suffix == ".safetensors" for path in folder.iterdir()):
-            raise InputError(f"{folder}: holds files that are not of a fit; choose another folder")
-        else:
-            write_whole(file, (json.dumps(mark, indent=1) + "\n").encode())
-        return folder
 
     # -- use ----------------------------------------------------------------------------------------------------------
     @property
@@ -441,7 +238,7 @@ class ConvexRewardHead:
         parts = [data.X, pairs[keep], weights[keep], margin[keep], data.margin[keep], data.group[keep], data.kept[keep]]
         if add is not None:
             self.check_features(add.settings)
-            own = _check(add)
+            own = checked_margins(add)
             if add.X.shape[1] != data.X.shape[1]:
                 raise ValueError(f"add has {add.X.shape[1]} features, expected {data.X.shape[1]}")
             more = [add.X, add.pairs + len(data.X), add.weight, own + self.options["gamma"], own,
@@ -458,9 +255,9 @@ class ConvexRewardHead:
 
     def attach(self, features: PairFeatures, *, reference: Any = None) -> ConvexRewardHead:
         """Give a loaded head its training pairs back, for `edit`, `influence` and `audit`; InputError for others."""
-        margin = _check(features) + self.options["gamma"]
+        margin = checked_margins(features) + self.options["gamma"]
         margin = margin if reference is None else margin + np.asarray(reference, dtype=np.float64)
-        if _hash(features, margin) != self.data_hash:
+        if data_hash(features, margin) != self.data_hash:
             raise InputError("these are not the pairs that the head was fitted on")
         self._remember(features, margin)
         rows = Rows(self.standard.apply(features.X), features.pairs, features.weight, margin)
@@ -552,44 +349,6 @@ class ConvexRewardHead:
                 f"Brier {k.brier:.3f} ({k.n_pairs} pairs out of fold)"
             )
         return "\n".join(lines)
-
-
-def _hidden(network: ReLUNetwork, Z: np.ndarray) -> np.ndarray:
-    bias = 0.0 if network.hidden_bias is None else network.hidden_bias
-    return np.maximum(Z @ network.first_layer + bias, 0.0)
-
-
-def _check(features: PairFeatures) -> np.ndarray:
-    """The margins of features that a head can be fitted on; InputError for others."""
-    X, pairs = features.X, features.pairs
-    if len(pairs) == 0:
-        raise InputError("features hold no pairs")
-    if pairs.min() < 0 or pairs.max() >= len(X):
-        raise InputError(f"pairs must be rows of X from 0 to {len(X) - 1}, got {pairs.min()} to {pairs.max()}")
-    if (pairs[:, 0] == pairs[:, 1]).any():
-        raise InputError("a pair holds the same row twice")
-    if not np.isfinite(X).all():
-        raise InputError("X must be finite")
-    if not (np.isfinite(features.weight).all() and (features.weight >= 0).all() and features.weight.sum() > 0):
-        raise InputError("weights must be finite and nonnegative, and not all zero")
-    if not np.isfinite(features.margin).all():
-        raise InputError("margins must be finite")
-    return features.margin.astype(np.float64)
-
-
-def _hash(features: PairFeatures, margin: np.ndarray) -> str:
-    """SHA-256 of all that a fit depends on, settings of the features included."""
-    digest = hashlib.sha256()
-    for array in (features.X, features.pairs, features.weight, margin, features.group):
-        digest.update(f"{array.shape} {array.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(json.dumps({name: features.settings.get(name) for name in IDENTITY}, sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON gives them back; infinity as a word."""
-    return {name: "inf" if value == np.inf else value for name, value in options.items()}
 
 
 def _one_of(name: str, value: Any, names: tuple[str, ...]) -> None:

@@ -11,14 +11,14 @@ from cvxrelu_llm.files import write_whole
 
 __all__ = ["command"]
 
-KINDS = ("torch", "onnx", "transformers", "qwen2")
+KINDS = ("torch", "onnx", "transformers", "classifier", "qwen2")
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", nargs="?", metavar="HEAD", help="folder of `cvxrelu-llm fit`")
     parser.add_argument("--to", choices=KINDS, default="torch",
                         help="torch: state of Sequential(Linear, ReLU, Linear) as safetensors; onnx: a graph; "
-                        "transformers, qwen2: folders with the language model")  # fmt: skip
+                        "transformers, classifier (linear heads), qwen2: folders with the language model")  # fmt: skip
     parser.add_argument("--out", metavar="PATH", help="the file, or the new folder, to write")
     parser.add_argument("--model", metavar="NAME", help="the language model, for transformers and qwen2")
     parser.add_argument("--gguf-file", metavar="FILE", help="its name in that folder")
@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     head, out = ConvexRewardHead.load(options.head), Path(options.out)
     if out.exists():
         raise InputError(f"--out {out}: exists already; choose another name")
-    if options.to in ("transformers", "qwen2") and options.model is None:
+    if options.to not in ("torch", "onnx") and options.model is None:
         raise InputError(f"--to {options.to} needs --model, the language model that the head was fitted on")
     try:
         if options.to == "torch":
@@ -42,6 +42,8 @@ def _run(options: argparse.Namespace) -> int:
             export.export_onnx(head, out)
         elif options.to == "transformers":
             export.export_reward_model(head, options.model, out, gguf_file=options.gguf_file)
+        elif options.to == "classifier":
+            export.export_sequence_classifier(head, options.model, out)
         else:
             export.export_qwen2_reward_model(head, options.model, out)
     except ImportError as error:

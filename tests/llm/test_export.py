@@ -16,6 +16,7 @@ from cvxrelu_llm.export import (
     export_onnx,
     export_qwen2_reward_model,
     export_reward_model,
+    export_sequence_classifier,
     linear_relu_linear,
     to_torch,
 )  # fmt: skip
@@ -136,6 +137,51 @@ def test_texts_score_alike_everywhere(
             np.testing.assert_allclose(served(batch).logits[:, 0].numpy(), scores, atol=1e-4)
     with pytest.raises(InputError, match="exists already"):
         export_reward_model(head, model_folder, tmp_path / "reward")
+
+
+def test_linear_heads_are_stock_classifiers(
+    model: FeatureModel, model_folder: Path, many: Triples, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForSequenceClassification
+
+    from cvxrelu_llm.scorers import as_tokens
+
+    features = extract(model, many, layer=-1, pooling="last")
+    head = ConvexRewardHead(skip_l2=2.0, beta=np.inf).fit(features)
+    export_sequence_classifier(head, model_folder, tmp_path / "c")
+    served = AutoModelForSequenceClassification.from_pretrained(tmp_path / "c", dtype=torch.float32).eval()
+    triple = many[0]
+    start = as_tokens(model.tokenizer, [message._asdict() for message in triple.prompt]).tolist()
+    ids = [*start, *model.tokenizer(triple.chosen, add_special_tokens=False)["input_ids"]]
+    with torch.no_grad():
+        reward = float(served(torch.tensor([ids])).logits[0, 0]) + served.config.reward_bias
+    assert reward == pytest.approx(head.score_texts(model, [(triple.prompt, triple.chosen)])[0], abs=1e-4)
+    with pytest.raises(InputError, match="linear"):
+        export_sequence_classifier(fitted(model, many, "last"), model_folder, tmp_path / "d")
+
+
+def test_log_probabilities_are_the_models_own_loss(model_folder: Path, many: Triples) -> None:
+    import torch
+
+    from cvxrelu_llm.reference import reference_log_ratios, response_log_probability
+    from cvxrelu_llm.scorers import as_tokens
+
+    lm, tokenizer = causal(model_folder)
+    triple, sides = many[0], []
+    for response in (triple.chosen, triple.rejected):
+        start = as_tokens(tokenizer, [message._asdict() for message in triple.prompt]).tolist()
+        answer = tokenizer(response, add_special_tokens=False)["input_ids"]
+        labels = torch.tensor([[-100] * len(start) + answer])
+        with torch.no_grad():
+            loss = lm(torch.tensor([[*start, *answer]]), labels=labels).loss
+        total, n = response_log_probability(lm, tokenizer, triple.prompt, response)
+        assert n == len(answer) and total == pytest.approx(-float(loss) * n, rel=1e-4)
+        sides.append((total, n))
+    (ratio,) = reference_log_ratios(lm, tokenizer, many.select(np.array([0])))
+    assert ratio == pytest.approx(sides[0][0] - sides[1][0])
+    (mean,) = reference_log_ratios(lm, tokenizer, many.select(np.array([0])), per_token=True)
+    assert mean == pytest.approx(sides[0][0] / sides[0][1] - sides[1][0] / sides[1][1])
 
 
 def test_a_guided_text_has_the_score_of_its_features(model: FeatureModel, model_folder: Path, many: Triples) -> None:

@@ -1,0 +1,232 @@
+"""How a reward head is fitted: ridge, beta, and the final program. `reward.ConvexRewardHead` builds on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cvxrelu
+from cvxrelu import ReLUNetwork
+from cvxrelu_llm.calibration import Calibration, log_losses
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.head_data import data_hash
+from cvxrelu_llm.head_selection import (
+    RIDGES,
+    Choice,
+    Point,
+    Rows,
+    grouped_folds,
+    linear_network,
+    make_folds,
+    paired_difference,
+    select_beta,
+    select_ridge,
+)  # fmt: skip
+from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.standard import Standard
+
+__all__ = ["HeadFitting"]
+
+
+class HeadFitting:
+    """The part of a head that solves programs; its attributes are those of `ConvexRewardHead`."""
+
+    options: dict[str, Any]
+    data: PairFeatures | None
+    margin: np.ndarray
+    data_hash: str
+    n_pairs: int
+    n_groups: int
+    feature_settings: dict[str, Any]
+    standard: Standard
+    choice: Choice
+    calibration: Calibration | None
+    standardised: ReLUNetwork
+    network: ReLUNetwork
+    solution: Any
+    classifier: Any = None
+    certificate: dict[str, Any]
+
+    def _choose(self, features: PairFeatures, margin: np.ndarray, rows: Rows, work: Path | None) -> Choice:
+        """Ridge and beta of the pairwise program."""
+        o, total = self.options, float(features.weight.sum())
+        beta = o["beta"]
+        known = (features.pairs, features.weight, features.group)
+        ridges = RIDGES if o["skip_l2"] == "auto" else (o["skip_l2"] / total,)
+        tests = []
+        if "auto" in (o["skip_l2"], beta) or len(np.unique(features.group)) >= 2:
+            tests = grouped_folds(features.group, o["folds"], o["seed"])
+
+        def linear_end(components: int | None) -> tuple[list[Any], float, Any, list[Point]]:
+            """Folds on so many components, and the linear model with the best ridge on them."""
+            folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components) if tests else []
+            if folds and o["skip"]:
+                return folds, *select_ridge(folds, *known, ridges)
+            return folds, 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None, []
+
+        folds, skip_l2, linear, points = linear_end(o["components"])
+        if beta == np.inf:
+            return Choice(skip_l2, None, points, linear)
+        if beta != "auto":
+            return Choice(skip_l2, float(beta), points, None)
+        alternative = skip_l2
+        if o["components"] is not None:  # the linear model to beat, and to fall back on, is that of all features
+            _, alternative, linear, points = linear_end(None)
+        largest = self._beta_max(rows, skip_l2)
+        if largest == 0:
+            return Choice(alternative, None, points, linear)
+        found = select_beta(
+            folds, *known, linear, largest, o["betas"], skip_l2, {**self._program(), "tol": o["path_tol"]}, o["select"],
+            work,
+        )  # fmt: skip
+        ridge = alternative if found.beta is None else skip_l2
+        return found._replace(skip_l2=ridge, points=[*points, *found.points])
+
+    def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows) -> Choice:
+        """Phase I once per fold; the ridge of phase II by held-out log-loss."""
+        o, total = self.options, float(features.weight.sum())
+        if o["beta"] == "auto":
+            data = np.concatenate([rows.Z[rows.pairs[:, 0]], rows.Z[rows.pairs[:, 1]]])
+            labels = np.repeat([1.0, -1.0], len(rows.pairs))
+            beta = 0.1 * cvxrelu.beta_max(
+                data, labels, sample_weight=np.tile(rows.weight, 2), intercept=o["intercept"], seed=o["seed"]
+            )
+        else:
+            beta = float(o["beta"])
+        if o["l2"] != "auto":
+            return Choice(float(o["l2"]), beta, [], None)
+        tests = grouped_folds(features.group, o["folds"], o["seed"])
+        folds = make_folds(features.X, features.pairs, features.weight, margin, tests, o["components"])
+        margins = np.zeros((len(RIDGES), len(margin)))
+        for part, _, test, share in folds:
+            phase = self._two_phase(part, beta * share, RIDGES[-1] * total * share)
+            hidden = _hidden(phase.network, part.Z)
+            differences = hidden[part.pairs[:, 0]] - hidden[part.pairs[:, 1]]
+            held_out = hidden[features.pairs[test, 0]] - hidden[features.pairs[test, 1]]
+            for i, ridge in enumerate(RIDGES):
+                last = cvxrelu.solve_logistic(
+                    differences, l2=ridge * total * share, scale=o["scale"], margin=part.margin,
+                    sample_weight=part.weight, tol=1e-5,
+                )  # fmt: skip
+                margins[i, test] = o["scale"] * (held_out @ last.theta)
+        points = []
+        for ridge, found in zip(RIDGES, margins, strict=True):
+            loss, error = paired_difference(log_losses(found), np.zeros(len(margin)), features.weight, features.group)
+            points.append(Point("two_phase", ridge * total, beta, np.nan, loss, error, 0.0, 0.0, np.nan))
+        best = min(range(len(points)), key=lambda i: points[i].loss)
+        return Choice(points[best].skip_l2, beta, points, margins[best])
+
+    def _program(self) -> dict[str, Any]:
+        o = self.options
+        return {
+            "skip": "linear" if o["skip"] else False, "intercept": o["intercept"], "seed": o["seed"],
+            "time_limit": o["time_limit"],
+        }  # fmt: skip
+
+    def _beta_max(self, rows: Rows, skip_l2: float) -> float:
+        given = {name: value for name, value in self._program().items() if name != "time_limit"}
+        return cvxrelu.beta_max(
+            rows.Z, loss="logistic", pairs=rows.pairs, sample_weight=rows.weight, margin=rows.margin, skip_l2=skip_l2,
+            **given,
+        )  # fmt: skip
+
+    def _two_phase(self, rows: Rows, beta: float, l2: float) -> Any:
+        o = self.options
+        return cvxrelu.two_phase(
+            rows.Z, pairs=rows.pairs, beta=beta, l2=l2, scale=o["scale"], margin=rows.margin,
+            sample_weight=rows.weight, intercept=o["intercept"], patterns=o["patterns"], refine=o["refine"],
+            tol=o["tol"], time_limit=o["time_limit"], seed=o["seed"],
+        )  # fmt: skip
+
+    def _solve(self, rows: Rows, warm: ReLUNetwork | None) -> None:
+        """The final program, at what was chosen; `warm` is a standardised network to start from."""
+        o, choice = self.options, self.choice
+        if o["mode"] == "two_phase":
+            assert choice.beta is not None
+            if warm is None:
+                phases = self._two_phase(rows, choice.beta, choice.skip_l2)
+                network, self.classifier, last = phases.network, phases.classifier, phases.last_layer
+            else:  # an edit: the first layer stays frozen
+                hidden = _hidden(warm, rows.Z)
+                last = cvxrelu.solve_logistic(
+                    hidden[rows.pairs[:, 0]] - hidden[rows.pairs[:, 1]], l2=choice.skip_l2, scale=o["scale"],
+                    margin=rows.margin, sample_weight=rows.weight,
+                )  # fmt: skip
+                network = ReLUNetwork(warm.first_layer, last.theta, warm.hidden_bias)
+            # scores are in units of log-odds, whatever the scale
+            network = ReLUNetwork(network.first_layer, o["scale"] * network.second_layer, network.hidden_bias)
+            self.solution, program = last, "last layer, the first being frozen"
+        elif choice.beta is None:
+            last = cvxrelu.solve_logistic(
+                rows.differences, l2=choice.skip_l2, margin=rows.margin, sample_weight=rows.weight,
+                tol=min(1e-8, o["tol"]),
+            )  # fmt: skip
+            network, self.solution, program = linear_network(last.theta), last, "linear Bradley-Terry model"
+        else:
+            if warm is None and o["skip"]:
+                warm = linear_network(np.zeros(rows.Z.shape[1]))
+            self.solution = cvxrelu.solve(
+                rows.Z,
+                beta=choice.beta,
+                loss="logistic",
+                pairs=rows.pairs,
+                sample_weight=rows.weight,
+                margin=rows.margin,
+                skip_l2=choice.skip_l2,
+                tol=o["tol"],
+                warm_start=warm,
+                **self._program(),
+            )
+            network, program = self.solution.network, "network program"
+        self.standardised = network
+        raw = self.standard.fold_in(network)
+        mean = float(raw.predict(self._training_rows()).mean())
+        bias = np.asarray((0.0 if raw.bias is None else float(raw.bias)) - mean)
+        self.network = ReLUNetwork(raw.first_layer, raw.second_layer, raw.hidden_bias, raw.skip, bias)
+        proof = getattr(self.solution, "certificate", None)
+        self.certificate = {
+            "program": program, "status": self.solution.status.value, "objective": float(self.solution.objective),
+            "lower_bound": float(self.solution.lower_bound), "gap": float(self.solution.gap),
+            "kind": "dual" if proof is None else proof.kind, "rigorous": proof is None or proof.rigorous,
+            "skip_l2": choice.skip_l2, "beta": choice.beta,
+        }  # fmt: skip
+        if o["mode"] == "two_phase" and getattr(self, "classifier", None) is not None:
+            self.certificate["classifier_gap"] = float(self.classifier.sampled.gap if self.classifier.sampled
+                                                       else self.classifier.gap)  # fmt: skip
+
+    def _remember(self, features: PairFeatures, margin: np.ndarray) -> None:
+        self.data, self.margin, self.data_hash = features, margin, data_hash(features, margin)
+        self.n_pairs, self.n_groups = len(features.pairs), len(np.unique(features.group))
+
+    def _training_rows(self) -> np.ndarray:
+        assert self.data is not None
+        return self.data.X[np.unique(self.data.pairs)].astype(np.float64)
+
+    def _work_folder(self, folder: Path) -> Path:
+        """`folder`, empty or of the same fit."""
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = {"format": "cvxrelu-fit", "data": self.data_hash, "options": _plain(self.options)}
+        file = folder / "fit.json"
+        if file.exists():
+            if json.loads(file.read_text(encoding="utf-8")) != mark:
+                raise InputError(f"{folder}: holds a fit of other data or with other options; choose another folder")
+        elif any(path.suffix == ".safetensors" for path in folder.iterdir()):
+            raise InputError(f"{folder}: holds files that are not of a fit; choose another folder")
+        else:
+            write_whole(file, (json.dumps(mark, indent=1) + "\n").encode())
+        return folder
+
+
+def _hidden(network: ReLUNetwork, Z: np.ndarray) -> np.ndarray:
+    bias = 0.0 if network.hidden_bias is None else network.hidden_bias
+    return np.maximum(Z @ network.first_layer + bias, 0.0)
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON gives them back; infinity as a word."""
+    return {name: "inf" if value == np.inf else value for name, value in options.items()}
