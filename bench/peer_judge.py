@@ -21,13 +21,13 @@ __all__ = ["lower_bound", "objective"]
 def objective(problem: Problem, blocks: np.ndarray) -> tuple[float, np.ndarray, float]:
     """Objective of (S) at the repaired point, that point (2, d, P), and how far the peer's own was outside.
 
-    The last is the largest of -E_j x_j @ u / (|x_j| |u|) over rows and blocks.
+    The last is the largest of -E_j x_j @ u / |x_j| over rows and blocks, relative to the largest |u|.
     """
     W = _inner_order(blocks)
     slack = signed(problem.patterns, np.tensordot(problem.X, W, axes=1))
-    rows, lengths = np.linalg.norm(problem.X, axis=1), np.linalg.norm(W, axis=0)
-    scale = rows[:, None, None, None] * np.where(lengths > 0, lengths, 1.0)
-    outside = float(max(0.0, -(slack / np.where(scale > 0, scale, 1.0)).min()))
+    rows, largest = np.linalg.norm(problem.X, axis=1), np.linalg.norm(W, axis=0).max()
+    depth = np.divide(-slack.min(axis=(1, 2, 3)), rows * largest, out=np.zeros(len(rows)), where=rows * largest > 0)
+    outside = float(max(0.0, depth.max()))
     value, repaired = repair(problem.X, problem.patterns, _loss(problem), problem.beta, W, slack.min(axis=0))
     return value, repaired[:, :, 0, :].transpose(1, 0, 2), outside
 
