@@ -111,14 +111,15 @@ class Recorder:
         """Whether the last point is old enough: points are spaced by a quarter of the time so far."""
         return self.seconds >= self._due
 
-    def point(self, blocks: np.ndarray, **facts: Any) -> None:
-        """Record U (2, d, P)."""
-        started, seconds = time.perf_counter(), self.seconds
+    def point(self, blocks: np.ndarray, seconds: float | None = None, **facts: Any) -> None:
+        """Record U (2, d, P); `seconds` when it was reached, by default now."""
+        started, now = time.perf_counter(), self.seconds
+        at = now if seconds is None else seconds
         name = f"{self._count:03d}.npy"
         np.save(self.folder / name, np.asarray(blocks, dtype=np.float64))
         self._count += 1
-        self.content["runs"][-1]["points"].append({"seconds": seconds, "blocks": name, **facts})
-        self._end_point(started, seconds)
+        self.content["runs"][-1]["points"].append({"seconds": at, "blocks": name, **facts})
+        self._end_point(started, now)
 
     def network_point(self, objective: float, seconds: float | None = None) -> None:
         """Record the objective of (N) of a network; `seconds` when it was reached, by default now."""

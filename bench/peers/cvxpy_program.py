@@ -37,7 +37,6 @@ def solve_ladder(problem: Problem, recorder: Recorder, solver: str, settings: di
         with recorder.run(name):
             raw = chain.solve_via_data(program, data, warm_start=False, verbose=False, solver_opts=dict(options))
             seconds = recorder.seconds
-            recorder.facts(seconds=seconds)
             try:
                 program.unpack_results(raw, chain, inverse)
             except cp.SolverError as error:
@@ -45,6 +44,6 @@ def solve_ladder(problem: Problem, recorder: Recorder, solver: str, settings: di
                 continue
             recorder.facts(status=program.status)
             if V.value is not None:
-                recorder.point(np.stack([V.value, Z.value]))
+                recorder.point(np.stack([V.value, Z.value]), seconds)
         if recorder.expired:
             break

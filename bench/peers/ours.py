@@ -1,6 +1,8 @@
 """cvxrelu on the sampled program, as `solve` chooses: one run per tolerance, each a whole call with its certificate.
 
-The first call of a process also compiles and loads; it is the run "first", which counts for no time to a gap.
+The first call of a process also compiles and loads; it is the run "first", which counts for no time to a gap. `solve`
+goes on after (S) is solved and certified: it bounds the network program (N), as no peer does. A point's seconds are
+those of the call up to the certified end of (S), the last record of its history; `call_seconds` has all of it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ def solve(problem: Problem, recorder: Recorder, **options: Any) -> None:
     def call(tol: float) -> Any:
         return cvxrelu.solve(
             problem.X, problem.y, beta=problem.beta, patterns=problem.gates, refine=False, tol=tol,
-            certificate="relaxed", time_limit=recorder.cap, **options,
+            time_limit=recorder.cap, **options,
         )  # fmt: skip
 
     with recorder.run("first"):
@@ -27,8 +29,13 @@ def solve(problem: Problem, recorder: Recorder, **options: Any) -> None:
     for tol in TOLERANCES:
         with recorder.run(f"tol {tol:g}"):
             solution = call(tol)
-            recorder.point(solution.sampled.blocks)
-            recorder.facts(status=solution.status.value, certified_gap=solution.sampled.gap)
+            seconds = recorder.seconds
+            after = solution.timings["total"] - solution.history[-1]["time"]
+            recorder.point(solution.sampled.blocks, seconds - after)
+            recorder.facts(
+                call_seconds=seconds, status=solution.status.value, certified_gap=solution.sampled.gap,
+                lower_bound=solution.sampled.lower_bound,
+            )  # fmt: skip
         if recorder.expired or solution.status is not cvxrelu.Status.OPTIMAL:
             break
 
