@@ -25,7 +25,6 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ[
 
 import argparse
 import itertools
-import json
 import subprocess
 import sys
 import tempfile

@@ -79,7 +79,7 @@ class Recorder:
         self.folder, self.cap = folder, cap
         folder.mkdir(parents=True, exist_ok=True)
         versions = {name: importlib.metadata.version(name) for name in ("numpy", *packages)}
-        self.content: dict[str, Any] = {"versions": versions, "runs": [], "note": "", "memory_before": peak_memory()}
+        self.content: dict[str, Any] = {"versions": versions, "runs": [], "note": "", "memory_before": None}
         self._clock = self._paused = self._due = 0.0
         self._count = 0
         self._write()
@@ -87,6 +87,8 @@ class Recorder:
     @contextlib.contextmanager
     def run(self, name: str, **facts: Any) -> Iterator[None]:
         """Clock a run. `facts`, such as the seconds of compilation, are stored with it."""
+        if not self.content["runs"]:
+            self.content["memory_before"] = peak_memory()  # with all that is imported
         self.content["runs"].append({"name": name, "began": time.time(), "points": [], **facts})
         self._write()
         self._paused, self._due = 0.0, 0.02

@@ -13,10 +13,13 @@ The iterate judged is v. A restatement from the papers' formulas; no code of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bench.peers.common import Problem, Recorder, main
 
+Operator = Callable[[np.ndarray], np.ndarray]
 RHO = 1.0
 RANK = 20  # of the Nystrom approximation
 DECAY = 1.2  # tolerance of iteration k: |rhs| / k^1.2 times FIRST
@@ -76,7 +79,7 @@ def shrink(U: np.ndarray, threshold: float) -> np.ndarray:
     return U * np.maximum(0.0, 1.0 - threshold / np.maximum(norms, np.finfo(float).tiny))
 
 
-def cg(product, rhs: np.ndarray, precondition, tolerance: float) -> np.ndarray:  # noqa: ANN001
+def cg(product: Operator, rhs: np.ndarray, precondition: Operator, tolerance: float) -> np.ndarray:
     """Preconditioned conjugate gradients from zero, to the residual norm `tolerance`."""
     x, r = np.zeros_like(rhs), rhs
     z = precondition(r)
@@ -93,7 +96,7 @@ def cg(product, rhs: np.ndarray, precondition, tolerance: float) -> np.ndarray: 
     return x
 
 
-def nystrom(product, shape: tuple[int, ...], mu: float, rng: np.random.Generator):  # noqa: ANN001, ANN201
+def nystrom(product: Operator, shape: tuple[int, ...], mu: float, rng: np.random.Generator) -> Operator:
     """Inverse of the preconditioner for (A + mu I) from a rank-RANK sketch of A (Frangella, Tropp & Udell 2023)."""
     size = int(np.prod(shape))
     test = np.linalg.qr(rng.standard_normal((size, min(RANK, size))))[0]

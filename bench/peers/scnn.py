@@ -8,6 +8,9 @@ The tolerance of the subproblems decides how good a solution can get and how soo
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import numpy as np
 
 from bench.peers.common import Problem, Recorder, main
@@ -26,11 +29,8 @@ def solve(problem: Problem, recorder: Recorder) -> None:
 
     torch.set_num_threads(1)
     for tol in TOLERANCES:
-        with recorder.run(f"tol {tol:g}"):
-            try:
-                recorder.point(run(problem, recorder, tol))
-            except Expired:
-                pass
+        with recorder.run(f"tol {tol:g}"), contextlib.suppress(Expired):
+            recorder.point(run(problem, recorder, tol))
         if recorder.expired:
             break
 
@@ -59,12 +59,12 @@ def run(problem: Problem, recorder: Recorder, tol: float) -> np.ndarray:
     internal = build_internal_model(model, regulariser, train[0])
     columns = _columns(problem.patterns, np.asarray(internal.D))
 
-    def blocks(state) -> np.ndarray:  # noqa: ANN001
+    def blocks(state: Any) -> np.ndarray:
         found = np.zeros((2, *problem.gates.shape))
         found[:, :, columns] = np.asarray(state.weights)[:, 0].transpose(0, 2, 1)
         return found
 
-    def callback(state, X, y):  # noqa: ANN001, ANN202
+    def callback(state: Any, X: Any, y: Any) -> Any:
         if recorder.due:
             recorder.point(blocks(state))
         if recorder.expired:
