@@ -3,7 +3,7 @@
     minimise  1/2 |sum_i M_i * X(v_i - z_i) - y|^2 + beta sum_i (|v_i| + |z_i|)   s.t.  E_i * X v_i, E_i * X z_i >= 0
 
 `python -m bench.peer_comparison [--install] [--quick] [--only PEER ...] [--sizes n,d,P ...] [--betas ...] [--seeds ...]
-[--cap SECONDS] [--redo] [--table]`
+[--cap SECONDS] [--reference-seconds SECONDS] [--cache FOLDER] [--redo] [--table]`
 
 Problems: `bench.problems.planted`; beta a fraction of max_i |X^T (M_i * y)|. Every size, beta, seed and peer is a cell
 with a JSON file of its own under bench/results/peers/, written when it is done: an interrupted run goes on where it
@@ -91,10 +91,10 @@ def main() -> None:
         install()
     cells = [Cell(*each) for each in itertools.product(arguments.sizes, arguments.betas, arguments.seeds)]
     if arguments.table:
-        peer_table.write(CACHE)
+        peer_table.write(arguments.cache)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        cache = Path(scratch) if arguments.quick else CACHE
+        cache = Path(scratch) if arguments.quick else arguments.cache
         for cell in cells:
             problem = cell.problem
             reference = _reference(cell, cache, problem, arguments.reference_seconds)
@@ -121,6 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cap", type=float, default=120.0, help="seconds of a run")
     parser.add_argument("--reference-seconds", type=float, default=300.0, help="for the lower bound of a problem")
     parser.add_argument("--redo", action="store_true", help="run the chosen cells of peers again")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the cells")
     parser.add_argument("--table", action="store_true", help="only write the tables and the figure of the docs")
     arguments = parser.parse_args()
     if arguments.quick:

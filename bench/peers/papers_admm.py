@@ -20,7 +20,7 @@ import numpy as np
 from bench.peers.common import Problem, Recorder, main
 
 Operator = Callable[[np.ndarray], np.ndarray]
-RHO = 1.0
+RHO = 3.0  # at (200, 10, 50), of 0.1, 1, 10 and 100, 10 was best for 0.1 beta_max and 1 for 0.01
 RANK = 20  # of the Nystrom approximation
 DECAY = 1.2  # tolerance of iteration k: |rhs| / k^1.2 times FIRST
 FIRST = 0.1
