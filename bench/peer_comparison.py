@@ -228,7 +228,7 @@ def run_peer(python: Path, peer: str, problem: Problem, folder: Path, cap: float
     if outcome == "ended" and record["runs"] and record["runs"][-1].get("seconds", 0.0) >= cap:
         outcome = "capped"
     record["memory"] = max(memory, record.get("memory") or 0)
-    return {**record, "outcome": outcome}
+    return {**record, "cap": cap, "outcome": outcome}
 
 
 def _since_began(folder: Path) -> float:

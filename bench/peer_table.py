@@ -70,12 +70,12 @@ def gap(objective: float, bound: float) -> float:
 
 
 def seconds_to(cell: dict[str, Any], target: float) -> float | None:
-    """Seconds of the first point within the target over all runs that count, or None."""
+    """Seconds of the first point within the target and the cap over all runs, or None."""
     reached = [
         point["seconds"]
         for run in cell["runs"]
         for point in run["points"]
-        if gap(point["objective"], cell["bound"]) <= target
+        if gap(point["objective"], cell["bound"]) <= target and point["seconds"] <= cell["cap"]
     ]
     return min(reached, default=None)
 
@@ -97,8 +97,28 @@ def compile_seconds(cell: dict[str, Any]) -> float:
 
 def text(cache: Path) -> str:
     """All tables as Markdown."""
-    parts = [_paragraph(size, fraction, peers) for (size, fraction), peers in read(cache).items()]
-    return "\n\n".join([NOTE, *parts])
+    cells = read(cache)
+    parts = [_paragraph(size, fraction, peers) for (size, fraction), peers in cells.items()]
+    return "\n\n".join([NOTE, _circumstances(cells), *parts])
+
+
+def _circumstances(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> str:
+    """Machine, load and versions, as the cells of the peers have them."""
+    runs = [cell for peers in cells.values() for peer, found in peers.items() if peer != "reference" for cell in found]
+    if not runs:
+        return "No cell yet."
+    versions = sorted(
+        {f"{k} {v}" for cell in runs for k, v in {**cell["environment"]["versions"], **cell["versions"]}.items()}
+    )
+    loads = [load[0] for cell in runs for load in cell["load"]]
+    machine = ", ".join(sorted({f"{c['environment']['processor']}, {c['environment']['cores']} cores" for c in runs}))
+    dates = sorted({cell["environment"]["date"] for cell in runs})
+    caps = sorted({cell["cap"] for cell in runs})
+    return (
+        f"{machine}; one thread per solver; load of the machine {min(loads):.1f} to {max(loads):.1f}; "
+        f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; cap {', '.join(f'{cap:g}' for cap in caps)} s per run. "
+        f"Versions: {', '.join(versions)}."
+    )
 
 
 def _paragraph(size: tuple[int, ...], fraction: float, peers: dict[str, list[dict[str, Any]]]) -> str:

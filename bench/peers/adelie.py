@@ -40,7 +40,11 @@ def solve(problem: Problem, recorder: Recorder) -> None:
 
     for name, (tol, configs, points) in SETTINGS.items():
         with recorder.run(name):
-            blocks, facts = run(problem, tol, configs, points)
+            try:
+                blocks, facts = run(problem, tol, configs, points)
+            except RuntimeError as error:  # some of its complaints come this way, others in the state
+                recorder.facts(status=str(error)[:150])
+                continue
             if blocks is not None:
                 recorder.point(blocks)
             recorder.facts(**facts)

@@ -39,14 +39,7 @@ def run(problem: Problem, recorder: Recorder, tol: float) -> np.ndarray:
     """Blocks (2, d, P) at the end; some on the way are recorded."""
     from scnn.metrics import Metrics
     from scnn.models import ConvexReLU
-    from scnn.optimize import (
-        build_internal_model,
-        build_metrics_tuple,
-        build_optimizer,
-        get_logger,
-        process_data,
-        set_device,
-    )
+    from scnn.optimize import build_metrics_tuple, build_optimizer, get_logger
     from scnn.regularizers import NeuronGL1
     from scnn.solvers import AL
 
@@ -54,10 +47,7 @@ def run(problem: Problem, recorder: Recorder, tol: float) -> np.ndarray:
     model, metrics = ConvexReLU(problem.gates), Metrics(metric_freq=10**9)
     regulariser = NeuronGL1(problem.beta / n)
     solver = AL(model, max_primal_iters=10**7, max_dual_iters=10**7, tol=tol, constraint_tol=tol)
-    set_device("cpu", "float64", 778)
-    train, test, _ = process_data(problem.X, problem.y, None, None, False, False)
-    internal = build_internal_model(model, regulariser, train[0])
-    columns = _columns(problem.patterns, np.asarray(internal.D))
+    internal, train, test, columns = _internal(problem, model, regulariser)
 
     def blocks(state: Any) -> np.ndarray:
         found = np.zeros((2, *problem.gates.shape))
@@ -77,6 +67,27 @@ def run(problem: Problem, recorder: Recorder, tol: float) -> np.ndarray:
         build_metrics_tuple(metrics), callback=callback,
     )  # fmt: skip
     return blocks(internal)
+
+
+def their_objective(problem: Problem, blocks: np.ndarray) -> float:
+    """The package's own objective at cone-feasible blocks (2, d, P), where its penalty is zero: (S) divided by n."""
+    from scnn.models import ConvexReLU
+    from scnn.regularizers import NeuronGL1
+
+    regulariser = NeuronGL1(problem.beta / len(problem.y))
+    internal, (X, y), _, columns = _internal(problem, ConvexReLU(problem.gates), regulariser)
+    internal.weights = np.ascontiguousarray(blocks[:, :, columns].transpose(0, 2, 1)[:, None])
+    return float(internal.objective(X, y))
+
+
+def _internal(problem: Problem, model: Any, regulariser: Any) -> tuple[Any, Any, Any, np.ndarray]:
+    """The package's inner model, its training and test data, and which of our patterns each of its columns is."""
+    from scnn.optimize import build_internal_model, process_data, set_device
+
+    set_device("cpu", "float64", 778)
+    train, test, _ = process_data(problem.X, problem.y, None, None, False, False)
+    internal = build_internal_model(model, regulariser, train[0])
+    return internal, train, test, _columns(problem.patterns, np.asarray(internal.D))
 
 
 def _columns(patterns: np.ndarray, theirs: np.ndarray) -> np.ndarray:
