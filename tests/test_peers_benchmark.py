@@ -196,7 +196,8 @@ def cell(peer: str, seed: int, points: list[tuple[float, float]], outcome: str =
     runs = [{"name": "tol", "points": [{"seconds": s, "objective": v} for s, v in points]}]
     key = Cell((9, 2, 3), 0.1, seed)._asdict()
     return {"cell": key, "peer": peer, "lower_bound": 0.0, "runs": runs, "note": "", "outcome": outcome,
-            "memory": 2e6, "memory_before": 1e6, "cap": 9.0, "load": [[1.0] * 3, [2.0] * 3], "versions": {"adelie": "7"},
+            "memory": 2e6, "memory_before": 1e6, "cap": 9.0, "load": [[1.0] * 3, [2.0] * 3],
+            "versions": {"adelie": "7"},
             "environment": {"date": "2000-01-01", "processor": "abacus", "cores": 1, "versions": {}}}  # fmt: skip
 
 

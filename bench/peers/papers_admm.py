@@ -20,7 +20,9 @@ import numpy as np
 from bench.peers.common import Problem, Recorder, main
 
 Operator = Callable[[np.ndarray], np.ndarray]
-RHO = 3.0  # at (200, 10, 50), of 0.1, 1, 10 and 100, 10 was best for 0.1 beta_max and 1 for 0.01
+# One rho per problem, this times n. Best of 0.1, 1, 10, 100 at (200, 10, 50): 10 for 0.1 beta_max, 1 for 0.01; best of
+# 3, 30, 100 at (1000, 20, 100) and 0.1 beta_max: 30.
+RHO_PER_ROW = 0.02
 RANK = 20  # of the Nystrom approximation
 DECAY = 1.2  # tolerance of iteration k: |rhs| / k^1.2 times FIRST
 FIRST = 0.1
@@ -29,7 +31,7 @@ MAX_CG = 500
 
 def solve(problem: Problem, recorder: Recorder) -> None:
     """One run to the cap."""
-    run(problem, recorder, RHO)
+    run(problem, recorder, RHO_PER_ROW * len(problem.y))
 
 
 def run(problem: Problem, recorder: Recorder, rho: float) -> None:
