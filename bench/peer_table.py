@@ -131,7 +131,7 @@ def _paragraph(size: tuple[int, ...], fraction: float, peers: dict[str, list[dic
         known.append(min(smallest))
     header = ["solver", *(f"to {target:g}" for target in GAPS), "compile s", "memory MB", "best gap"]
     rows = [_row(peer, peers[peer]) for peer in NAMES if peer in peers]
-    rows += [[name, "not run", *[""] * 6] for peer, name in NAMES.items() if peer not in peers]
+    rows += [[name, "not installed, or not run", *[""] * 6] for peer, name in NAMES.items() if peer not in peers]
     title = f"(n, d, P) = {size}, beta = {fraction:g} beta_max, {len(references)} seeds; "
     title += f"optimum known to {max(known, default=float('nan')):.1e}"
     return f"**{title}**\n\n{markdown_table(header, rows)}"

@@ -212,7 +212,7 @@ def test_table_says_what_the_cells_say(tmp_path: Path) -> None:
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in text.splitlines() if "|" in line}
     assert rows["adelie"][:4] == ["2 (1-3)"] * 4
     assert rows["SCS"][:4] == ["2 (2-capped)", "capped (8-capped)", "capped", "capped"]
-    assert rows["Clarabel"][0] == "not run"
+    assert rows["Clarabel"][0] == "not installed, or not run"
     assert "3 seeds" in text
     assert "abacus, 1 cores; one thread per solver; load of the machine 1.0 to 2.0" in text
     assert "Versions: adelie 7." in text
