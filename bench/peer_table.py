@@ -1,0 +1,194 @@
+"""Tables and figure of the peer comparison, from the cells that `bench.peer_comparison` has written."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.report import FIGURES, markdown_table, put_between_markers
+
+__all__ = ["text", "write"]
+
+GAPS = [1e-2, 1e-3, 1e-4, 1e-6]
+NAMES = {
+    "ours": "cvxrelu",
+    "ours_admm": "cvxrelu, ADMM",
+    "adelie": "adelie",
+    "scnn": "pyscnn",
+    "clarabel": "Clarabel",
+    "scs": "SCS",
+    "papers_admm": "the papers' ADMM, restated",
+    "skglm": "skglm",
+    "ours_network": "cvxrelu, refinement (N)",
+    "lbfgs": "L-BFGS on the network (N)",
+    "adam": "Adam on the network (N)",
+}
+_NETWORKS = {"ours_network", "lbfgs", "adam"}
+NOTE = (
+    "Seconds to a true relative gap, `median (min-max)` over the seeds; of several runs at falling tolerances the "
+    "fastest one that reached the gap. `capped`: not within the cap; `no`: every run ended by itself without reaching "
+    "it. Compilation (JIT, or canonicalisation by CVXPY) is apart. Memory is the largest resident set of the process, "
+    "and in brackets what it had before the first run; the last column is the worst seed's best gap. (N) marks solvers "
+    "of the network program: their objective is held against the bound of the sampled program, and may pass it."
+)
+
+
+def write(cache: Path) -> None:
+    """Put the tables into docs/benchmarks.md and the figure beside it."""
+    cells = read(cache)
+    if not cells:
+        raise SystemExit(f"no cells in {cache}: run python -m bench.peer_comparison first")
+    plot(cells)
+    figure = "![Seconds to a true gap, per peer](figures/peers.png)"
+    put_between_markers("docs/benchmarks.md", "peers", text(cache) + "\n\n" + figure)
+
+
+def read(cache: Path) -> dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]:
+    """(size, fraction) -> peer -> its cells, one per seed; every cell has the best bound of its problem."""
+    cells = [json.loads(path.read_text()) for path in sorted(cache.glob("*.json"))]
+    bounds: dict[tuple[Any, ...], float] = {}
+    for cell in cells:
+        bounds[_problem(cell)] = max(cell["lower_bound"], bounds.get(_problem(cell), 0.0))
+    found: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
+    for cell in cells:
+        cell["bound"] = bounds[_problem(cell)]
+        found.setdefault(_problem(cell)[:2], {}).setdefault(cell.get("peer", "reference"), []).append(cell)
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], -item[0][1])))
+
+
+def _problem(cell: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(cell["cell"]["size"]), cell["cell"]["fraction"], cell["cell"]["seed"]
+
+
+def gap(objective: float, bound: float) -> float:
+    """(objective - bound) / objective; negative where a network is better than (S) allows."""
+    return (objective - bound) / objective
+
+
+def seconds_to(cell: dict[str, Any], target: float) -> float | None:
+    """Seconds of the first point within the target and the cap over all runs, or None."""
+    reached = [
+        point["seconds"]
+        for run in cell["runs"]
+        for point in run["points"]
+        if gap(point["objective"], cell["bound"]) <= target and point["seconds"] <= cell["cap"]
+    ]
+    return min(reached, default=None)
+
+
+def best_gap(cell: dict[str, Any]) -> float:
+    """The smallest true gap of any judged point."""
+    points = [point for run in cell["runs"] for point in run["points"]]
+    return min((gap(point["objective"], cell["bound"]) for point in points), default=float("inf"))
+
+
+def compile_seconds(cell: dict[str, Any]) -> float:
+    """Canonicalisation, or what the first call took beyond the same call again."""
+    seconds = {run["name"]: run.get("seconds", float("nan")) for run in cell["runs"]}
+    if "compile" in seconds:
+        return seconds["compile"]
+    again = [run.get("call_seconds", run.get("seconds", 0.0)) for run in cell["runs"][1:2]]
+    return max(0.0, seconds["first"] - again[0]) if "first" in seconds and again else 0.0
+
+
+def text(cache: Path) -> str:
+    """All tables as Markdown."""
+    cells = read(cache)
+    parts = [_paragraph(size, fraction, peers) for (size, fraction), peers in cells.items()]
+    return "\n\n".join([NOTE, _circumstances(cells), *parts])
+
+
+def _circumstances(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> str:
+    """Machine, load and versions, as the cells of the peers have them."""
+    runs = [cell for peers in cells.values() for peer, found in peers.items() if peer != "reference" for cell in found]
+    if not runs:
+        return "No cell yet."
+    versions = sorted(
+        {f"{k} {v}" for cell in runs for k, v in {**cell["environment"]["versions"], **cell["versions"]}.items()}
+    )
+    loads = [load[0] for cell in runs for load in cell["load"]]
+    machine = ", ".join(sorted({f"{c['environment']['processor']}, {c['environment']['cores']} cores" for c in runs}))
+    dates = sorted({cell["environment"]["date"] for cell in runs})
+    caps = sorted({cell["cap"] for cell in runs})
+    return (
+        f"{machine}; one thread per solver; load of the machine {min(loads):.1f} to {max(loads):.1f}; "
+        f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; cap {', '.join(f'{cap:g}' for cap in caps)} s per run. "
+        f"Versions: {', '.join(versions)}."
+    )
+
+
+def _paragraph(size: tuple[int, ...], fraction: float, peers: dict[str, list[dict[str, Any]]]) -> str:
+    references = peers.get("reference", [])
+    known = []
+    for reference in references:
+        smallest = [gap(reference["objective"], reference["bound"])]
+        for peer in NAMES.keys() - _NETWORKS:
+            smallest += [best_gap(cell) for cell in peers.get(peer, []) if cell["bound"] == reference["bound"]]
+        known.append(min(smallest))
+    header = ["solver", *(f"to {target:g}" for target in GAPS), "compile s", "memory MB", "best gap"]
+    rows = [_row(peer, peers[peer]) for peer in NAMES if peer in peers]
+    rows += [[name, "not installed, or not run", *[""] * 6] for peer, name in NAMES.items() if peer not in peers]
+    title = f"(n, d, P) = {size}, beta = {fraction:g} beta_max, {len(references)} seeds; "
+    title += f"optimum known to {max(known, default=float('nan')):.1e}"
+    return f"**{title}**\n\n{markdown_table(header, rows)}"
+
+
+def _row(peer: str, cells: list[dict[str, Any]]) -> list[Any]:
+    if all(not cell["runs"] for cell in cells):
+        return [NAMES[peer], cells[0]["note"] or cells[0]["outcome"], *[""] * 6]
+    entries = [_entry([seconds_to(cell, target) for cell in cells], cells) for target in GAPS]
+    memory = statistics.median(cell["memory"] for cell in cells) / 1e6
+    before = statistics.median(cell["memory_before"] or 0 for cell in cells) / 1e6
+    compiling = statistics.median(compile_seconds(cell) for cell in cells)
+    worst = max(best_gap(cell) for cell in cells)
+    return [NAMES[peer], *entries, f"{compiling:.2g}", f"{memory:.0f} ({before:.0f})", f"{worst:.1e}"]
+
+
+def _entry(seconds: list[float | None], cells: list[dict[str, Any]]) -> str:
+    """`median (min-max)`; seeds that did not get there count as infinite and are named."""
+    reason = next((cell["outcome"] for cell in cells if cell["outcome"] != "ended"), "no").split(":")[0]
+    values = sorted(float("inf") if s is None else s for s in seconds)
+    shown = [reason if value == float("inf") else f"{value:.3g}" for value in values]
+    if len(values) == 1:
+        return shown[0]
+    if values[0] == float("inf"):
+        return reason
+    middle = shown[len(shown) // 2] if len(shown) % 2 else f"{statistics.median(values):.3g}".replace("inf", reason)
+    return f"{middle} ({shown[0]}-{shown[-1]})"
+
+
+def plot(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> None:
+    """Median seconds against the gap, a panel per problem, a line per peer."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    columns = 2
+    rows = -(-len(cells) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(10, 3.2 * rows), squeeze=False, constrained_layout=True)
+    for axis in axes.flat[len(cells) :]:
+        axis.set_visible(False)
+    colours = {peer: f"C{k % 10}" for k, peer in enumerate(NAMES)}
+    for axis, ((size, fraction), peers) in zip(axes.flat, cells.items(), strict=False):
+        for peer, name in NAMES.items():
+            if peer in peers and peer not in _NETWORKS:
+                medians = [_median([seconds_to(cell, target) for cell in peers[peer]]) for target in GAPS]
+                if np.isfinite(medians).any():
+                    axis.loglog(GAPS, medians, "o-", color=colours[peer], label=name)
+        axis.invert_xaxis()
+        axis.set(title=f"n, d, P = {size}, {fraction:g} beta_max", xlabel="true gap", ylabel="seconds")
+        axis.legend(frameon=False, fontsize=7)
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURES / "peers.png", dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _median(seconds: list[float | None]) -> float:
+    """Median with missing values as infinite; NaN, which is not drawn, where that is infinite."""
+    value = statistics.median(float("inf") if s is None else s for s in seconds)
+    return value if np.isfinite(value) else float("nan")
