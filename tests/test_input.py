@@ -226,7 +226,6 @@ LINEAR = {"skip": "linear", "skip_l2": 1.0}
         ({**LINEAR, "equality": (at(np.ones((2, 3)), NAN), np.ones(2))}, ValueError, "equality, C, must be finite"),
         ({**LINEAR, "equality": (np.ones(3), INF)}, ValueError, "equality, e, must be finite"),
         ({**LINEAR, "equality": (1e120 * np.ones(3), 1.0)}, ValueError, "equality, C, has largest entry"),
-        ({**LOGISTIC, "refine": False}, NotImplementedError, "not implemented for the sampled program"),
     ],
 )  # fmt: skip
 def test_losses_pairs_and_skips(capfd, options, kind, says):
