@@ -181,16 +181,28 @@ def test_scores_are_those_of_solves_on_the_folds(monkeypatch):
 
 def test_scores_agree_with_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
-    from cvxrelu.cross_validation import neg_mean_squared_error, r2
+    from scipy.special import expit, softmax
+
+    from cvxrelu.cross_validation import accuracy, neg_log_loss, neg_mean_squared_error, r2
 
     data, targets = planted(30, 4, c=3)
     weight = np.random.default_rng(0).uniform(0, 1, 30)
-    network = cvxrelu.ReLUNetwork(np.eye(4), np.ones((4, 3)))
+    a = cvxrelu.ReLUNetwork(np.eye(4), np.ones((4, 3))).predict(data)
     given = {"sample_weight": weight}
-    expected = metrics.r2_score(targets, network.predict(data), multioutput="variance_weighted", **given)
-    assert r2(network, data, targets, weight) == pytest.approx(expected)
-    expected = metrics.mean_squared_error(targets, network.predict(data), **given)
-    assert neg_mean_squared_error(network, data, targets, weight) == pytest.approx(-expected)
+    expected = metrics.r2_score(targets, a, multioutput="variance_weighted", **given)
+    assert r2(a, targets, weight) == pytest.approx(expected)
+    expected = metrics.mean_squared_error(targets, a, **given)
+    assert neg_mean_squared_error(a, targets, weight) == pytest.approx(-expected)
+
+    classes = np.argmax(targets, axis=1)
+    assert neg_log_loss(targets, np.eye(3)[classes], weight) == pytest.approx(
+        -metrics.log_loss(classes, softmax(targets, axis=1), labels=[0, 1, 2], **given)
+    )
+    wrong = np.where(np.arange(30) % 3, classes, (classes + 1) % 3)
+    assert accuracy(targets, np.eye(3)[wrong], weight) == pytest.approx(metrics.accuracy_score(wrong, classes, **given))
+    signs, score = np.sign(targets[:, 0]), targets[:, 1]
+    assert neg_log_loss(score, signs, weight) == pytest.approx(-metrics.log_loss(signs > 0, expit(score), **given))
+    assert accuracy(score, signs, weight) == pytest.approx(metrics.accuracy_score(signs > 0, score > 0, **given))
 
 
 def test_folds_part_the_rows_and_scikit_learns_splits_are_taken():
