@@ -399,7 +399,8 @@ def test_interrupt_of_the_first_chunk_returns_the_zero_network(monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="SIGINT is sent the POSIX way")
 def test_sigint(root):
     script = """if True:
-        import numpy as np, cvxrelu
+        import signal, numpy as np, cvxrelu
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background inherit that it is ignored
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((300, 8)), rng.standard_normal(300)
         options = dict(patterns=40, tol=1e-14, max_iter=10**8, backend="numpy", verbose=True, refine=False)
