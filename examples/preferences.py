@@ -29,10 +29,10 @@ def report(name: str, network: cvxrelu.ReLUNetwork, X: np.ndarray, pairs: np.nda
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    X, pairs = draw(rng, 600)
+    X, pairs = draw(rng, 400)
     fresh, fresh_pairs = draw(rng, 5000)
 
-    found = cvxrelu.path(X, loss="logistic", pairs=pairs, skip="linear", skip_l2=1.0, betas=8, smallest=0.1, cv=3)
+    found = cvxrelu.path(X, loss="logistic", pairs=pairs, skip="linear", skip_l2=1.0, betas=6, smallest=0.2, cv=3)
     print(found.summary())
     sol = found.best
     print(sol.summary())
