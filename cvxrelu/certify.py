@@ -19,8 +19,7 @@ from cvxrelu.network import ReLUNetwork
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refinement
-from cvxrelu.relaxation import relaxed_price
-from cvxrelu.relaxed_network import relaxed_network_dual
+from cvxrelu.relaxation import relaxed_lower_bound
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, relative_gap
 from cvxrelu.validation import as_finite_array, as_positive
@@ -154,7 +153,7 @@ def network_certificate(
     """
     X, beta, starts = problem.X, problem.beta, None
     if kind == "relaxed":
-        bound, magnitude, feasible = _relaxed(problem, dual, deadline)
+        bound, magnitude, feasible = relaxed_lower_bound(problem, dual, deadline=deadline)
     else:
         p, slack = problem.pull_back(dual)
         if kind == "exact":
@@ -171,22 +170,6 @@ def network_certificate(
     if problem.scalar_output:
         feasible = feasible[:, 0]
     return Certificate(kind, kind != "priced", bound, relative_gap(objective, bound), feasible, starts, objective)
-
-
-def _relaxed(problem: Problem, dual: np.ndarray, deadline: float) -> tuple[float, float, np.ndarray]:
-    """The better bound of two dual variables: the one given, and the relaxation's own where that can be had."""
-    loss, X, beta = problem.loss, problem.X, problem.beta
-    candidates = [dual]
-    if problem.skip is None and problem.readout is None and problem.loss_name != "multinomial":
-        candidates.append(relaxed_network_dual(loss, X, problem.n_outputs, beta, deadline=deadline))
-    found = []
-    for t in candidates:
-        p, slack = problem.pull_back(t)
-        price = relaxed_price(X, p, deadline=deadline) + slack
-        found.append(problem.dual_bound(t, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf))
-        if time.perf_counter() > deadline:
-            break
-    return max(found, key=lambda bound: bound[0])
 
 
 def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:

@@ -86,7 +86,7 @@ def path(
     ------
     ValueError, TypeError
         For bad input, naming argument, value and expectation, before any work; a number of betas where `beta_max` is 0.
-    NotImplementedError, BackendError
+    BackendError
         As `solve`.
 
     Notes

@@ -31,11 +31,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.problem import Problem
 from cvxrelu.relaxed_network import relaxed_network_dual
 from cvxrelu.row_space import EPS, gamma, power_of_two, row_space
 from cvxrelu.subdivision import subdivided_price
@@ -127,56 +127,44 @@ def closed_form_price(X: Float[np.ndarray, "n d"], P: Float[np.ndarray, "n c"]) 
 
 
 def relaxed_lower_bound(
-    loss: Any,
-    X: Float[np.ndarray, "n d"],
+    problem: Problem,
     t: Float[np.ndarray, "m c"],
-    beta: float,
     *,
     improve: bool = True,
-    adjoint: Callable[[np.ndarray], np.ndarray] | None = None,
     rounds: int = 120,
     cones: int = 20_000,
     deadline: float = np.inf,
-) -> tuple[float, Float[np.ndarray, "m c"]]:
-    """A rigorous lower bound on the optimum of the network program, and the feasible dual variable that proves it.
+) -> tuple[float, float, Float[np.ndarray, "m c"]]:
+    """A lower bound on the optimum of the network program that a dual variable proves, rigorous up to its evaluation.
 
         D(kappa t),   kappa the best in [0, beta / price(t)],   the better of the given t and the relaxation's own
 
     Parameters
     ----------
-    loss : a loss in float64 with `value`, `dual`, `dual_value` and `best_dual_scale`, separable over rows and outputs.
-    X : (n, d), t : (n, c) or (m, c), float64; t minus the derivative of the loss at a good prediction.
-    beta : positive.
-    improve : look for a better t, which takes about as long again. Of no use for a loss that couples outputs.
-    adjoint : t -> R^T t of a readout R, for a loss of R f; t is then not improved, for that takes the intervals of f to
-        be those of R f.
+    problem : of which the patterns are not looked at.
+    t : (m, c) float64; t minus the derivative of the loss at a good prediction.
+    improve : look for a better t, which takes about as long again, where the relaxation has one: without a skip, a
+        readout, or a loss that couples outputs.
     rounds, cones, deadline : as for `relaxed_price`.
 
     Returns
     -------
-    (lower bound, feasible multiple of t). The bound is at least that of the closed form at the given t, and never
-    below zero, as no loss is negative.
+    As `Problem.dual_bound`: (bound, sum of the magnitudes it was computed from, feasible multiple of t). What rounding
+    of D may do is for the caller to allow, by the magnitudes. At least the closed form's bound at the given t.
     """
-
-    def price(t: np.ndarray) -> float:
-        p = t if adjoint is None else adjoint(t)
-        return relaxed_price(X, p, rounds=rounds, cones=cones, deadline=deadline)
-
-    best, dual = _bound_at(loss, t, price(t), beta)
-    if improve and adjoint is None and time.perf_counter() < deadline:
-        other = relaxed_network_dual(loss, X, t.shape[1], beta, deadline=deadline)
-        bound, feasible = _bound_at(loss, other, price(other), beta)
-        if bound > best:
-            return bound, feasible
-    return best, dual
-
-
-def _bound_at(loss: Any, t: np.ndarray, price: float, beta: float) -> tuple[float, np.ndarray]:
-    """D(kappa t) for the best kappa with kappa price <= beta, less the rounding of evaluating it."""
-    largest = (1.0 - 4.0 * EPS) * beta / price if price > 0 else np.inf
-    feasible = loss.best_dual_scale(t, np.asarray(largest)) * t
-    value, magnitude = loss.dual_value(feasible)
-    return max(float(value) - gamma(*t.shape) * float(magnitude), 0.0), feasible
+    candidates: list[Callable[[], np.ndarray]] = [lambda: t]
+    if improve and problem.skip is None and problem.readout is None and problem.loss_name != "multinomial":
+        loss, X, beta = problem.loss, problem.X, problem.beta
+        candidates.append(lambda: relaxed_network_dual(loss, X, problem.n_outputs, beta, deadline=deadline))
+    found: list[tuple[float, float, np.ndarray]] = []
+    for candidate in candidates:
+        if found and time.perf_counter() > deadline:
+            break
+        dual = candidate()
+        p, slack = problem.pull_back(dual)
+        price = relaxed_price(problem.X, p, rounds=rounds, cones=cones, deadline=deadline) + slack
+        found.append(problem.dual_bound(dual, (1.0 - 4.0 * EPS) * problem.beta / price if price > 0 else np.inf))
+    return max(found, key=lambda bound: bound[0])
 
 
 def _side_price(X: np.ndarray, p: np.ndarray, rounds: int, deadline: float) -> float:

@@ -12,8 +12,12 @@ from scipy.optimize import minimize
 
 from cvxrelu import certificates
 from cvxrelu.losses import Logistic, Squared
+from cvxrelu.patterns import Patterns
+from cvxrelu.problem import Problem
+from cvxrelu.readout import make_pairs
 from cvxrelu.relaxation import _Majorant, closed_form_price, relaxed_lower_bound, relaxed_price
 from cvxrelu.relaxed_network import _Program, relaxed_network_dual
+from cvxrelu.row_space import gamma
 from cvxrelu.subdivision import subdivided_price
 
 seeds, sizes, outputs = st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 3)
@@ -41,6 +45,14 @@ def draw(rng, n, d, c, kind):
     P = rng.standard_normal((n, c)) * 10.0 ** rng.uniform(-8, 8)
     P = rng.choice([1.0, -1.0]) * np.abs(P) if rng.random() < 0.3 else P
     return X, np.where(rng.random((n, 1)) < 0.2, 0.0, P) * (rng.random(c) > 0.1)  # an output may be all zero
+
+
+def lower_bound(loss, X, t, beta, readout=None, **options):
+    """(bound, feasible t), with the allowance for rounding that a certificate makes."""
+    nothing = Patterns(np.zeros((len(X), 0), dtype=bool), None)
+    problem = Problem(X, loss, beta, nothing, 0, False, False, np.dtype(np.float64), loss, readout=readout)
+    value, magnitude, feasible = relaxed_lower_bound(problem, t, **options)
+    return max(value - gamma(*t.shape) * magnitude, 0.0), feasible
 
 
 def attained(X, P, directions):
@@ -187,7 +199,7 @@ def test_never_above_the_optimum(n, d, fraction, seed, weights):
     rng = np.random.default_rng(seed)
     t = p.weight * rng.choice([p.y, rng.standard_normal(p.y.shape)])
     loss = Squared(p.y, p.weight)
-    bound, dual = relaxed_lower_bound(loss, p.X, t, p.beta, rounds=30, cones=500)
+    bound, dual = lower_bound(loss, p.X, t, p.beta, rounds=30, cones=500)
     optimum = solve_network(p)
     assert 0.0 <= bound <= optimum + 1e-6 * (1e-3 + optimum)
     closed = float(certificates.relaxed_bound(loss, p.X, t, np.asarray(p.beta))[0])
@@ -242,21 +254,21 @@ def test_improved_dual_reaches_the_relaxed_network(n, d, fraction):
     p = planted(n, d, 20, 4, fraction)
     loss = Squared(p.y, p.weight)
     best = semidefinite_network(p.X, p.y[:, 0], p.beta)
-    bound, _ = relaxed_lower_bound(loss, p.X, p.y, p.beta, cones=0)
+    bound, _ = lower_bound(loss, p.X, p.y, p.beta, cones=0)
     assert 0.97 * best <= bound <= best * (1 + 1e-6)
-    assert bound > 1.05 * relaxed_lower_bound(loss, p.X, p.y, p.beta, improve=False, cones=0)[0]
+    assert bound > 1.05 * lower_bound(loss, p.X, p.y, p.beta, improve=False, cones=0)[0]
 
 
 def test_bounds_of_trained_networks():
     p = planted(150, 3, 20, 5, 0.1)
     loss = Squared(p.y, p.weight)
     objective, t = train(loss, p.X, p.beta, 1)
-    bound, _ = relaxed_lower_bound(loss, p.X, t, p.beta)
+    bound, _ = lower_bound(loss, p.X, t, p.beta)
     assert 0.98 * objective <= bound <= objective
     p = planted(150, 8, 20, 5, 0.1, c=2)
     loss = Squared(p.y, p.weight)
     objective, t = train(loss, p.X, p.beta, 2)
-    bound, _ = relaxed_lower_bound(loss, p.X, t, p.beta)
+    bound, _ = lower_bound(loss, p.X, t, p.beta)
     closed = float(certificates.relaxed_bound(loss, p.X, t, np.asarray(p.beta))[0])
     assert 1.2 * closed <= bound <= objective
 
@@ -267,7 +279,7 @@ def test_logistic():
     y = np.sign(np.maximum(X[:, :1], 0) - 0.4 + 0.2 * rng.standard_normal((120, 1)))
     loss = Logistic(y, np.ones((120, 1)), 0.1 * rng.standard_normal((120, 1)))
     objective, t = train(loss, X, 1.5, 1)
-    bound, dual = relaxed_lower_bound(loss, X, t, 1.5)
+    bound, dual = lower_bound(loss, X, t, 1.5)
     assert 0.7 * objective <= bound <= objective
     assert constraint_at(X, dual, ascend(X, dual, rng, 200)).max() <= 1.5
 
@@ -275,17 +287,17 @@ def test_logistic():
 def test_readout():
     rng = np.random.default_rng(7)
     X, first, second = rng.standard_normal((20, 4)), rng.integers(20, size=15), rng.integers(20, size=15)
-    R = np.eye(20)[first] - np.eye(20)[second]
+    R, pairs = np.eye(20)[first] - np.eye(20)[second], make_pairs(np.stack([first, second], axis=1), 20)
     loss, t = Squared(rng.standard_normal((15, 1)), np.ones((15, 1))), rng.standard_normal((15, 1))
-    bound, dual = relaxed_lower_bound(loss, X, t, 0.5, adjoint=lambda t: R.T @ t)
+    bound, dual = lower_bound(loss, X, t, 0.5, readout=pairs)
     assert dual.shape == (15, 1) and 0.0 <= bound <= loss.value(np.zeros((15, 1)))
     assert constraint_at(X, R.T @ dual, ascend(X, R.T @ dual, rng, 200)).max() <= 0.5
 
 
 def test_nothing_to_bound():
     loss = Squared(np.ones((3, 1)), np.ones((3, 1)))
-    bound, _ = relaxed_lower_bound(loss, np.zeros((3, 2)), np.zeros((3, 1)), 1.0)
+    bound, _ = lower_bound(loss, np.zeros((3, 2)), np.zeros((3, 1)), 1.0)
     np.testing.assert_allclose(bound, 1.5, rtol=1e-12)  # the network is zero whatever its weights
-    large, _ = relaxed_lower_bound(loss, np.eye(3), np.ones((3, 1)), 1e6)
+    large, _ = lower_bound(loss, np.eye(3), np.ones((3, 1)), 1e6)
     np.testing.assert_allclose(large, 1.5, rtol=1e-12)
     assert relaxed_network_dual(loss, np.eye(3), 1, 0.1).shape == (3, 1)
