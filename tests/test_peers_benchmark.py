@@ -158,6 +158,9 @@ def test_run_past_the_cap_is_stopped_and_what_it_had_counts(
     package.mkdir(parents=True)
     source = peer_comparison.ROOT / "bench" / "peers" / "common.py"
     (package / "common.py").write_text(source.read_text())
+    # Without these the folder is a namespace, and the `bench` of an editable installation comes before it.
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
     (package / "sleeper.py").write_text(
         "import time\n"
         "import numpy as np\n"
