@@ -99,7 +99,7 @@ class Problem:
             return t, 0.0
         size = np.linalg.norm(t, axis=1, keepdims=True)
         first, second = (np.bincount(rows, size[:, 0], len(self.X)) for rows in self.readout[:2])
-        degree = np.bincount(self.readout.first, minlength=len(self.X)) + np.diff(self.readout.ends, prepend=0)
+        degree = np.diff(self.readout.ends, prepend=0)
         slack = EPS * float(np.sum((degree + 4) * (first + second) * np.linalg.norm(self.X, axis=1)))
         return adjoint(self.readout, t), slack
 

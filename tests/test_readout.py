@@ -68,3 +68,18 @@ def test_pulling_back_allows_for_its_rounding(seed):
     moved = float(np.abs(p - exact)[:, 0] @ np.linalg.norm(X, axis=1))
     assert moved <= slack <= 1e-12 * float(np.abs(t).sum() * np.abs(X).max() + 1e-300)
     assert build_problem(X, np.ones(6), beta=1.0, sampled=False).pull_back(t[:6])[1] == 0.0
+
+
+@given(seeds)
+def test_allowance_for_rounding_counts_both_rows_of_a_pair(seed):
+    """Turned around, every pair and t give the same p and the same allowance."""
+    rng = np.random.default_rng(seed)
+    pairs, _, t = draw(seed)
+    X = rng.standard_normal((6, 3)) * 10.0 ** rng.uniform(-3, 3, (6, 1))
+    given_pairs, turned = (
+        build_problem(X, np.ones(9), beta=1.0, pairs=each, loss="logistic", sampled=False)
+        for each in (pairs, pairs[:, ::-1])
+    )
+    (p, slack), (other, same) = given_pairs.pull_back(t), turned.pull_back(-t)
+    np.testing.assert_allclose(other, p, rtol=1e-9, atol=1e-9 * np.abs(t).max())
+    assert same == pytest.approx(slack, rel=1e-12)
