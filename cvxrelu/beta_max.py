@@ -14,7 +14,7 @@ from cvxrelu.selection import select_backend
 
 __all__ = ["beta_max"]
 
-BATCH = 32
+BATCH = 8
 STARTS = 256  # Gaussian starts of a priced value, and an eighth of that for every kind of spectral ones
 
 
@@ -90,6 +90,6 @@ def beta_max(
         batch = batch[lengths[batch] > best]
         if batch.size == 0:
             break
-        projection = project_onto_cones(problem.X, masks[:, columns[batch]], candidates[:, batch])
+        projection = project_onto_cones(problem.X, masks[:, columns[batch]], candidates[:, batch], limit=best)
         best = max(best, float(np.linalg.norm(projection.points, axis=0).max()))
     return best

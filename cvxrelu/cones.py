@@ -45,6 +45,7 @@ def project_onto_cones(
     patterns: Bool[np.ndarray, "n B"],
     q: Float[np.ndarray, "d B"],
     deadline: float = np.inf,
+    limit: float = -np.inf,
 ) -> ConeProjection:
     """Project column b of q onto the cone of column b of `patterns`.
 
@@ -54,6 +55,7 @@ def project_onto_cones(
     patterns : (n, B) bool; True asks for x_j @ u >= 0, False for x_j @ u <= 0.
     q : (d, B) float64.
     deadline : time of `time.perf_counter` after which unfinished columns are left as they are, not converged.
+    limit : a column whose support value is seen to be at most this is left as it is, not converged.
 
     Returns
     -------
@@ -93,7 +95,7 @@ def project_onto_cones(
             multipliers = _or_zeros(nnls, A, -q[:, b])
             points[:, b] = q[:, b] + A @ multipliers
             mass[b] = multipliers.sum()
-        todo = todo[~np.array(stuck)]
+        todo = todo[~np.array(stuck) & (np.linalg.norm(points[:, todo], axis=0) > limit)]
         if todo.size == 0:
             break
     return ConeProjection(points, mass, converged)

@@ -172,3 +172,17 @@ def test_a_deadline_in_the_past_leaves_a_valid_bound():
     stopped, full = project_onto_cones(X, patterns, q, deadline=0.0), project_onto_cones(X, patterns, q)
     assert full.converged.all() and not stopped.converged.any()
     assert np.all(np.linalg.norm(stopped.points, axis=0) >= np.linalg.norm(full.points, axis=0) - 1e-12)
+
+
+@given(st.integers(0, 10**6), st.floats(0.0, 2.0))
+def test_columns_below_the_limit_may_be_left_early(seed, limit):
+    """Above the limit the projection, as without one; otherwise a point whose length bounds the support value."""
+    rng = np.random.default_rng(seed)
+    X, q = rng.standard_normal((40, 4)), rng.standard_normal((4, 8))
+    patterns = X @ rng.standard_normal((4, 8)) >= 0
+    whole, early = project_onto_cones(X, patterns, q), project_onto_cones(X, patterns, q, limit=limit)
+    lengths, found = (np.linalg.norm(each.points, axis=0) for each in (whole, early))
+    above = lengths > limit
+    np.testing.assert_allclose(early.points[:, above], whole.points[:, above], atol=1e-9)
+    assert early.converged[above].all()
+    assert np.all(found[~above] <= limit + 1e-9) and np.all(found >= lengths - 1e-9)
