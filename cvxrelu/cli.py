@@ -21,9 +21,9 @@ import numpy as np
 
 from cvxrelu import environment, report
 from cvxrelu.backends import BackendError
+from cvxrelu.drawing import load_matplotlib
 from cvxrelu.files import atomic_write
 from cvxrelu.model_folder import check_folder, describe, new_folder, read_model, write_model
-from cvxrelu.plots import load_matplotlib
 from cvxrelu.solution import Solution, Status
 from cvxrelu.tables import UserError, load_data, read_table
 from cvxrelu.training import Task, Trained, decide_task, labels, train

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.drawing import load_matplotlib
 from cvxrelu.files import atomic_write
-from cvxrelu.plots import load_matplotlib
 
 __all__ = ["plot_path"]
 

@@ -1,46 +1,29 @@
-"""The drawings of a report: matplotlib figures as SVG text that takes its colours from the page."""
+"""The drawings of a report, one function each."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from cvxrelu.drawing import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SOFT,
+    decades,
+    legend_above,
+    line,
+    load_matplotlib,
+    number,
+    percent,
+    svg,
+)
 from cvxrelu.solution import Certificate, Solution
 
-__all__ = ["Plot", "draw_plots", "load_matplotlib", "number", "percent"]
-
-# Each colour of a drawing is a stand-in that the SVG text replaces by a CSS variable: the plot then follows the page's
-# light or dark theme. The hues behind them (Okabe and Ito) are told apart by colour-blind readers.
-_INK, _SOFT, _BLUE, _ORANGE, _GREEN, _PURPLE = (f"#01020{digit}" for digit in range(3, 9))
-_VARIABLES = {_INK: "ink", _SOFT: "soft", _BLUE: "blue", _ORANGE: "orange", _GREEN: "green", _PURPLE: "purple"}
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: it can be read out, searched and scaled
-    "svg.hashsalt": "cvxrelu",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _SOFT,
-    "axes.labelcolor": _INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _SOFT,
-    "grid.alpha": 0.25,
-    "text.color": _INK,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.8,
-    "path.simplify": True,
-}
+__all__ = ["Plot", "draw_plots"]
 
 Plot = tuple[str, str, str, str]  # heading, svg, alternative text, caption
 
@@ -79,63 +62,11 @@ def draw_plots(
     return plots
 
 
-def _svg(draw: Callable[[Any], None], prefix: str, height: float = 3.6) -> str:
-    """The SVG element that `draw(figure)` makes, with its own ids and the page's colours."""
-    tools = load_matplotlib()
-    with tools.rc_context(_STYLE):
-        figure = tools.Figure(figsize=(5.2, height), layout="constrained")
-        figure.patch.set_alpha(0.0)
-        draw(figure)
-        for axes in figure.axes:
-            axes.patch.set_alpha(0.0)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r' (?:xmlns(?::\w+)?|width|height)="[^"]*"', "", text.split(">", 1)[0]) + ">" + text.split(">", 1)[1]
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)  # ids are shared by all drawings of the page
-    return re.sub("|".join(_VARIABLES), lambda match: f"var(--{_VARIABLES[match[0]]})", text)
-
-
 def _column(solution: Solution, name: str, positive: bool = True) -> np.ndarray:
     """A column of the history, NaN where it was not recorded, with `positive` also where a log axis cannot show it."""
     history = solution.history
     values = np.asarray(history[name], float) if name in history.columns else np.full(len(history), np.nan)
     return np.where(values > 0, values, np.nan) if positive else values
-
-
-def _decades(axes: Any, *columns: np.ndarray) -> None:
-    """A log axis from one power of ten to another, so that it always carries at least two labels."""
-    values = np.concatenate([np.ravel(column) for column in columns])
-    values = values[np.isfinite(values)]
-    low, high = (np.log10(values.min()), np.log10(values.max())) if values.size else (-1.0, 0.0)
-    bottom = np.floor(low - 0.02)  # a value on the edge would be drawn over the axis
-    top = max(np.ceil(high), bottom + 1)
-    axes.set_yscale("log")
-    axes.set_ylim(10.0**bottom, 10.0**top)
-    step = int(np.ceil((top - bottom) / 6))
-    axes.set_yticks(10.0 ** np.arange(bottom, top + 1, step))
-    axes.yaxis.set_major_formatter(load_matplotlib().ticker.FuncFormatter(_power_of_ten))
-    axes.yaxis.set_minor_formatter(load_matplotlib().ticker.NullFormatter())
-
-
-def _power_of_ten(value: float, _position: int | None = None) -> str:
-    exponent = round(np.log10(value))
-    return (
-        f"{value:g}"
-        if 0 <= exponent <= 2
-        else "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    )
-
-
-def _line(axes: Any, x: np.ndarray, y: np.ndarray, label: str, colour: str, dash: str) -> None:
-    shown = np.isfinite(y)
-    marker = "o" if shown.sum() <= 25 else None  # few points, possibly one: a line alone would not show them
-    axes.plot(x[shown], y[shown], dash, color=colour, label=label, marker=marker, markersize=3.5)
-
-
-def _legend_above(axes: Any, columns: int) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, handlelength=2.2)
 
 
 def _from_to(values: np.ndarray) -> str:
@@ -168,22 +99,22 @@ def _plot_progress(solution: Solution, proof: Certificate | None, prefix: str) -
 
     def draw(figure: Any) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        _line(above, held, objective, "objective", _ORANGE, "-")
+        line(above, held, objective, "objective", ORANGE, "-")
         if guessed.any():
-            _line(above, priced[guessed], bound[guessed], "estimated bound", _GREEN, "--")
+            line(above, priced[guessed], bound[guessed], "estimated bound", GREEN, "--")
         if not guessed.all():
-            _line(above, priced[~guessed], bound[~guessed], "proven bound", _PURPLE, "-.")
+            line(above, priced[~guessed], bound[~guessed], "proven bound", PURPLE, "-.")
         if np.isfinite(proven) and not proven <= 1.001 * np.nanmax(bound[~guessed], initial=0.0):
             label = "proven bound" if guessed.all() else "proven at the end"
-            above.axhline(proven, color=_PURPLE, linewidth=1.5, linestyle="-.", label=label)
+            above.axhline(proven, color=PURPLE, linewidth=1.5, linestyle="-.", label=label)
         above.set(ylabel="objective of (N)", ylim=(0, top))
-        _line(below, held, count, "neurons", _BLUE, "-")
+        line(below, held, count, "neurons", BLUE, "-")
         below.set(xlabel="seconds", ylabel="neurons", xlim=(0, None), ylim=(0, None))
         below.yaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(nbins=4, integer=True))
         for axes in (above, below):
             if handover is not None:
-                axes.axvline(handover, color=_SOFT, linewidth=1.3, linestyle=":")
-        _legend_above(above, 3)
+                axes.axvline(handover, color=SOFT, linewidth=1.3, linestyle=":")
+        legend_above(above, 3)
 
     caption = "The objective of (N) "
     caption += f"falls from {number(known[0], 4)} to " if known.size > 1 else "is "
@@ -198,7 +129,7 @@ def _plot_progress(solution: Solution, proof: Certificate | None, prefix: str) -
     if handover is not None:
         caption += " The dotted line is where the sampled program (S) ends and refinement starts."
     alt = "Two line plots against seconds: objective of the network program (N) with its lower bound, and neurons."
-    return "Objective and bound", _svg(draw, prefix, 4.2), f"{alt} {caption}", caption
+    return "Objective and bound", svg(draw, prefix, 4.2), f"{alt} {caption}", caption
 
 
 def _plot_gaps(solution: Solution, prefix: str) -> Plot:
@@ -210,14 +141,14 @@ def _plot_gaps(solution: Solution, prefix: str) -> Plot:
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        _decades(axes, sampled, network, np.array([tol or np.nan], float))
+        decades(axes, sampled, network, np.array([tol or np.nan], float))
         if both:
-            _line(axes, seconds, sampled, "(S) sampled program", _BLUE, "-")
-        _line(axes, known, network, "(N) network program", _ORANGE, "--")
+            line(axes, seconds, sampled, "(S) sampled program", BLUE, "-")
+        line(axes, known, network, "(N) network program", ORANGE, "--")
         if tol:
-            axes.axhline(tol, color=_SOFT, linewidth=1.3, linestyle=":", label="tol")
+            axes.axhline(tol, color=SOFT, linewidth=1.3, linestyle=":", label="tol")
         axes.set(xlabel="seconds", ylabel="relative gap", xlim=(0, None))
-        _legend_above(axes, 3)
+        legend_above(axes, 3)
 
     certificate, nature = solution.certificate, "with a proven bound"
     if np.isfinite(_column(solution, "round", positive=False)).any() and certificate.kind != "exact":
@@ -231,7 +162,7 @@ def _plot_gaps(solution: Solution, prefix: str) -> Plot:
         caption = f"{caption[:-1]}, and is {percent(certificate.gap)} by the certificate made at the end."
     programs = "the sampled program (S) and the network program (N)" if both else "the network program (N)"
     alt = f"Line plot of the relative gap of {programs} against seconds, on a log axis."
-    return "Gap against time", _svg(draw, prefix), f"{alt} {caption}", caption
+    return "Gap against time", svg(draw, prefix), f"{alt} {caption}", caption
 
 
 def _plot_neurons(solution: Solution, prefix: str) -> Plot:
@@ -252,11 +183,11 @@ def _plot_neurons(solution: Solution, prefix: str) -> Plot:
         place = np.arange(1, sizes.size + 1)
         width = 0.85 if sizes.size <= 100 else 1.0
         if single:
-            axes.bar(place[~falls], share[~falls], color=_BLUE, width=width, label="adds to the output")
-            axes.bar(place[falls], share[falls], color=_ORANGE, width=width, label="takes from it")
-            _legend_above(axes, 2)
+            axes.bar(place[~falls], share[~falls], color=BLUE, width=width, label="adds to the output")
+            axes.bar(place[falls], share[falls], color=ORANGE, width=width, label="takes from it")
+            legend_above(axes, 2)
         else:
-            axes.bar(place, share, color=_BLUE, width=width)
+            axes.bar(place, share, color=BLUE, width=width)
         axes.set(xlabel="neuron, largest first", ylabel="% of sum |w| |a|", ylim=(0, None))
         axes.set_xlim(0.5 - 0.02 * sizes.size, sizes.size + 0.5 + 0.02 * sizes.size)
         axes.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(integer=True))
@@ -268,30 +199,30 @@ def _plot_neurons(solution: Solution, prefix: str) -> Plot:
     if single:
         caption += f" {int((~falls).sum())} add to the output, {int(falls.sum())} take from it."
     alt = "Bar chart of the share of each neuron in the penalty, largest first."
-    return "Neurons", _svg(draw, prefix), f"{alt} {caption}", caption
+    return "Neurons", svg(draw, prefix), f"{alt} {caption}", caption
 
 
 def _plot_residuals(solution: Solution, prefix: str) -> Plot:
     iterations = np.asarray(solution.history["iteration"], float)
     lines = (
-        ("primal_copy", "primal, copy", _BLUE, "-"),
-        ("dual_copy", "dual, copy", _BLUE, "--"),
-        ("primal_cone", "primal, cone", _ORANGE, "-"),
-        ("dual_cone", "dual, cone", _ORANGE, "--"),
+        ("primal_copy", "primal, copy", BLUE, "-"),
+        ("dual_copy", "dual, copy", BLUE, "--"),
+        ("primal_cone", "primal, cone", ORANGE, "-"),
+        ("dual_cone", "dual, cone", ORANGE, "--"),
     )
     residuals = [_column(solution, name) for name, *_ in lines]
     penalties = [_column(solution, name) for name in ("rho_copy", "rho_cone")]
 
     def draw(figure: Any) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        _decades(above, *residuals)
+        decades(above, *residuals)
         for (_, label, colour, dash), values in zip(lines, residuals, strict=True):
-            _line(above, iterations, values, label, colour, dash)
+            line(above, iterations, values, label, colour, dash)
         above.set(ylabel="relative residual")
-        _legend_above(above, 2)
-        _decades(below, *penalties)
-        _line(below, iterations, penalties[0], "copy", _GREEN, "-")
-        _line(below, iterations, penalties[1], "cone", _PURPLE, "--")
+        legend_above(above, 2)
+        decades(below, *penalties)
+        line(below, iterations, penalties[0], "copy", GREEN, "-")
+        line(below, iterations, penalties[1], "cone", PURPLE, "--")
         below.set(xlabel="iteration", ylabel="penalty rho")
         below.legend(loc="best", ncols=2)
 
@@ -300,7 +231,7 @@ def _plot_residuals(solution: Solution, prefix: str) -> Plot:
     caption = "The residuals of (S), scaled by the size of the iterate, and the two penalties that balance them"
     caption += f"; the largest residual ends at {last.max():.1e}." if last.size else "."
     alt = "Two line plots against the iteration, on log axes: four relative residuals above, two penalties below."
-    return "Residuals and penalties of (S)", _svg(draw, prefix, 4.2), f"{alt} {caption}", caption
+    return "Residuals and penalties of (S)", svg(draw, prefix, 4.2), f"{alt} {caption}", caption
 
 
 def _plot_patterns(solution: Solution, prefix: str) -> Plot:
@@ -316,10 +247,10 @@ def _plot_patterns(solution: Solution, prefix: str) -> Plot:
     def draw(figure: Any) -> None:
         above, below = figure.subplots(2, 1, sharex=True)
         place = np.arange(1, shown.size + 1)
-        above.bar(place, norms[shown], color=_BLUE, width=0.85)
+        above.bar(place, norms[shown], color=BLUE, width=0.85)
         above.set(ylabel="norm of blocks", ylim=(0, None))
-        below.bar(place, active[shown], color=_ORANGE, width=0.85)
-        below.axhline(50, color=_SOFT, linewidth=1.3, linestyle=":")
+        below.bar(place, active[shown], color=ORANGE, width=0.85)
+        below.axhline(50, color=SOFT, linewidth=1.3, linestyle=":")
         below.set(xlabel="pattern, largest first", ylabel="% rows active", ylim=(0, 100), yticks=(0, 50, 100))
         below.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(integer=True))
         for axes in (above, below):
@@ -333,7 +264,7 @@ def _plot_patterns(solution: Solution, prefix: str) -> Plot:
     else:
         caption += ": the solution is zero."
     alt = "Two bar charts of the patterns that carry weight: sum of their block norms, and share of rows they are on."
-    return "Chosen patterns of (S)", _svg(draw, prefix), f"{alt} {caption}", caption
+    return "Chosen patterns of (S)", svg(draw, prefix), f"{alt} {caption}", caption
 
 
 def _plot_values(truth: np.ndarray, guess: np.ndarray, rows: str, prefix: str) -> Plot:
@@ -341,17 +272,17 @@ def _plot_values(truth: np.ndarray, guess: np.ndarray, rows: str, prefix: str) -
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        axes.plot(ends, ends, color=_SOFT, linewidth=1.3, linestyle=":", label="prediction = truth")
-        axes.scatter(truth, guess, s=14, color=_BLUE, alpha=0.55, linewidths=0)
+        axes.plot(ends, ends, color=SOFT, linewidth=1.3, linestyle=":", label="prediction = truth")
+        axes.scatter(truth, guess, s=14, color=BLUE, alpha=0.55, linewidths=0)
         axes.set(xlabel="true value", ylabel="prediction of the network")
-        _legend_above(axes, 1)
+        legend_above(axes, 1)
 
     error = float(np.sqrt(np.mean((truth - guess) ** 2)))
     spread = float(np.std(truth))
     caption = f"Each dot is one of {truth.size} {rows}; the root mean square error is {error:.3g}"
     caption += f", against {spread:.3g} for always guessing their mean."
     alt = "Scatter plot of predicted against true values with the identity line."
-    return "Predictions", _svg(draw, prefix, 4.2), f"{alt} {caption}", caption
+    return "Predictions", svg(draw, prefix, 4.2), f"{alt} {caption}", caption
 
 
 def _plot_confusion(truth: np.ndarray, guess: np.ndarray, names: list[str], rows: str, prefix: str) -> Plot:
@@ -368,7 +299,7 @@ def _plot_confusion(truth: np.ndarray, guess: np.ndarray, names: list[str], rows
         for (row, column), share in np.ndenumerate(shares):
             if counts[row, column]:
                 # The square root makes a single error visible; blue is right, orange is wrong.
-                colour = _BLUE if row == column else _ORANGE
+                colour = BLUE if row == column else ORANGE
                 shade = 0.12 + 0.5 * np.sqrt(share)
                 axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=colour, alpha=shade))
                 if len(names) <= 20:
@@ -391,28 +322,4 @@ def _plot_confusion(truth: np.ndarray, guess: np.ndarray, names: list[str], rows
         row, column = np.unravel_index(np.argmax(off), off.shape)
         caption += f"; the most frequent error takes {names[row]} for {names[column]} ({off[row, column]} times)"
     alt = "Confusion matrix: true classes down, predicted classes across, number of rows in each cell."
-    return "Predictions", _svg(draw, prefix, 4.6), f"{alt} {caption}.", f"{caption}."
-
-
-def load_matplotlib() -> SimpleNamespace:
-    """The parts of matplotlib in use, or an ImportError that names the extra to install."""
-    try:
-        import matplotlib
-        from matplotlib import figure, ticker
-    except ImportError as error:
-        raise ImportError(
-            f"a report needs matplotlib ({error}); install it with: pip install 'cvxrelu[report]'"
-        ) from error
-    return SimpleNamespace(rc_context=matplotlib.rc_context, Figure=figure.Figure, ticker=ticker)
-
-
-def number(value: object, digits: int = 6) -> str:
-    """A value as pages and captions show it: floats to some digits, n/a where not finite."""
-    if isinstance(value, float | np.floating):
-        return f"{value:.{digits}g}" if np.isfinite(value) else "n/a"
-    return str(value)
-
-
-def percent(gap: float) -> str:
-    """A share in percent, to two or three digits."""
-    return number(100 * gap, 2 if gap < 1 else 3) + "\u00a0%"
+    return "Predictions", svg(draw, prefix, 4.6), f"{alt} {caption}.", f"{caption}."

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cvxrelu.drawing import load_matplotlib, number, percent
 from cvxrelu.environment import machine, versions
 from cvxrelu.files import atomic_write
-from cvxrelu.plots import draw_plots, load_matplotlib, number, percent
+from cvxrelu.plots import draw_plots
 from cvxrelu.solution import Certificate, Solution, relative_gap
 
 __all__ = ["Section", "write_report"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from cvxrelu.plots import load_matplotlib
+from cvxrelu.drawing import load_matplotlib
 from cvxrelu_llm.evaluation import Evaluation
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.reward import ConvexRewardHead
