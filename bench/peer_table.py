@@ -28,6 +28,8 @@ NAMES = {
     "adam": "Adam on the network (N)",
 }
 _NETWORKS = {"ours_network", "lbfgs", "adam"}
+_OURS = {"ours", "ours_admm", "ours_network"}
+SUMMARY = [1e-3, 1e-4]
 NOTE = (
     "Seconds to a true relative gap, `median (min-max)` over the seeds; of several runs at falling tolerances the "
     "fastest one that reached the gap. `capped`: not within the cap; `no`: every run ended by itself without reaching "
@@ -38,13 +40,14 @@ NOTE = (
 
 
 def write(cache: Path) -> None:
-    """Put the tables into docs/benchmarks.md and the figure beside it."""
+    """Put the tables into docs/benchmarks.md, the figure beside it and the summary into the README."""
     cells = read(cache)
     if not cells:
         raise SystemExit(f"no cells in {cache}: run python -m bench.peer_comparison first")
     plot(cells)
     figure = "![Seconds to a true gap, per peer](figures/peers.png)"
     put_between_markers("docs/benchmarks.md", "peers", text(cache) + "\n\n" + figure)
+    put_between_markers("README.md", "peers", summary(cells))
 
 
 def read(cache: Path) -> dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]:
@@ -131,10 +134,59 @@ def _paragraph(size: tuple[int, ...], fraction: float, peers: dict[str, list[dic
         known.append(min(smallest))
     header = ["solver", *(f"to {target:g}" for target in GAPS), "compile s", "memory MB", "best gap"]
     rows = [_row(peer, peers[peer]) for peer in NAMES if peer in peers]
-    rows += [[name, "not installed, or not run", *[""] * 6] for peer, name in NAMES.items() if peer not in peers]
     title = f"(n, d, P) = {size}, beta = {fraction:g} beta_max, {len(references)} seeds; "
     title += f"optimum known to {max(known, default=float('nan')):.1e}"
-    return f"**{title}**\n\n{markdown_table(header, rows)}"
+    absent = [name for peer, name in NAMES.items() if peer not in peers]
+    note = f"\n\nNot run: {', '.join(absent)}." if absent else ""
+    return f"**{title}**\n\n{markdown_table(header, rows)}{note}"
+
+
+def summary(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> str:
+    """Seconds of ours and of the fastest peer, seed by seed: medians, and how many times the peer's time is ours."""
+    rows = []
+    for (size, fraction), peers in cells.items():
+        ours = {cell["cell"]["seed"]: cell for cell in peers.get("ours", [])}
+        row: list[Any] = [f"{size}, {fraction:g}"]
+        for target in SUMMARY:
+            pairs = [
+                (mine, min(theirs, key=lambda item: item[0]))
+                for seed, cell in ours.items()
+                if (mine := seconds_to(cell, target)) is not None and (theirs := _peers_seconds(peers, seed, target))
+            ]
+            row += _summary_entry(pairs) if pairs and len(pairs) == len(ours) else ["", "", ""]
+        rows.append(row)
+    header = ["(n, d, P), beta / beta_max"]
+    for target in SUMMARY:
+        header += [f"s to {target:g}", "fastest peer", "times ours"]
+    return markdown_table(header, rows)
+
+
+def _peers_seconds(peers: dict[str, list[dict[str, Any]]], seed: int, target: float) -> list[tuple[float, bool, str]]:
+    """(seconds, whether it got there, name) of every peer on a seed; for those that were stopped, the cap."""
+    found = []
+    for peer, cells in peers.items():
+        if peer in NAMES.keys() - _OURS - _NETWORKS:
+            for cell in cells:
+                if cell["cell"]["seed"] == seed and cell["runs"]:
+                    seconds = seconds_to(cell, target)
+                    found.append((cell["cap"] if seconds is None else seconds, seconds is not None, NAMES[peer]))
+    return found
+
+
+def _summary_entry(pairs: list[tuple[float, tuple[float, bool, str]]]) -> list[str]:
+    """Median of ours, the most frequent fastest peer with its median, median and range of the ratios."""
+    reached = all(arrived for _, (_, arrived, _) in pairs)
+    names = [name for _, (_, arrived, name) in pairs if arrived]
+    ratios = sorted(theirs / mine for mine, (theirs, _, _) in pairs)
+    seconds = statistics.median(theirs for _, (theirs, _, _) in pairs)
+    sign = "" if reached else "> "
+    who = f"{statistics.mode(names)} {sign}{seconds:.3g}" if names else f"none in {seconds:.3g}"
+    spread = "" if len(ratios) == 1 else f" ({ratios[0]:.2g}-{ratios[-1]:.2g})"
+    return [
+        f"{statistics.median(mine for mine, _ in pairs):.3g}",
+        who,
+        f"{sign}{statistics.median(ratios):.2g}{spread}",
+    ]
 
 
 def _row(peer: str, cells: list[dict[str, Any]]) -> list[Any]:
