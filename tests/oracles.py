@@ -209,3 +209,36 @@ def _breakpoints(X: np.ndarray) -> np.ndarray:
 def rounding(dtype: Any) -> float:
     """A tolerance for a few dozen operations on numbers near one."""
     return 1e3 * float(np.finfo(dtype).eps)
+
+
+def odd_rows(rng, n, d, kind, column_decades=8, least_apart=1e-6):
+    """Gaussian X (n, d), or one that is hard on rounding: repeated, parallel or zero rows, scales, exact integers."""
+    X = rng.standard_normal((n, d))
+    if kind == "integer":
+        return rng.integers(-2, 3, size=(n, d)).astype(float)
+    if kind == "repeated":
+        return X[rng.integers(n, size=n)] * rng.choice([-1.0, 0.0, 0.3, 1.0, 2.0], size=(n, 1))
+    if kind == "row scales":
+        return X * 10.0 ** rng.uniform(-8, 8, size=(n, 1))
+    if kind == "column scales":
+        return X * 10.0 ** rng.uniform(-column_decades, column_decades, size=(1, d))
+    if kind == "nearly parallel":
+        apart = 10.0 ** rng.uniform(-16, np.log10(least_apart))
+        return X[rng.integers(n, size=n)] + apart * rng.standard_normal((n, d))
+    if kind == "float32":
+        return X.astype(np.float32).astype(float)
+    if kind == "flat":
+        return X @ rng.standard_normal((d, 2)) @ rng.standard_normal((2, d))
+    return X
+
+
+def check_best_scale(loss, a, penalty):
+    """`loss.best_scale` minimises loss(s a) + s penalty over s >= 0: zero for a = 0, large where classes separate."""
+    value = lambda s: loss.value(s * a) + s * penalty  # noqa: E731
+    s = float(loss.best_scale(a, penalty))
+    assert 0 <= s < np.inf
+    for other in [0.0, *(s * (1 + np.array([-0.5, -1e-3, 1e-3, 1.0]))), 1e-3, 1.0, 1e3]:
+        assert value(s) <= value(other) + 1e-10 * (1 + abs(value(other)))
+    assert loss.best_scale(0 * a, penalty) == 0
+    separable = loss.y * (1 + np.abs(a))
+    assert loss.value(loss.best_scale(separable, 0.0) * separable) < 1e-12  # the infimum is zero, and not attained

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import constraint_at, max_in_cells, max_on_circle
+from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows
 
 from cvxrelu.exact_pricing import arrange, exact_price, price_on
 
@@ -14,19 +14,7 @@ KINDS = ["plain", "integer", "repeated", "row scales", "column scales", "nearly 
 
 def draw(rng, n, rank, kind, d=None):
     """X of the given rank, perhaps inside d columns, and p, perhaps of one sign or with zeros."""
-    X = rng.standard_normal((n, rank))
-    if kind == "integer":
-        X = rng.integers(-2, 3, size=(n, rank)).astype(float)
-    elif kind == "repeated":
-        X = X[rng.integers(n, size=n)] * rng.choice([-1.0, 0.0, 0.3, 1.0, 2.0], size=(n, 1))
-    elif kind == "row scales":
-        X = X * 10.0 ** rng.uniform(-8, 8, size=(n, 1))
-    elif kind == "column scales":
-        X = X * 10.0 ** rng.uniform(-4, 4, size=(1, rank))
-    elif kind == "nearly parallel":
-        X = X[rng.integers(n, size=n)] + 10.0 ** rng.uniform(-16, -13) * rng.standard_normal((n, rank))
-    elif kind == "float32":
-        X = X.astype(np.float32).astype(float)
+    X = odd_rows(rng, n, rank, kind, column_decades=4, least_apart=1e-13)
     if d is not None:
         X = X @ np.linalg.qr(rng.standard_normal((d, rank)))[0].T
     p = rng.standard_normal(n) * 10.0 ** rng.uniform(-8, 8)

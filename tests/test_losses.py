@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import make_backend
+from oracles import check_best_scale, make_backend
 from scipy.optimize import minimize_scalar
 
 from cvxrelu.losses import Logistic, Squared
@@ -208,14 +208,7 @@ def test_logistic_best_dual_scale(seed, limit, quadratic):
 @given(seeds, st.sampled_from([0.0, 1e-3, 1.0, 1e6]))
 def test_logistic_best_scale(seed, penalty):
     loss, a, _ = draw_logistic(seed)
-    value = lambda s: loss.value(s * a) + s * penalty  # noqa: E731
-    s = float(loss.best_scale(a, penalty))
-    assert 0 <= s < np.inf
-    for other in [0.0, *(s * (1 + np.array([-0.5, -1e-3, 1e-3, 1.0]))), 1e-3, 1.0, 1e3]:
-        assert value(s) <= value(other) + 1e-10 * (1 + abs(value(other)))
-    assert loss.best_scale(0 * a, penalty) == 0
-    separable = loss.y * (1 + np.abs(a))
-    assert loss.value(loss.best_scale(separable, 0.0) * separable) < 1e-12  # the infimum is zero, and not attained
+    check_best_scale(loss, a, penalty)
 
 
 @settings(max_examples=40)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import make_backend
+from oracles import check_best_scale, make_backend
 
 from cvxrelu.losses import Logistic
 from cvxrelu.multinomial import Multinomial
@@ -121,21 +121,16 @@ def test_best_dual_scale(seed, limit, quadratic):
     grid = np.concatenate([found * (1 + np.linspace(-1, 3, 201)), found * (1 - np.geomspace(1e-6, 0.5, 9)),
                            top * np.geomspace(1e-30, 1, 60) if np.isfinite(top) else [1.0]])  # fmt: skip
     best = max(value(kappa) for kappa in grid[(grid <= top) & (grid >= 0)])
-    assert value(found) >= best - 1e-9 * (loss.dual_value(found * t)[1] + found**2 * quadratic) - 1e-300
+    # the search ends at kappa of 1e-38, where nothing is left to be proved
+    allowed = 1e-9 * (loss.dual_value(found * t)[1] + found**2 * quadratic) + 1e-30 * loss.weight.sum()
+    assert value(found) >= best - allowed
 
 
 @settings(max_examples=40)
 @given(seeds, st.sampled_from([0.0, 1e-3, 1.0, 1e6]))
 def test_best_scale(seed, penalty):
     loss, a, _ = draw(seed)
-    value = lambda s: loss.value(s * a) + s * penalty  # noqa: E731
-    s = float(loss.best_scale(a, penalty))
-    assert 0 <= s < np.inf
-    for other in [0.0, *(s * (1 + np.array([-0.5, -1e-3, 1e-3, 1.0]))), 1e-3, 1.0, 1e3]:
-        assert value(s) <= value(other) + 1e-10 * (1 + abs(value(other)))
-    assert loss.best_scale(0 * a, penalty) == 0
-    separable = loss.y * (1 + np.abs(a))
-    assert loss.value(loss.best_scale(separable, 0.0) * separable) < 1e-12  # the infimum is zero, and not attained
+    check_best_scale(loss, a, penalty)
 
 
 @given(seeds)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import constraint_at, max_in_cells, max_on_circle, planted, solve_network
+from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows, planted, solve_network
 from scipy.optimize import minimize
 
 from cvxrelu import certificates
@@ -27,21 +27,7 @@ EFFORTS = [{"cones": 0}, {"rounds": 0, "cones": 200}, {"rounds": 9, "cones": 40}
 
 def draw(rng, n, d, c, kind):
     """X and P at any scale; rows repeated, zero, nearly parallel, or all in a subspace."""
-    X = rng.standard_normal((n, d))
-    if kind == "integer":
-        X = rng.integers(-2, 3, size=(n, d)).astype(float)
-    elif kind == "repeated":
-        X = X[rng.integers(n, size=n)] * rng.choice([-1.0, 0.0, 0.3, 1.0, 2.0], size=(n, 1))
-    elif kind == "row scales":
-        X = X * 10.0 ** rng.uniform(-8, 8, size=(n, 1))
-    elif kind == "column scales":
-        X = X * 10.0 ** rng.uniform(-8, 8, size=(1, d))
-    elif kind == "nearly parallel":
-        X = X[rng.integers(n, size=n)] + 10.0 ** rng.uniform(-16, -6) * rng.standard_normal((n, d))
-    elif kind == "float32":
-        X = X.astype(np.float32).astype(float)
-    elif kind == "flat":
-        X = X @ rng.standard_normal((d, 2)) @ rng.standard_normal((2, d))
+    X = odd_rows(rng, n, d, kind)
     P = rng.standard_normal((n, c)) * 10.0 ** rng.uniform(-8, 8)
     P = rng.choice([1.0, -1.0]) * np.abs(P) if rng.random() < 0.3 else P
     return X, np.where(rng.random((n, 1)) < 0.2, 0.0, P) * (rng.random(c) > 0.1)  # an output may be all zero
