@@ -54,14 +54,20 @@ def select_backend(name: Any, inputs: tuple[Any, ...], flops: float) -> Backend:
     return jax if jax.is_accelerator or flops >= JAX_CPU_FLOPS else get_backend("numpy")
 
 
-def select_devices(name: Any, devices: Any) -> Backend:
+def select_devices(name: Any, devices: Any, time_limit: Any = None) -> Backend:
     """The JAX backend on several devices, for what `solve(devices=...)` takes."""
     if name not in ("auto", "jax"):
         raise ValueError(f"devices needs backend='jax' or 'auto', got backend={name!r}")
     get_backend("jax")
     from cvxrelu.backends.mesh import as_devices
 
-    return _on_devices(as_devices(devices))
+    chosen = as_devices(devices)
+    if time_limit is not None and len({device.process_index for device in chosen}) > 1:
+        raise ValueError(
+            f"time_limit is {time_limit!r}, and devices belong to several processes, whose clocks would disagree; "
+            "use max_iter, or tol"
+        )
+    return _on_devices(chosen)
 
 
 @functools.cache

@@ -179,7 +179,7 @@ def solve(
     if devices is None:
         chosen = select_backend(backend, (X, y), problem.flops if sampled else 0.0)
     else:
-        chosen = select_devices(backend, devices)
+        chosen = select_devices(backend, devices, time_limit)
     started = time.perf_counter()
     solution = None
     with chosen.scope():
