@@ -5,8 +5,8 @@ process of its own with so many forced CPU devices: they share the machine's cor
 what it gains. A cell is `median (min-max)` over repeats.
 
 The model. With k devices, patterns and blocks divided, an iteration costs each device 12 n d P c / k flops in products
-with X, reads m^2 / k numbers of the inverse (or runs CG, 4 n d P c / k flops a step), and sends, in a ring, twice
-(k - 1) / k times the m c numbers of one sum and (k - 1) / k times those of one gathering.
+with X and one sum over devices of n c numbers, and every step of CG 4 n d P c / k flops and another sum. A sum by a
+ring sends 2 (k - 1) / k of its numbers from every device.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import json
 import math
 import os
 import re
-import statistics
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,10 @@ from cvxrelu.selection import get_backend, select_devices
 
 __all__ = ["collectives", "model_rows", "stepper"]
 
-SIZES = [(1000, 20, 128), (2000, 50, 256), (4000, 100, 256)]
+SIZES = [(500, 20, 64), (1000, 20, 128), (2000, 50, 256)]
 COUNTS = (1, 2, 4)
 CHUNK = 25
+CG_STEPS = 10  # of an iteration, in the model
 # Of one H100 with NVLink: float32 products without tensor cores, sums over devices (NVIDIA's data sheet: 67 Tflop/s,
 # 900 GB/s in both directions together), from which the model takes half of each.
 GPU_FLOPS, GPU_LINK = 0.5 * 67e12, 0.5 * 450e9
@@ -52,7 +53,7 @@ def main() -> None:
         return
     found = {count: in_process(count, arguments.quick) for count in COUNTS}
     measured = scaling_table(sizes, found)
-    model = (["devices k", "Tflop per device", "MB sent per device", "flop per byte", "ms of products", "ms of sums"],
+    model = (["devices k", "Tflop per device", "MB sent per device", "flop per byte", "s of products", "s of sums"],
              model_rows(10**6, 4096, 256), MODEL_NOTE)  # fmt: skip
     for name, (header, rows, note) in (("scaling", measured), ("scaling-model", model)):
         table = markdown_table(header, rows)
@@ -63,9 +64,8 @@ def main() -> None:
 
 
 MODEL_NOTE = (
-    "float32, one output, exact u-step apart: that of an (m, m) inverse does not fit m = 1e6, where a step of CG costs a "
-    "third of the flops again and one more sum of m numbers. Products at half of an H100's 67 Tflop/s, links at half of "
-    "NVLink's 450 GB/s a direction."
+    f"A model, not a measurement. One ADMM iteration with {CG_STEPS} steps of CG, float32, one output. Products at "
+    "half of an H100's 67 Tflop/s, links at half of NVLink's 450 GB/s a direction; both from the data sheet."
 )
 
 
@@ -73,9 +73,10 @@ def model_rows(n: int, d: int, P: int, counts: tuple[int, ...] = (1, 2, 4, 8), i
     """Of one iteration: work and traffic per device."""
     rows = []
     for k in counts:
-        flops, sent = 12.0 * n * d * P / k, 3.0 * (k - 1) / k * n * item
+        flops = (12.0 + 4.0 * CG_STEPS) * n * d * P / k
+        sent = 2.0 * (1 + CG_STEPS) * (k - 1) / k * n * item
         per_byte = flops / sent if sent else math.inf
-        rows.append([k, flops / 1e12, sent / 1e6, per_byte, 1e3 * flops / GPU_FLOPS, 1e3 * sent / GPU_LINK])
+        rows.append([k, flops / 1e12, sent / 1e6, per_byte, flops / GPU_FLOPS, sent / GPU_LINK])
     return rows
 
 
@@ -96,9 +97,17 @@ def measure(size: tuple[int, int, int], count: int) -> dict[str, Any]:
     backend, inputs = stepper(select_devices("jax", count), size)
     with backend.scope():
         run = backend.compile(admm.run_chunk)
-        seconds = timed(lambda: backend.block(run(backend, *inputs, CHUNK)), repeats=5)
+        wall, cpu = (
+            timed(lambda: backend.block(run(backend, *inputs, CHUNK)), repeats=5, clock=clock)
+            for clock in (time.perf_counter, time.process_time)
+        )
         moved = collectives(backend, inputs)
-    return {"device": backend.device, "seconds": [s / CHUNK for s in seconds], "collectives": moved}
+    return {
+        "device": backend.device,
+        "seconds": [s / CHUNK for s in wall],
+        "cpu": [s / CHUNK for s in cpu],
+        "collectives": moved,
+    }
 
 
 def stepper(backend: Backend, size: tuple[int, int, int], dtype: str = "float64") -> tuple[Backend, tuple[Any, ...]]:
@@ -141,16 +150,21 @@ def scaling_table(
     rows = []
     for i, size in enumerate(sizes):
         cells = [found[count][i] for count in COUNTS]
-        ratio = statistics.median(cells[0]["seconds"]) / statistics.median(cells[-1]["seconds"])
         moved = "; ".join(f"{kind} {sizes}" for kind, sizes in cells[-1]["collectives"].items())
-        rows.append([str(size), *(spread(cell["seconds"]) for cell in cells), ratio, moved])
-    header = ["(n, d, P)", *(f"{count} devices, ms" for count in COUNTS), "1 device / 4 devices", "numbers moved by 4"]
+        rows += [
+            [str(size), name, *(spread(cell[key]) for cell in cells), moved]
+            for name, key in (("wall", "seconds"), ("CPU, all cores", "cpu"))
+        ]
+    header = ["(n, d, P)", "time", *(f"{count} devices, ms" for count in COUNTS), "numbers moved by 4"]
     note = (
         f"One ADMM iteration, exact u-step, float64, one output. Devices: {found[COUNTS[-1]][0]['device']}; "
         f"{os.cpu_count()} cores."
     )
     if "cpu" in found[COUNTS[-1]][0]["device"]:
-        note += " Forced CPU devices share the cores, which a single device uses as well: no gain is to be expected."
+        note += (
+            " Forced CPU devices share the cores, which a single device uses as well: no gain is to be expected. The "
+            "machine had other work: wall times are what was left, CPU times include waiting in loops for one another."
+        )
     return header, rows, note
 
 

@@ -1,7 +1,7 @@
 """Speed of the building blocks: u-step direct against CG, JAX against NumPy, and the share of the machine's GEMM rate.
 
-Run `python -m bench.speed [--quick] [--one-core] [--only ustep backends gemm curves]`. All figures of a table come from one run,
-interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c (6 n d P c
+Run `python -m bench.speed [--quick] [--one-core] [--only ustep backends gemm curves]`. All figures of a table come from
+one run, interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c (6 n d P c
 multiply-adds); the GEMM rate is that of the two products the iteration consists of, X (n, d) times (d, 2 P) and X^T
 times (n, 2 P), by the same library in the same precision.
 """
@@ -253,8 +253,8 @@ def curves_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[lis
             rows.append([name, lengths, dtype, cells, f"{exponent:.2f}", THEORY[name]])
     header = ["along", "values", "precision", "ms per iteration", "fitted exponent", "theory"]
     note = (
-        f"The others stay at (n, d, P) = {base}. Exact u-step, JAX, one output, medians of five chunks; exponents by least "
-        f"squares in logarithms. {machine_note()}"
+        f"The others stay at (n, d, P) = {base}. Exact u-step, JAX, one output, medians of five chunks; exponents by "
+        f"least squares in logarithms. {machine_note()}"
     )
     return header, rows, note
 

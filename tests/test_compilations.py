@@ -42,13 +42,13 @@ def test_a_compilation_is_seen():
     assert compilations_of(lambda: double(jax.numpy.ones(4))) > 0
 
 
-@pytest.mark.parametrize("linear_solver", ["direct", "cg"])
-def test_sampled_program(linear_solver):
+def test_sampled_program():
+    """Of ADMM's two u-steps one; `test_backends.py` has both, and both precisions."""
     gates = np.random.default_rng(1).standard_normal((5, 8))
 
     def solve(X: np.ndarray, beta: float, steps: int) -> None:
         sol = cvxrelu.solve(
-            X, Y, beta=beta, patterns=gates, refine=False, backend="jax", linear_solver=linear_solver, max_iter=steps,
+            X, Y, beta=beta, patterns=gates, refine=False, backend="jax", linear_solver="direct", max_iter=steps,
             tol=1e-14, certificate="relaxed", check_patterns=False,
         )  # fmt: skip
         assert sol.sampled.patterns.shape == (50, 8)

@@ -99,9 +99,7 @@ def test_devices_speak_of_admm():
     rng = np.random.default_rng(1)
     X = rng.standard_normal((400, 10))
     options = {"beta": 5.0, "patterns": 40, "refine": False, "certificate": "relaxed", "tol": 0.1}
-    methods = [
-        cvxrelu.solve(X, X[:, 0], devices=devices, **options).settings["linear_solver"] for devices in (None, 1)
-    ]
+    methods = [cvxrelu.solve(X, X[:, 0], devices=devices, **options).settings["linear_solver"] for devices in (None, 1)]
     assert methods == ["newton", "gram"]
 
 
