@@ -1,9 +1,10 @@
 """Speed of the building blocks: u-step direct against CG, JAX against NumPy, and the share of the machine's GEMM rate.
 
 Run `python -m bench.speed [--quick] [--one-core] [--only ustep backends gemm curves]`. All figures of a table come from
-one run, interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c (6 n d P c
-multiply-adds); the GEMM rate is that of the two products the iteration consists of, X (n, d) times (d, 2 P) and X^T
-times (n, 2 P), by the same library in the same precision.
+one run, interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c (6
+n d P c multiply-adds); the GEMM rate is that of the two products the iteration consists of, X (n, d) times (d, 2 P) and
+X^T times (n, 2 P), by the same library in the same precision. `--one-core` times `gemm` and `curves` in CPU time, which
+stands still while other programs have the core.
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ def main() -> None:
     parser.add_argument("--one-core", action="store_true", help="gemm and curves on one core, in CPU time")
     arguments = parser.parse_args()
     if arguments.one_core:
+        if not set(arguments.only) <= {"gemm", "curves"}:
+            parser.error("--one-core is for --only gemm curves")
         one_core()
     sizes = SIZES[:3] if arguments.quick else SIZES
     for name in arguments.only:
         header, rows, note = TABLES[name](sizes)
+        name += "-one-core" if arguments.one_core and name == "gemm" else ""
         table = markdown_table(header, rows)
         print(f"\n{name}\n{table}\n{note}", flush=True)
         if not arguments.quick:
@@ -192,7 +196,9 @@ def gemm_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[
     """The iteration's useful flops as a share of the GEMM rate for its shapes, and where the rest of its time goes."""
     rows = []
     jax, numpy = get_backend("jax"), get_backend("numpy")
-    for size in [*sizes, LARGER] if len(sizes) == len(SIZES) else sizes:
+    if len(sizes) == len(SIZES):
+        sizes = [*(sizes if CLOCK is time.perf_counter else sizes[-1:]), LARGER]
+    for size in sizes:
         for dtype in ("float64", "float32"):
             bench = Bench(jax, size, dtype, stand_in=True)
             n, d, P = size[0], size[1], bench.data.patterns.shape[1]
@@ -213,7 +219,7 @@ def gemm_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[
 
                 tasks = [gemm, best_gemm, inner_product, bench.chunk]
                 seconds: list[list[float]] = [[] for _ in tasks]
-                for repeat in range(7):
+                for repeat in range(7 if size[0] < LARGER[0] // 2 else 4):
                     for task, found in zip(tasks, seconds, strict=True):
                         found += [s / CHUNK for s in timed(task, 1, int(repeat == 0), CLOCK)]
             product, best, solve, total = (statistics.median(found) for found in seconds)
