@@ -82,15 +82,17 @@ def put_between_markers(page: str, marker: str, text: str) -> None:
     os.replace(temporary, path)
 
 
-def timed(fn: Callable[[], Any], repeats: int = 7, warm: int = 1) -> list[float]:
+def timed(
+    fn: Callable[[], Any], repeats: int = 7, warm: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Seconds of `repeats` calls after `warm` uncounted ones. `fn` must block until its work is done."""
     for _ in range(warm):
         fn()
     seconds = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = clock()
         fn()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
     return seconds
 
 

@@ -1,14 +1,16 @@
 """Speed of the building blocks: u-step direct against CG, JAX against NumPy, and the share of the machine's GEMM rate.
 
-Run `python -m bench.speed [--quick] [--only ustep backends gemm]`. All figures of a table come from one run,
-interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c (6 n d P c
-multiply-adds); the GEMM rate is that of the two products the iteration consists of, X (n, d) times (d, 2 P) and X^T
-times (n, 2 P), by the same library in the same precision.
+Run `python -m bench.speed [--quick] [--one-core] [--only ustep backends gemm curves]`. All figures of a table come from
+one run, interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c (6
+n d P c multiply-adds); the GEMM rate is that of the two products the iteration consists of, X (n, d) times (d, 2 P) and
+X^T times (n, 2 P), by the same library in the same precision. `--one-core` times `gemm` and `curves` in CPU time, which
+stands still while other programs have the core.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -22,23 +24,32 @@ from bench.rates import clarabel_optimum
 from bench.report import markdown_table, put_between_markers, save_json, spread, timed
 from cvxrelu import admm
 from cvxrelu.backends import Backend
-from cvxrelu.linear_systems import solve_blocks
+from cvxrelu.linear_systems import DirectGram, solve_blocks
 from cvxrelu.losses import Squared
 from cvxrelu.preparation import initial_penalties, right_singular_basis
+from cvxrelu.reading import Reading
 from cvxrelu.selection import get_backend
 
 SIZES = [(200, 10, 50), (500, 10, 50), (1000, 20, 100), (2000, 50, 200), (5000, 100, 200)]
+LARGER = (10_000, 100, 200)  # for the share of the GEMM rate
 CHUNK = 25  # as in a solve
+CLOCK = time.perf_counter
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the three smallest sizes, nothing written")
     parser.add_argument("--only", nargs="*", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--one-core", action="store_true", help="gemm and curves on one core, in CPU time")
     arguments = parser.parse_args()
+    if arguments.one_core:
+        if not set(arguments.only) <= {"gemm", "curves"}:
+            parser.error("--one-core is for --only gemm curves")
+        one_core()
     sizes = SIZES[:3] if arguments.quick else SIZES
     for name in arguments.only:
         header, rows, note = TABLES[name](sizes)
+        name += "-one-core" if arguments.one_core and name == "gemm" else ""
         table = markdown_table(header, rows)
         print(f"\n{name}\n{table}\n{note}", flush=True)
         if not arguments.quick:
@@ -46,14 +57,35 @@ def main() -> None:
             put_between_markers("docs/benchmarks.md", f"speed-{name}", f"{table}\n\n{note}")
 
 
+def one_core() -> None:
+    """Before JAX makes its threads: one core, and the clock that stands still while others have it."""
+    global CLOCK
+    CLOCK = time.process_time
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def machine_note() -> str:
+    """How `gemm` and `curves` were timed."""
+    return "One core, CPU time." if CLOCK is time.process_time else f"Wall time, {len(os.sched_getaffinity(0))} cores."
+
+
 class Bench:
-    """A planted problem on a backend, ready to be stepped."""
+    """A planted problem on a backend, ready to be stepped.
+
+    stand_in : a multiple of the identity for the (n, n) inverse, which takes as long to multiply with and costs nothing
+        to make: for timing only.
+    """
 
     def __init__(
-        self, backend: Backend, size: tuple[int, int, int], dtype: str = "float64", method: str = "gram"
+        self,
+        backend: Backend,
+        size: tuple[int, int, int],
+        dtype: str = "float64",
+        method: str = "gram",
+        stand_in: bool = False,
     ) -> None:
         problem = planted(*size)
-        self.backend, self.method = backend, method
+        self.backend, self.method, self.stand_in = backend, method, stand_in
         n, self.size = size[0], size
         basis, eigenvalues = right_singular_basis(problem.X, np)
         loss = Squared(problem.y[:, None], np.ones((n, 1)))
@@ -68,6 +100,12 @@ class Bench:
             self.build()
 
     def build(self) -> None:
+        if self.stand_in:
+            xp, X = self.backend.xp, self.data.X
+            h = self.rho.copy + self.rho.cone * self.data.eigenvalues
+            inverse = 0.5 * xp.eye(X.shape[0], dtype=X.dtype)
+            self.system = DirectGram(h, Reading.make(self.data.curvature, None, None), inverse)
+            return
         system = admm.make_system(self.backend, self.data, self.rho, self.landmarks, self.method)
         self.system = self.backend.block(system)
 
@@ -158,9 +196,11 @@ def gemm_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[
     """The iteration's useful flops as a share of the GEMM rate for its shapes, and where the rest of its time goes."""
     rows = []
     jax, numpy = get_backend("jax"), get_backend("numpy")
+    if len(sizes) == len(SIZES):
+        sizes = [*(sizes if CLOCK is time.perf_counter else sizes[-1:]), LARGER]
     for size in sizes:
         for dtype in ("float64", "float32"):
-            bench = Bench(jax, size, dtype)
+            bench = Bench(jax, size, dtype, stand_in=True)
             n, d, P = size[0], size[1], bench.data.patterns.shape[1]
             wide = np.random.default_rng(0).standard_normal((d, 2 * P))
             host_X, host_wide = numpy.put((jax.get(bench.data.X), wide), dtype)
@@ -179,9 +219,9 @@ def gemm_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[
 
                 tasks = [gemm, best_gemm, inner_product, bench.chunk]
                 seconds: list[list[float]] = [[] for _ in tasks]
-                for repeat in range(7):
+                for repeat in range(7 if size[0] < LARGER[0] // 2 else 4):
                     for task, found in zip(tasks, seconds, strict=True):
-                        found += [s / CHUNK for s in timed(task, 1, int(repeat == 0))]
+                        found += [s / CHUNK for s in timed(task, 1, int(repeat == 0), CLOCK)]
             product, best, solve, total = (statistics.median(found) for found in seconds)
             flops = 8.0 * n * d * P
             rate, best_rate, useful = flops / product, flops / best, bench.flops / total
@@ -194,9 +234,43 @@ def gemm_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[
         "JAX, one output, exact u-step; GEMM rates are measured on the products X U and X^T S at the iteration's "
         "shapes. Useful flops run in XLA's GEMM: their share of its rate is also the share of time spent there. "
         "`elsewhere` is what remains: masks, signs, relaxation and projections over arrays of the slack's size, bound "
-        "by memory, and the residuals of the chunk's last iteration."
+        "by memory, and the residuals of the chunk's last iteration. " + machine_note()
     )
     return header, rows, note
+
+
+def curves_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[Any]], str]:
+    """Milliseconds of an ADMM iteration along n, d and P, one at a time, and the exponents fitted to them."""
+    base, steps = (CURVE, CURVE_STEPS) if len(sizes) == len(SIZES) else ((200, 10, 20), (1, 2, 4))
+    backend, rows = get_backend("jax"), []
+    for axis, name in enumerate("ndP"):
+        points = [tuple(s * factor if i == axis else s for i, s in enumerate(base)) for factor in steps]
+        for dtype in ("float64", "float32"):
+            benches = [Bench(backend, point, dtype, stand_in=True) for point in points]  # type: ignore[arg-type]
+            seconds: list[list[float]] = [[] for _ in points]
+            for repeat in range(5):
+                for bench, found in zip(benches, seconds, strict=True):
+                    with backend.scope():
+                        found += [s / CHUNK for s in timed(bench.chunk, 1, int(repeat == 0), CLOCK)]
+            medians = [statistics.median(found) for found in seconds]
+            exponent = float(np.polyfit(np.log(steps), np.log(medians), 1)[0])
+            lengths = ", ".join(str(point[axis]) for point in points)
+            cells = ", ".join(f"{1e3 * seconds:.3g}" for seconds in medians)
+            rows.append([name, lengths, dtype, cells, f"{exponent:.2f}", THEORY[name]])
+    header = ["along", "values", "precision", "ms per iteration", "fitted exponent", "theory"]
+    note = (
+        f"The others stay at (n, d, P) = {base}. Exact u-step, JAX, one output, medians of five chunks; exponents by "
+        f"least squares in logarithms. {machine_note()}"
+    )
+    return header, rows, note
+
+
+CURVE, CURVE_STEPS = (1000, 25, 50), (1, 2, 4)
+THEORY = {
+    "n": "1 (12 n d P flops, passes over n P) to 2 (the (n, n) product)",
+    "d": "1 (12 n d P flops), less what passes over n P cost",
+    "P": "1 (all but the (n, n) product)",
+}
 
 
 def _products(backend: Backend, X: Any, wide: Any, n: Any) -> Any:
@@ -241,6 +315,7 @@ TABLES: dict[str, Callable[[list[tuple[int, int, int]]], tuple[list[str], list[l
     "backends": backends_table,
     "auto": auto_table,
     "gemm": gemm_table,
+    "curves": curves_table,
     "solve": solve_table,
 }
 

@@ -53,6 +53,7 @@ __all__ = [
     "prepare",
     "rescale",
     "run_chunk",
+    "start",
     "step",
 ]
 
@@ -112,6 +113,12 @@ def initial_state(data: Data) -> State:
         xp.zeros((), dtype=xp.int32),
         *(() if data.loss.is_quadratic else (xp.zeros((m, c), dtype=dtype), xp.zeros((m, c), dtype=dtype))),
     )
+
+
+def start(backend: Backend, data: Data) -> State:
+    """The initial state, blocks and slack divided over devices as the patterns are."""
+    state = initial_state(data)
+    return state._replace(x=backend.split(state.x, -1), t=backend.split(state.t, -1))
 
 
 def cg_tolerance(iteration: Any, dtype: Any, xp: Any) -> Any:

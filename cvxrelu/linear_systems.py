@@ -211,7 +211,8 @@ def _build(
         K = gram(X, M, h, reading.root, readout=readout)
         if skip is not None:
             K = reading.contract(reading.contract(K).T)
-        return DirectGram(h, reading, backend.spd_inverse(K + xp.eye(K.shape[0], dtype=X.dtype)))
+        inverse = backend.spd_inverse(K + xp.eye(K.shape[0], dtype=X.dtype))
+        return DirectGram(h, reading, backend.split(inverse, 0))
     if method == "primal":
         size = X.shape[1] * M.shape[1]
         blocks = xp.where(M[:, None, :], (X / xp.sqrt(h))[:, :, None], xp.zeros((), dtype=X.dtype))

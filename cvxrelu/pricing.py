@@ -236,7 +236,7 @@ class Pricing:
         padded = np.pad(u, ((0, 0), (0, self.backend.padded(width) - width)))
         near = min(self.n, 2 * self.d, MOST_NEAR)
         run = self.backend.compile(polish, ("near",))
-        data = (self.exact_X, self.lengths, *self.backend.put((p, padded)))
+        data = (self.exact_X, self.lengths, self.backend.put(p), self.backend.put(padded, split=1))
         moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
         return self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
 
@@ -257,7 +257,8 @@ class Pricing:
             sample = backend.put(np.sort(self.rng.choice(self.n, size=rows, replace=False)))
             X, some_p = (backend.xp.take(a, sample, axis=0) for a in (X, p))
         start, climb = backend.compile(start_ascent), backend.compile(ascend)
-        ascent = climb(backend, X, some_p, start(backend, X, some_p, backend.put(u, _name(self.X.dtype))), steps[0])
+        at = backend.put(u, _name(self.X.dtype), split=1)
+        ascent = climb(backend, X, some_p, start(backend, X, some_p, at), steps[0])
         if X is not self.X:
             ascent = climb(backend, self.X, p, start(backend, self.X, p, ascent.u), 2)
         ascent = best_first(ascent, size)
@@ -271,7 +272,8 @@ class Pricing:
         u = u[:, lengths > 0] / lengths[lengths > 0]
         padded = np.pad(u, ((0, 0), (0, self.backend.padded(u.shape[1]) - u.shape[1])))
         evaluate = self.backend.compile(_prices)
-        values = self.backend.get(evaluate(self.backend, self.exact_X, *self.backend.put((p, padded))))[: u.shape[1]]
+        at = self.backend.put(padded, split=1)
+        values = self.backend.get(evaluate(self.backend, self.exact_X, self.backend.put(p), at))[: u.shape[1]]
         order = np.argsort(-values, kind="stable")
         return u[:, order], values[order]
 

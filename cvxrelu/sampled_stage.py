@@ -53,7 +53,8 @@ class SampledStage:
     def run(self) -> Solution:
         """The method: chunk, check, decide."""
         self._set_up()
-        status = newton_stage.run(self) if newton_stage.pays(self.problem, self.limits, self.backend) else None
+        newton = self.backend.n_devices == 1 and newton_stage.pays(self.problem, self.limits, self.backend)
+        status = newton_stage.run(self) if newton else None
         if status is None:
             self._set_up_admm()
         try:
@@ -81,10 +82,14 @@ class SampledStage:
         """Move the data to the device; the best so far is zero."""
         backend, problem = self.backend, self.problem
         masks = problem.patterns.patterns
+        if missing := -masks.shape[1] % backend.n_devices:
+            # Empty patterns, to make their number one that the devices divide: they predict nothing, and F^T t is zero
+            # on them, so that their blocks and multipliers stay zero whatever the others do.
+            masks = np.pad(masks, ((0, 0), (0, missing)))
         exact = certificates.Exact(
-            problem.X, masks, problem.loss, np.asarray(problem.beta), problem.readout, host_ridge(problem)
+            problem.X, None, problem.loss, np.asarray(problem.beta), problem.readout, host_ridge(problem)
         )
-        self.exact = backend.put(exact, np.float64)
+        self.exact = backend.put(exact, np.float64)._replace(patterns=backend.put(masks, split=1))
         self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
         self.timings["setup"] = self._elapsed()
 
@@ -110,7 +115,7 @@ class SampledStage:
             type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta), self.exact.readout,
             backend.put(factors, problem.dtype),
         )  # fmt: skip
-        self.state = admm.initial_state(self.data)
+        self.state = backend.compile(admm.start)(backend, self.data)
         rng = np.random.default_rng([self.seed, 1])
         self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, LANDMARKS), replace=False)))
         curvature = float(problem.loss.curvature.mean())
@@ -157,6 +162,9 @@ class SampledStage:
             self.rho.cone,
             report.skip,
         )
+        P = self.problem.shape[2]
+        if check.norms.shape[-1] > P:
+            check = check._replace(W=check.W[..., :P], norms=check.norms[..., :P], slack=check.slack[..., :P])
         values, residuals = self.backend.get((check.values, report.residuals))
         self.residuals = residuals.astype(np.float64)
         self.timings["certify"] += time.perf_counter() - started

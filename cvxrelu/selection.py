@@ -13,7 +13,7 @@ import numpy as np
 from cvxrelu import operators
 from cvxrelu.backends import BACKENDS, Backend, BackendError
 
-__all__ = ["BackendReport", "check_backend", "get_backend", "select_backend"]
+__all__ = ["BackendReport", "check_backend", "get_backend", "select_backend", "select_devices"]
 
 # Flops of one ADMM iteration (12 n d P c) from which on JAX is taken on CPU: a first solve, compilation included, then
 # takes about as long as on NumPy, and every later one of the same shape half as long. Measured by
@@ -52,6 +52,34 @@ def select_backend(name: Any, inputs: tuple[Any, ...], flops: float) -> Backend:
     except BackendError:
         return get_backend("numpy")
     return jax if jax.is_accelerator or flops >= JAX_CPU_FLOPS else get_backend("numpy")
+
+
+def select_devices(name: Any, devices: Any, time_limit: Any = None) -> Backend:
+    """The JAX backend on several devices, for what `solve(devices=...)` takes."""
+    if name not in ("auto", "jax"):
+        raise ValueError(f"devices needs backend='jax' or 'auto', got backend={name!r}")
+    get_backend("jax")
+    from cvxrelu.backends.mesh import as_devices
+
+    chosen = as_devices(devices)
+    if time_limit is not None and len({device.process_index for device in chosen}) > 1:
+        raise ValueError(
+            f"time_limit is {time_limit!r}, and devices belong to several processes, whose clocks would disagree; "
+            "use max_iter, or tol"
+        )
+    return _on_devices(chosen)
+
+
+@functools.cache
+def _on_devices(devices: tuple[Any, ...]) -> Backend:
+    """One instance for these devices, so that nothing is compiled twice, after its known-answer check."""
+    from cvxrelu.backends.mesh import MeshBackend
+
+    backend = MeshBackend(devices)
+    error = _known_answer(backend)
+    if error is not None:
+        raise BackendError(f"{backend!r} computes wrong numbers and is refused: {error}")
+    return backend
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from cvxrelu.pricing import Priced
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refined, Refinement
 from cvxrelu.sampled_stage import SampledStage
-from cvxrelu.selection import select_backend
+from cvxrelu.selection import select_backend, select_devices
 from cvxrelu.skip import free_coefficients
 from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap
 from cvxrelu.validation import as_bool
@@ -124,7 +124,10 @@ def solve(
     seed : nonnegative integer; everything random is drawn from it on the host, the same for every backend.
     verbose : print one line per check or round.
     callback : called with every record of the history; a true result stops the solve.
-    devices, memory_limit, checkpoint :
+    devices : None, the number of JAX devices to use, a sequence of them, or "all" (of all processes, where
+        `jax.distributed.initialize` was called: docs/devices.md). (S) is then solved by ADMM, patterns and blocks
+        divided among them, and pricing divides its ascents.
+    memory_limit, checkpoint :
         parts of the contract that later releases fill; any value but the default raises NotImplementedError.
 
     Returns
@@ -156,7 +159,7 @@ def solve(
     ('optimal', True, 'priced', False)
     """
     verbose, refine = as_bool("verbose", verbose), as_bool("refine", refine)
-    refuse_unfinished(devices=devices, memory_limit=memory_limit, checkpoint=checkpoint)
+    refuse_unfinished(memory_limit=memory_limit, checkpoint=checkpoint)
     kind = as_kind("certificate", certificate)
     limits = Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
     if callback is not None and not callable(callback):
@@ -173,7 +176,10 @@ def solve(
     if start is not None and not refine:
         raise ValueError("warm_start needs refine=True: the sampled program starts from zero")
     check_kind(kind, problem)
-    chosen = select_backend(backend, (X, y), problem.flops if sampled else 0.0)
+    if devices is None:
+        chosen = select_backend(backend, (X, y), problem.flops if sampled else 0.0)
+    else:
+        chosen = select_devices(backend, devices, time_limit)
     started = time.perf_counter()
     solution = None
     with chosen.scope():

@@ -27,8 +27,12 @@ class Backend:
     xp: Any
 
     # -- data ---------------------------------------------------------------------------------------------------
-    def put(self, tree: Any, dtype: Any = None) -> Any:
-        """Host to device; floating arrays are cast to `dtype` if given, booleans and integers keep theirs."""
+    def put(self, tree: Any, dtype: Any = None, split: int | None = None) -> Any:
+        """Host to device; floating arrays are cast to `dtype` if given, booleans and integers keep theirs.
+
+        split : axis along which several devices divide the arrays, where it has a multiple of their number; else all
+            devices get copies.
+        """
         return _map(lambda a: self._put_array(_cast(a, dtype)), tree)
 
     def get(self, tree: Any) -> Any:
@@ -40,6 +44,10 @@ class Backend:
 
     def _get_array(self, array: Any) -> np.ndarray:
         return np.asarray(array)
+
+    def split(self, array: Any, axis: int) -> Any:
+        """The same array on the device, divided along this axis as `put` divides; also within compiled functions."""
+        return array
 
     # -- control ------------------------------------------------------------------------------------------------
     def compile(self, fn: Callable[..., Any], static: Sequence[str] = ()) -> Callable[..., Any]:
@@ -91,6 +99,10 @@ class Backend:
     def device(self) -> str:
         """Where the arrays live, in words."""
         return "cpu"
+
+    @property
+    def n_devices(self) -> int:
+        return 1
 
     @property
     def is_accelerator(self) -> bool:

@@ -1,0 +1,116 @@
+"""JAX on several devices, of one process or of all processes of a cluster: one program, arrays divided over a mesh.
+
+Everything is copied to all devices but what is put or constrained with an axis to `split`: patterns and blocks along
+the patterns, start directions of pricing along the directions. The compiled functions are those of one device; where
+their arrays are divided, so is the work, and XLA inserts the sums over devices (GSPMD: Xu et al., "GSPMD: general and
+scalable parallelization for ML computation graphs", 2021). In ADMM that is one sum of m c numbers per u-step, because
+the blocks enter the (m, m) system through their joint prediction alone.
+
+With several processes every process runs the same host program on the same data, so that all decisions agree; what is
+divided among processes is gathered when it is read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cvxrelu.backends.base import BackendError, _cast
+from cvxrelu.backends.jax import JaxBackend
+
+__all__ = ["MeshBackend", "as_devices"]
+
+
+class MeshBackend(JaxBackend):
+    """The driver of `JaxBackend` on a mesh of one axis."""
+
+    def __init__(self, devices: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.mesh = self._jax.sharding.Mesh(np.array(devices), ("devices",))
+
+    def put(self, tree: Any, dtype: Any = None, split: int | None = None) -> Any:
+        def place(array: Any) -> Any:
+            host = _cast(array, dtype)
+            sharding = self._sharding(host.shape, split)
+            return self._jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+        return self._jax.tree.map(place, tree)
+
+    def get(self, tree: Any) -> Any:
+        def whole(array: Any) -> Any:
+            if not isinstance(array, self._jax.Array) or array.is_fully_addressable:
+                return array
+            return self._gathered(array).addressable_data(0)
+
+        return super().get(self._jax.tree.map(whole, tree))
+
+    def split(self, array: Any, axis: int) -> Any:
+        return self._jax.lax.with_sharding_constraint(array, self._sharding(array.shape, axis))
+
+    def padded(self, size: int) -> int:
+        padded = super().padded(size)
+        return padded + -padded % self.n_devices
+
+    @functools.cached_property
+    def _gathered(self) -> Any:
+        return self._jax.jit(lambda array: array, out_shardings=self._sharding((), None))
+
+    def _sharding(self, shape: tuple[int, ...], axis: int | None) -> Any:
+        """Divided along the axis, if there is one and the devices divide it evenly; else copies."""
+        places: list[str | None] = [None] * len(shape)
+        if axis is not None and shape[axis] % self.n_devices == 0:
+            places[axis] = "devices"
+        return self._jax.sharding.NamedSharding(self.mesh, self._jax.sharding.PartitionSpec(*places))
+
+    @property
+    def n_devices(self) -> int:
+        return self.mesh.size
+
+    @property
+    def device(self) -> str:
+        first = self.mesh.devices[0]
+        return f"{self.n_devices} x {'cpu' if first.platform == 'cpu' else first.device_kind}"
+
+    @property
+    def is_accelerator(self) -> bool:
+        return self.mesh.devices[0].platform != "cpu"
+
+
+def as_devices(devices: Any) -> tuple[Any, ...]:
+    """The devices that `solve(devices=...)` names: "all", the first k, or these.
+
+    With several processes, devices of other processes only together with some of every process: all of them have to run
+    the program.
+    """
+    import jax
+
+    there = jax.devices()
+    if isinstance(devices, str) and devices == "all":
+        chosen = list(there)
+    elif isinstance(devices, (int, np.integer)) and not isinstance(devices, bool):
+        if not 1 <= devices <= len(there):
+            raise ValueError(f"devices is {devices}; expected 1 to {len(there)}, the JAX devices there are: {there}")
+        chosen = there[: int(devices)]
+    elif isinstance(devices, (Sequence, np.ndarray)) and not isinstance(devices, str):
+        chosen = list(devices)
+        for device in chosen:
+            if not isinstance(device, jax.Device):
+                raise TypeError(f"devices holds {device!r}, which is no JAX device; see jax.devices()")
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError(f"devices must name at least one device and none twice, got {devices!r}")
+    else:
+        raise TypeError(
+            f"devices must be None, 'all', a number of devices or a sequence of JAX devices, got {devices!r}"
+        )
+    if (kinds := {device.platform for device in chosen}) and len(kinds) > 1:
+        raise ValueError(f"devices must be of one platform, got {', '.join(sorted(kinds))}")
+    owners = {device.process_index for device in chosen}
+    if owners != {jax.process_index()} and len(owners) < jax.process_count():
+        raise BackendError(
+            f"devices {chosen} belong to processes {sorted(owners)} of {jax.process_count()}; "
+            "expected devices of this process alone, or of every process"
+        )
+    return tuple(chosen)

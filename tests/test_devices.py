@@ -1,0 +1,133 @@
+"""Several devices, or processes, give what one gives. JAX counts its devices once per process, so that these tests
+start processes of their own, with forced CPU devices."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from divided_solve import solved
+
+import cvxrelu
+from cvxrelu.backends.mesh import as_devices
+from cvxrelu.selection import get_backend
+
+ROOT = Path(__file__).resolve().parent.parent
+X = np.random.default_rng(0).standard_normal((60, 6))
+Y = np.maximum(X[:, :1], 0) - np.maximum(X[:, 1:3], 0)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict:
+    """By NumPy, which has one device and no compiler to rewrite anything."""
+    return solved(get_backend("numpy"))
+
+
+def on_processes(count: int, devices: int) -> list[dict]:
+    """The results of so many processes with so many forced CPU devices each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    forced = f"--xla_force_host_platform_device_count={devices}"
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": forced, "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+           "PYTHONPATH": str(ROOT)}  # fmt: skip
+    command = [sys.executable, str(ROOT / "tests" / "divided_solve.py"), str(count)]
+    children = [
+        subprocess.Popen([*command, str(i), address], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE)
+        for i in range(count)
+    ]  # fmt: skip
+    try:
+        outputs = [child.communicate(timeout=800) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    for child, (_, err) in zip(children, outputs, strict=True):
+        assert child.returncode == 0, err[-3000:]
+    return [json.loads(out[out.index("RESULT") + len("RESULT") :]) for out, _ in outputs]
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    """To 1e-6 of the largest entry."""
+    for name in ("blocks", "dual", "sampled", "network", "price"):
+        a, b = np.asarray(found[name]), np.asarray(expected[name])
+        assert a.shape == b.shape, name
+        assert np.abs(a - b).max() <= 1e-6 * np.abs(b).max(), name
+
+
+@pytest.mark.slow
+def test_four_devices_give_what_one_gives(expected):
+    (found,) = on_processes(1, 4)
+    assert found["device"] == "4 x cpu"
+    assert_same(found, expected)
+    assert np.abs(expected["blocks"]).max() > 0
+    assert all(re.search(r"'devices',?\)$", spec) for spec in found["divided"]), found["divided"]
+    # One sum of the n numbers of the prediction; the solution of the inner system to all devices.
+    assert found["collectives"] == {"all-reduce": [60], "all-gather": [60]}
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(expected):
+    if not hasattr(jax.config, "jax_cpu_collectives_implementation"):
+        pytest.skip("this JAX has no collectives between processes on CPU")
+    found = on_processes(2, 2)
+    for process in found:
+        assert process["device"] == "4 x cpu"
+        assert_same(process, expected)
+
+
+# -- input ------------------------------------------------------------------------------------------------------------
+def test_refinement_runs_on_a_mesh():
+    gates = np.random.default_rng(1).standard_normal((6, 9))
+    sol = cvxrelu.solve(
+        X, Y[:, 0], beta=0.5, patterns=gates, tol=1e-2, max_iter=20, devices=jax.devices()[:1], linear_solver="cg"
+    )
+    plain = cvxrelu.solve(X, Y[:, 0], beta=0.5, tol=1e-2, backend="numpy")
+    assert sol.success
+    assert (sol.backend, sol.device[:4]) == ("jax", "1 x ")
+    assert max(sol.lower_bound, plain.lower_bound) <= min(sol.objective, plain.objective) * (1 + 1e-9)
+
+
+def test_devices_speak_of_admm():
+    """Newton's method runs on the host: whoever names devices wants them used."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((400, 10))
+    options = {"beta": 5.0, "patterns": 40, "refine": False, "certificate": "relaxed", "tol": 0.1}
+    methods = [cvxrelu.solve(X, X[:, 0], devices=devices, **options).settings["linear_solver"] for devices in (None, 1)]
+    assert methods == ["newton", "gram"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "error", "says"),
+    [
+        (0, ValueError, r"devices is 0; expected 1 to \d+, the JAX devices there are"),
+        (-1, ValueError, "devices is -1"),
+        (10_000, ValueError, r"devices is 10000; expected 1 to \d+"),
+        (True, TypeError, "devices must be None, 'all', a number of devices or a sequence of JAX devices, got True"),
+        (1.5, TypeError, "got 1.5"),
+        ("cpu", TypeError, "got 'cpu'"),
+        ([0], TypeError, "devices holds 0, which is no JAX device"),
+        ([], ValueError, r"devices must name at least one device and none twice, got \[\]"),
+    ],
+    ids=str,
+)
+def test_bad_devices(devices, error, says):
+    with pytest.raises(error, match=says):
+        cvxrelu.solve(X, Y, beta=0.5, devices=devices)
+
+
+def test_devices_named_twice():
+    with pytest.raises(ValueError, match="none twice"):
+        as_devices(jax.devices()[:1] * 2)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cupy"])
+def test_other_backends_have_no_devices(backend):
+    with pytest.raises(ValueError, match=f"devices needs backend='jax' or 'auto', got backend='{backend}'"):
+        cvxrelu.solve(X, Y, beta=0.5, devices=1, backend=backend)
