@@ -99,7 +99,7 @@ def ergodic_errors(problem: Planted, method: str, iterations: int, optimum: floa
     found: dict[str, list[float]] = {"k": [], "objective": [], "feasibility": []}
     for k in range(1, iterations + 1):
         W, s = group_soft_threshold(state.x, data.beta / rho.copy), np.maximum(state.t, 0)
-        state, U, _ = admm.step(backend, data, system, rho, state)
+        state, U = admm.step(backend, data, system, rho, state)
         # With over-relaxation x_(k+1) - x_k = alpha (U - W) for the W and s the u-step saw: these are the pairs to
         # average.
         sums = [total + part for total, part in zip(sums, (U, W, s), strict=True)]

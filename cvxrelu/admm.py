@@ -40,6 +40,7 @@ from cvxrelu.operators import F1_adjoint, G, G_adjoint
 from cvxrelu.proximal import group_soft_threshold
 from cvxrelu.reading import Reading, SkipFactors
 from cvxrelu.readout import Pairs, adjoint, read
+from cvxrelu.streaming import each, summed
 
 __all__ = [
     "Data",
@@ -48,6 +49,7 @@ __all__ = [
     "State",
     "balance",
     "cg_tolerance",
+    "divide",
     "initial_state",
     "make_system",
     "prepare",
@@ -116,8 +118,12 @@ def initial_state(data: Data) -> State:
 
 
 def start(backend: Backend, data: Data) -> State:
-    """The initial state, blocks and slack divided over devices as the patterns are."""
-    state = initial_state(data)
+    """The initial state, divided over devices."""
+    return divide(backend, initial_state(data))
+
+
+def divide(backend: Backend, state: State) -> State:
+    """The same state, blocks and slack divided over devices as the patterns are."""
     return state._replace(x=backend.split(state.x, -1), t=backend.split(state.t, -1))
 
 
@@ -128,11 +134,14 @@ def cg_tolerance(iteration: Any, dtype: Any, xp: Any) -> Any:
     return xp.maximum(0.1 * (k + 1.0) ** -1.5, floor)
 
 
-def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, state: State) -> tuple[State, Any, Any]:
-    """One iteration; also returns U and G U for the residuals."""
+def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, state: State) -> tuple[State, Any]:
+    """One iteration; also returns U for the residuals."""
     xp = array_namespace(data.X)
     W = group_soft_threshold(state.x, data.beta / rho.copy)
-    rhs = rho.copy * (2.0 * W - state.x) + rho.cone * G_adjoint(data.X, data.patterns, xp.abs(state.t))
+    X, M, t = data.X, data.patterns, state.t
+    width = t.shape[1] * t.shape[2] * t.shape[3]
+    pulled = summed(width, lambda b: G_adjoint(X[b, :], M[b, :], xp.abs(t[b, ...])), X, M, t)
+    rhs = rho.copy * (2.0 * W - state.x) + rho.cone * pulled
     target = a = None
     if data.loss.is_quadratic:
         rhs = rhs + xp.stack([data.linear, -data.linear], axis=1)
@@ -140,13 +149,17 @@ def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, sta
         a = _loss_prox(data, rho, state.p, state.a)
         target = 2.0 * a - state.p
     tolerance = cg_tolerance(state.iteration, data.X.dtype, xp)
-    U, warm = solve_blocks(backend, system, data.X, data.patterns, rhs, state.warm, tolerance, target)
-    GU = G(data.X, data.patterns, U)
+    U, warm = solve_blocks(backend, system, X, M, rhs, state.warm, tolerance, target)
+    zero = xp.zeros((), dtype=t.dtype)
+
+    def moved(b: slice) -> Any:
+        return t[b, ...] + RELAXATION * (G(X[b, :], M[b, :], U) - xp.maximum(t[b, ...], zero))
+
     # alpha U + (1 - alpha) W + lam with lam = x - W, and the same for t with s = max(t, 0).
     x = state.x + RELAXATION * (U - W)
-    t = state.t + RELAXATION * (GU - xp.maximum(state.t, xp.zeros((), dtype=state.t.dtype)))
+    t_new = each(width, moved, X, M, t, like=t)
     p = None if a is None else state.p + RELAXATION * (target + _beyond(system.reading, warm) - a)
-    return State(x, t, warm, state.iteration + 1, p, a), U, GU
+    return State(x, t_new, warm, state.iteration + 1, p, a), U
 
 
 def _loss_prox(data: Data, rho: Penalties, p: Any, start: Any) -> Any:
@@ -172,17 +185,30 @@ def run_chunk(
 ) -> tuple[State, Report]:
     """`n_steps >= 1` iterations; residuals are computed on the last one only."""
     state = backend.repeat(n_steps - 1, lambda s: step(backend, data, system, rho, s)[0], state)
-    new, U, GU = step(backend, data, system, rho, state)
-    return new, _report(data, rho, state, new, U, GU)
+    new, U = step(backend, data, system, rho, state)
+    return new, _report(data, rho, state, new, U)
 
 
-def _report(data: Data, rho: Penalties, old: State, new: State, U: Any, GU: Any) -> Report:
+def _report(data: Data, rho: Penalties, old: State, new: State, U: Any) -> Report:
     xp = array_namespace(data.X)
     threshold = data.beta / rho.copy
     W_old, W = group_soft_threshold(old.x, threshold), group_soft_threshold(new.x, threshold)
-    zero = xp.zeros((), dtype=data.X.dtype)
-    s_old, s, nu = xp.maximum(old.t, zero), xp.maximum(new.t, zero), xp.minimum(new.t, zero)
-    adjoint_G = lambda v: G_adjoint(data.X, data.patterns, v)  # noqa: E731
+    zero, X, M = xp.zeros((), dtype=data.X.dtype), data.X, data.patterns
+    width = new.t.shape[1] * new.t.shape[2] * new.t.shape[3]
+    outputs = []
+
+    def of_cones(b: slice) -> tuple[Any, ...]:
+        """|G U - s|^2, |G U|^2, |s|^2, G^T (s - s_old) and G^T nu of a block of rows, and its row of F U."""
+        before, after = old.t[b, ...], new.t[b, ...]
+        s_old, s = xp.maximum(before, zero), xp.maximum(after, zero)
+        GU = s_old + (after - before) / RELAXATION
+        inside = xp.where(M[b, None, None, :], GU, zero)
+        outputs.append(xp.sum(inside[:, 0, ...] - inside[:, 1, ...], axis=-1))
+        squares = (xp.sum((GU - s) ** 2), xp.sum(GU * GU), xp.sum(s * s))
+        return *squares, *(G_adjoint(X[b, :], M[b, :], v) for v in (s - s_old, xp.minimum(after, zero)))
+
+    *squares, by_step, by_dual = summed(width, of_cones, X, M, old.t, new.t)
+    outside, of_GU, of_s = map(xp.sqrt, squares)
 
     def norm(v: Any) -> Any:
         return xp.sqrt(xp.sum(v * v))
@@ -194,11 +220,10 @@ def _report(data: Data, rho: Penalties, old: State, new: State, U: Any, GU: Any)
     residuals = [
         relative(U - W, norm(U), norm(W)),
         relative(W - W_old, norm(new.x - W)),
-        relative(GU - s, norm(GU), norm(s)),
-        relative(adjoint_G(s - s_old), norm(adjoint_G(nu))),
+        norm_ratio(xp, outside, xp.maximum(of_GU, of_s)),
+        relative(by_step, norm(by_dual)),
     ]
-    XU = xp.where(data.patterns[:, None, None, :], GU, zero)
-    neurons = prediction = read(data.readout, xp.sum(XU[:, 0, ...] - XU[:, 1, ...], axis=-1))
+    neurons = prediction = read(data.readout, xp.concat(outputs))
     target = getattr(data.loss, "target", None)
     if not data.loss.is_quadratic:
         a_old, prediction = new.a, _loss_prox(data, rho, new.p, new.a)

@@ -37,9 +37,10 @@ from jaxtyping import Bool, Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.cones import project_onto_cones
-from cvxrelu.operators import F_adjoint, G_adjoint, masked, signed
+from cvxrelu.operators import F, F_adjoint, G_adjoint, masked, signed
 from cvxrelu.proximal import block_norms
 from cvxrelu.readout import Pairs, adjoint, read
+from cvxrelu.streaming import each, summed
 
 __all__ = [
     "Check",
@@ -55,6 +56,7 @@ __all__ = [
 
 Array = Any
 EPS = float(np.finfo(np.float64).eps)
+PROJECTED = 1 << 23  # rows times blocks that are projected at a time
 
 
 class Ridge(NamedTuple):
@@ -119,30 +121,40 @@ def check(
         offset = ridge.columns @ skip
         beside, constant = loss.shifted(offset), ridge.penalty(skip)
 
-    XW = xp.tensordot(X, W, axes=1)
-    GW = signed(M, XW)
-    inside = masked(M, XW)
-    sampled_prediction = read(readout, xp.sum(inside[:, 0, ...] - inside[:, 1, ...], axis=-1))
+    length, multiplier = row_lengths(X), -xp.astype(rho_cone, X.dtype)
+    inner: list[Any] = []
+    outer: list[Any] = []
+    lowest: list[Any] = []
+
+    def of_rows(b: slice) -> tuple[Any, ...]:
+        """Of a block of rows: G^T mu, |x| @ mu and the cost of repair; beside them, what the rows predict."""
+        XW = xp.tensordot(X[b, :], W, axes=1)
+        GW, inside, hidden = signed(M[b, :], XW), masked(M[b, :], XW), xp.maximum(XW, zero)
+        lowest.append(xp.min(GW, axis=0))
+        for rows, v in ((inner, inside), (outer, hidden)):
+            rows.append(xp.sum(v[:, 0, ...] - v[:, 1, ...], axis=-1))
+        mu = multiplier * xp.minimum(xp.astype(t_state[b, ...], X.dtype), zero)
+        mass = xp.tensordot(length[b], mu, axes=1)
+        return G_adjoint(X[b, :], M[b, :], mu), mass, xp.sum(mu * xp.maximum(-GW, zero))
+
+    pulled, pulled_mass, repair_cost = summed(W.shape[1] * W.shape[2] * W.shape[3], of_rows, X, M, t_state)
+    sampled_prediction = read(readout, xp.concat(inner))
     sampled_objective = beside.value(sampled_prediction) + penalty + constant
-    hidden = xp.maximum(XW, zero)
-    prediction = read(readout, xp.sum(hidden[:, 0, ...] - hidden[:, 1, ...], axis=-1))
+    prediction = read(readout, xp.concat(outer))
     scale = beside.best_scale(prediction, penalty)
     objective = beside.value(scale * prediction) + scale * penalty + constant
 
-    mu = -xp.astype(rho_cone, X.dtype) * xp.minimum(xp.astype(t_state, X.dtype), zero)
     dual = (beside if loss.is_quadratic else loss).dual(xp.astype(prediction_U, X.dtype))
     p, error = pull_back(readout, X, dual)
-    norms = block_norms(F_adjoint(X, M, p) + G_adjoint(X, M, mu))
-    length = block_norms(X.T)
-    mass = xp.sum(length[:, None] * xp.abs(p), axis=0)[:, None] + xp.tensordot(length, mu, axes=1)
+    norms = block_norms(F_adjoint(X, M, p) + pulled)
+    mass = xp.sum(length[:, None] * xp.abs(p), axis=0)[:, None] + pulled_mass
     norms = norms + _gamma(X) * mass
     norms = norms if error is None else norms + error[:, None]
     bound, _ = sampled_bound(loss, dual, xp.max(norms, axis=(0, 2)), beta, ridge)
-    repair_cost = xp.sum(mu * xp.maximum(-GW, zero))
     n_nonzero = xp.sum(xp.astype(lengths > 0, X.dtype))
     values = xp.stack([objective, scale, sampled_objective, repair_cost, bound, n_nonzero])
     full = scale * prediction if offset is None else scale * prediction + offset
-    return Check(values, W, full, dual, norms, xp.min(GW, axis=0), skip)
+    return Check(values, W, full, dual, norms, xp.min(xp.stack(lowest), axis=0), skip)
 
 
 def pull_back(
@@ -152,7 +164,7 @@ def pull_back(
     if readout is None:
         return t, None
     xp = array_namespace(X)
-    length, size = block_norms(X.T), xp.abs(t)
+    length, size = row_lengths(X), xp.abs(t)
     if is_numpy_array(t):  # sums of the pairs of each row, one after another
         n = X.shape[0]
         degree = np.diff(readout.ends, prepend=0) + 4.0
@@ -181,7 +193,7 @@ def relaxed_bound(
     xp = array_namespace(X)
     zero = xp.zeros((), dtype=X.dtype)
     gamma = _gamma(X)
-    length = block_norms(X.T)
+    length = row_lengths(X)
     total = xp.zeros((), dtype=X.dtype)
     pulled, error = pull_back(readout, X, dual)
     for k in range(dual.shape[1]):
@@ -189,7 +201,7 @@ def relaxed_bound(
         linear = block_norms(X.T @ p[:, None])[0] + gamma * xp.sum(length * xp.abs(p))
         sides = []
         for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
-            scatter = X.T @ (side[:, None] * X)
+            scatter = summed(X.shape[1], lambda b, w=side: X[b, :].T @ (w[b, None] * X[b, :]), X)
             # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most gamma times the
             # trace.
             top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]
@@ -242,16 +254,17 @@ def tighten(
     side, output, pattern = np.nonzero(norms > beta * (1.0 + slack))
     if side.size == 0:
         return norms
-    sign = np.where(side == 0, 1.0, -1.0)
-    chosen = patterns[:, pattern]
-    q = X.T @ np.where(chosen, dual[:, output] * sign, 0.0)
-    projection = project_onto_cones(X, chosen, q, deadline)
-    length = np.linalg.norm(X, axis=1)
-    mass = length @ np.abs(dual[:, output]) + projection.multiplier_mass
-    tightened = norms.copy()
-    best = np.linalg.norm(projection.points, axis=0) + _gamma(X) * mass
-    best = best if error is None else best + error[output]
-    tightened[side, output, pattern] = np.minimum(best, norms[side, output, pattern])
+    tightened, of_dual = norms.copy(), row_lengths(X) @ np.abs(dual)
+    at_a_time = max(1, int(PROJECTED // len(X)))
+    for start in range(0, side.size, at_a_time):
+        group = slice(start, start + at_a_time)
+        s, k, i = side[group], output[group], pattern[group]
+        sign, chosen = np.where(s == 0, 1.0, -1.0), patterns[:, i]
+        q = summed(s.size, lambda b, M=chosen, k=k, e=sign: X[b].T @ np.where(M[b], dual[b][:, k] * e, 0.0), X)  # type: ignore[misc]
+        projection = project_onto_cones(X, chosen, q, deadline)
+        best = np.linalg.norm(projection.points, axis=0) + _gamma(X) * (of_dual[k] + projection.multiplier_mass)
+        best = best if error is None else best + error[k]
+        tightened[s, k, i] = np.minimum(best, norms[s, k, i])
     return tightened
 
 
@@ -288,8 +301,7 @@ def repair(
             points[:, outside] = np.where(again.converged, again.points, 0.0)
             points[:, _outside(X, patterns[:, pattern], points)] = 0.0
         W[:, side, output, pattern] = points
-    inside = masked(patterns, np.tensordot(X, W, axes=1))
-    prediction = read(readout, np.sum(inside[:, 0] - inside[:, 1], axis=-1))
+    prediction = read(readout, F(X, patterns, W))
     penalty = beta * float(np.linalg.norm(W, axis=0).sum())
     scale = float(loss.best_scale(prediction, penalty))
     return float(loss.value(scale * prediction)) + scale * penalty, scale * W
@@ -297,8 +309,17 @@ def repair(
 
 def _outside(X: np.ndarray, patterns: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Which columns of points leave the cone of their pattern by more than 1e-10 |x_j| |point| in some row."""
-    lengths = np.linalg.norm(X, axis=1)[:, None] * np.linalg.norm(points, axis=0)
-    return np.any(signed(patterns, X @ points) < -1e-10 * lengths, axis=0)
+    lengths, sizes = row_lengths(X), np.linalg.norm(points, axis=0)
+
+    def part(b: slice) -> np.ndarray:
+        return np.any(signed(patterns[b], X[b] @ points) < -1e-10 * lengths[b, None] * sizes, axis=0)
+
+    return summed(points.shape[1], part, X, patterns)
+
+
+def row_lengths(X: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """|x_i| of every row."""
+    return each(X.shape[1], lambda b: block_norms(X[b, :].T), X)
 
 
 def _gamma(X: Any) -> float:

@@ -22,10 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvxrelu.streaming import blocks, each, is_streamed
+
 __all__ = ["ConeProjection", "project_onto_cones"]
 
 TOLERANCE = 1e-12  # a row counts as satisfied when x_j @ u >= -TOLERANCE |x_j| |q|
 MAX_ROUNDS = 200
+AT_A_TIME = 16  # columns, of rows in a file
 
 
 class ConeProjection(NamedTuple):
@@ -61,6 +64,8 @@ def project_onto_cones(
     -------
     ConeProjection
     """
+    if is_streamed(X):
+        return _project_streamed(X, patterns, q, deadline)
     from scipy.optimize import nnls  # half of the package's import time otherwise
 
     d, B = q.shape
@@ -98,6 +103,37 @@ def project_onto_cones(
         todo = todo[~np.array(stuck) & (np.linalg.norm(points[:, todo], axis=0) > limit)]
         if todo.size == 0:
             break
+    return ConeProjection(points, mass, converged)
+
+
+def _project_streamed(X: np.ndarray, patterns: np.ndarray, q: np.ndarray, deadline: float) -> ConeProjection:
+    """The same for rows in a file: project onto the cones of a few rows, in memory, and look for violated ones.
+
+    Those join the few until there are none, for a few columns at a time.
+    """
+    (n, d), B = X.shape, q.shape[1]
+    points, mass, converged = q.copy(), np.zeros(B), np.zeros(B, dtype=bool)
+    lengths = each(d, lambda b: np.linalg.norm(X[b], axis=1), X)
+    sizes = np.linalg.norm(q, axis=0)
+    for start in range(0, B, AT_A_TIME):
+        columns = np.arange(start, min(start + AT_A_TIME, B))
+        rows = np.linspace(0, n - 1, min(n, 4 * d)).astype(np.intp)  # distinct: n is at least their number
+        for _ in range(MAX_ROUNDS):
+            few = project_onto_cones(np.array(X[rows]), np.array(patterns[rows][:, columns]), q[:, columns], deadline)
+            points[:, columns], mass[columns] = few.points, few.multiplier_mass
+            found = []
+            for b in blocks(columns.size, X, patterns):
+                slack = np.where(patterns[b][:, columns], 1.0, -1.0) * (X[b] @ few.points)
+                slack += TOLERANCE * lengths[b, None] * sizes[columns]
+                worst = np.argsort(slack, axis=0)[: max(1, d // 4)]
+                found.append(b.start + np.unique(worst[np.take_along_axis(slack, worst, axis=0) < 0]))
+            violated = np.setdiff1d(np.concatenate(found), rows)
+            if violated.size == 0:
+                converged[columns] = few.converged
+                break
+            if time.perf_counter() > deadline:
+                break
+            rows = np.union1d(rows, violated)
     return ConeProjection(points, mass, converged)
 
 

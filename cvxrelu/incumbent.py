@@ -16,9 +16,10 @@ from cvxrelu import certificates
 from cvxrelu.backends import Backend
 from cvxrelu.best_skip import best_skip, skip_objective
 from cvxrelu.network import ReLUNetwork
-from cvxrelu.operators import masked
+from cvxrelu.operators import F
 from cvxrelu.problem import Problem
 from cvxrelu.solution import relative_gap
+from cvxrelu.streaming import each
 
 __all__ = ["Incumbent", "host_ridge", "public_order"]
 
@@ -68,6 +69,23 @@ class Incumbent:
         if values[4] > self.sampled_bound:
             self.sampled_bound, self._cheap = float(values[4]), check
 
+    def state(self) -> dict[str, Any]:
+        """All of it on the host, for a checkpoint."""
+        blocks, scale, skip = self._network
+        names = ("objective", "lower_bound", "sampled_objective", "sampled_bound", "sampled_blocks", "sampled_skip")
+        network = (self.backend.get(blocks), scale, self.backend.get(skip))
+        bounds = {"dual": self.dual, "sampled_dual": self.settle_dual(), "certify_seconds": self.certify_seconds}
+        return {**{name: getattr(self, name) for name in names}, **bounds, "network": network}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        for name, value in state.items():
+            if name == "network":
+                self._network = (self.backend.put(value[0]), value[1], self.backend.put(value[2]))
+            else:
+                setattr(self, name, value)
+        self._cheap = None
+
     def certify(self, check: certificates.Check, final: bool, deadline: float) -> None:
         """The expensive half of a check: a cone-feasible point, exact multipliers for the bound, the relaxed bound.
 
@@ -103,19 +121,15 @@ class Incumbent:
         objective, blocks = certificates.repair(
             X, masks, beside, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline, readout=problem.readout
         )
-        XU = np.tensordot(X, blocks, axes=1)
         penalty = beta * float(np.linalg.norm(blocks, axis=0).sum())
         if penalised is not None:
-            inside = masked(masks, XU)
-            neurons = problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1))
-            del inside
+            neurons = problem.read(F(X, masks, blocks))
             skip = best_skip(problem, neurons, skip)
             objective = skip_objective(problem, neurons, skip) + penalty
         if objective < self.sampled_objective:
             self.sampled_objective, self.sampled_blocks, self.sampled_skip = objective, blocks, skip
         # On its cones the sampled program's prediction is the network's, up to rounding: the network's own counts.
-        hidden = np.maximum(XU, 0.0, out=XU)
-        neurons = problem.read(np.sum(hidden[:, 0] - hidden[:, 1], axis=-1))
+        neurons = problem.read(_outputs(X, blocks))
         repaired = skip_objective(problem, neurons, skip) + penalty
         if repaired < self.objective:
             self.objective, self._network = repaired, (blocks, 1.0, skip)
@@ -156,8 +170,7 @@ class Incumbent:
         """`coefficients` at the cone-feasible point."""
         problem, blocks, skip = self.problem, self.sampled_blocks, self.sampled_skip
         if problem.skip is not None and skip is None:
-            inside = masked(problem.patterns.patterns, np.tensordot(problem.X, blocks, axes=1))
-            skip = best_skip(problem, problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1)))
+            skip = best_skip(problem, problem.read(F(problem.X, problem.patterns.patterns, blocks)))
         return self.coefficients(skip)
 
     @property
@@ -186,6 +199,16 @@ class Incumbent:
         bound, feasible = self.backend.get(relaxed(self.backend, self.exact, self.backend.put(dual)))
         if bound > self.lower_bound:
             self.lower_bound, self.dual = float(bound), feasible
+
+
+def _outputs(X: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """(n, c), what the network of the blocks predicts without a skip; in blocks of rows."""
+
+    def part(b: slice) -> np.ndarray:
+        hidden = np.maximum(np.tensordot(X[b], blocks, axes=1), 0.0)
+        return np.sum(hidden[:, 0] - hidden[:, 1], axis=-1)
+
+    return each(blocks[0].size, part, X)
 
 
 def _relaxed_bound(backend: Backend, exact: certificates.Exact, dual: Any) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from cvxrelu.conversion import OPTIONAL, REQUIRED
 from cvxrelu.files import atomic_write
 
-__all__ = ["read_network", "write_network"]
+__all__ = ["package_version", "read_network", "write_network"]
 
 Network = TypeVar("Network")
 
@@ -30,7 +30,7 @@ def write_network(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     header = {
         "format": _FORMAT,
         "format_version": str(_FORMAT_VERSION),
-        "cvxrelu_version": _version(),
+        "cvxrelu_version": package_version(),
         "metadata": json.dumps(metadata),
     }
     atomic_write(path, save(dict(tensors), header))
@@ -64,7 +64,8 @@ def read_network(path: Path, build: Callable[..., Network]) -> Network:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _version() -> str:
+def package_version() -> str:
+    """That of the installed cvxrelu."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

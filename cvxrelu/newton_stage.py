@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cvxrelu import resuming
 from cvxrelu.backends import Backend
 from cvxrelu.certificates import Check, sampled_bound
 from cvxrelu.cone_memory import ConeMemory
@@ -70,13 +71,16 @@ class _NewtonStage:
         started = time.perf_counter()
         gates, deadline = problem.patterns.gates, stage.started + 0.9 * limits.time_limit
         memory = ConeMemory(problem.X, problem.patterns.patterns, gates)
-        arrived = True
-        for k in range(problem.shape[3]):
+        arrived, saved = True, resuming.newton_position(self)
+        for k in range(0 if saved is None else saved["output"], problem.shape[3]):
             loss = Squared(problem.loss.y[:, k : k + 1], problem.loss.weight)
             solver = SampledNewton(
                 problem.X, problem.patterns.patterns, gates, loss, problem.beta, 0.9 * limits.tol, deadline, memory
             )
-            arrived &= solver.run(lambda k=k, solver=solver: self._report(k, solver))  # type: ignore[misc]
+            if saved is not None:
+                resuming.resume_newton(solver, memory, saved)
+            saved, save = None, resuming.newton_saver(self, k, solver, memory)
+            arrived &= solver.run(lambda k=k, solver=solver: self._report(k, solver), save)  # type: ignore[misc]
             self.steps += solver.steps
             if self.stopped or time.perf_counter() > deadline:
                 break

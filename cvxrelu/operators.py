@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import array_namespace
 from jaxtyping import Bool, Float
+
+from cvxrelu.streaming import each, row_blocks, summed
 
 __all__ = ["F1", "F", "F1_adjoint", "F_adjoint", "G", "G_adjoint", "masked", "row_blocks", "signed"]
 
 Array = Any
-CACHED = 1 << 17  # entries of a temporary that stay in a core's own cache
 
 
 def masked(M: Bool[Array, "n P"], values: Float[Array, "n ... P"]) -> Float[Array, "n ... P"]:
@@ -40,15 +41,20 @@ def signed(M: Bool[Array, "n P"], values: Float[Array, "n ... P"]) -> Float[Arra
 
 def F1(X: Float[Array, "n d"], M: Bool[Array, "n P"], A: Float[Array, "d c P"]) -> Float[Array, "n c"]:
     """`sum_i M_i * X a_i`: the positive half of F."""
-    xp = array_namespace(X)
+    xp, width = array_namespace(X), A.shape[1] * A.shape[2]
     # A product with ones, not a sum over the last axis: XLA on CPU makes two passes of that.
-    return masked(M, xp.tensordot(X, A, axes=1)) @ xp.ones(M.shape[1], dtype=A.dtype)
+    ones = xp.ones(M.shape[1], dtype=A.dtype)
+    return each(width, lambda b: masked(M[b, :], xp.tensordot(X[b, :], A, axes=1)) @ ones, X, M)
 
 
 def F1_adjoint(X: Float[Array, "n d"], M: Bool[Array, "n P"], r: Float[Array, "n c"]) -> Float[Array, "d c P"]:
     """`X^T (M_i * r)` for every pattern: the adjoint of `F1`."""
-    xp = array_namespace(X)
-    return xp.tensordot(X.T, xp.astype(M, r.dtype)[:, None, :] * r[:, :, None], axes=1)
+    xp, width = array_namespace(X), r.shape[1] * M.shape[1]
+
+    def part(b: slice) -> Array:
+        return xp.tensordot(X[b, :].T, xp.astype(M[b, :], r.dtype)[:, None, :] * r[b, :, None], axes=1)
+
+    return summed(width, part, X, M)
 
 
 def F(X: Float[Array, "n d"], M: Bool[Array, "n P"], U: Float[Array, "d 2 c P"]) -> Float[Array, "n c"]:
@@ -75,12 +81,3 @@ def G_adjoint(X: Float[Array, "n d"], M: Bool[Array, "n P"], s: Float[Array, "n 
 def _between(M: Any, values: Any) -> Any:
     """M with as many axes of length one between rows and patterns as `values` has there."""
     return M[(slice(None),) + (None,) * (values.ndim - 2) + (slice(None),)]
-
-
-def row_blocks(X: Float[Array, "n d"], width: int) -> list[slice]:
-    """Slices of rows for temporaries of shape (rows, width): few rows on NumPy, which works two to three times as fast
-    within the cache as on fresh memory; all of them elsewhere, where compilers and devices see to that.
-    """
-    n = X.shape[0]
-    step = max(32, CACHED // max(width, 1)) if is_numpy_array(X) else n
-    return [slice(start, min(start + step, n)) for start in range(0, n, max(step, 1))]

@@ -44,8 +44,7 @@ class Limits(NamedTuple):
 def refuse_unfinished(**given: Any) -> None:
     """One clear line for every keyword whose feature is not there yet."""
     done = {
-        "loss": "squared", "pairs": None, "margin": 0.0, "skip_l2": 0.0, "equality": None,
-        "memory_limit": None, "checkpoint": None,
+        "loss": "squared", "pairs": None, "margin": 0.0, "skip_l2": 0.0, "equality": None, "memory_limit": None,
     }  # fmt: skip
     known = {"loss": ("squared", "logistic", "multinomial")}
     for name, value in given.items():

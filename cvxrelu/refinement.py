@@ -119,7 +119,8 @@ class Refinement:
         self.z = np.zeros((0 if columns is None else columns.shape[1], c))
         self.objective, self.dual, self.z = self._state(self.neurons, self.z)
         self.lower_bound, self.proof = 0.0, 0.0 * self.dual
-        self.rounds = self.starts = 0
+        self.rounds = self.starts = self.idle = 0  # idle: rounds without progress
+        self.near = False  # whether the next pricing is a thorough one
         self.reached = time.perf_counter()  # when the objective was last looked at for progress
 
     def start_from(self, u: np.ndarray, a: np.ndarray, s: np.ndarray) -> None:
@@ -132,18 +133,26 @@ class Refinement:
         for candidate in ((given, self.z), self._weigh(given, self.z)):
             self._keep_better(*candidate)
 
-    def run(self, record: Callable[[Refinement, int, Priced], bool], deadline: float) -> Refined:
+    def run(
+        self,
+        record: Callable[[Refinement, int, Priced], bool],
+        deadline: float,
+        save: Callable[[Refinement], None] | None = None,
+    ) -> Refined:
         """Rounds until the confirmed gap is at most tol, until nothing moves, or until told to stop.
 
         record : called after each pricing with this object, the number of directions added and what was priced; a true
-            result stops. deadline : of `time.perf_counter`; the round under way ends early.
+            result stops. deadline : of `time.perf_counter`; the round under way ends early. save : called at the top
+            of every round, when what `resuming` keeps of this object is all that the round depends on.
         """
-        status, idle, gap, near = None, 0, np.inf, False
+        status = None
         while status is None:
-            priced = self._price(near)
+            if save is not None:
+                save(self)
+            priced = self._price(self.near)
             before = self.objective
             gap = relative_gap(self.objective, self.lower_bound)
-            confirmed = gap <= self.tol and (near or self.arrangement is not None)
+            confirmed = gap <= self.tol and (self.near or self.arrangement is not None)
             new = self._violators(priced, confirmed)
             stop = record(self, new.width, priced)
             if confirmed:
@@ -155,12 +164,13 @@ class Refinement:
             elif self.rounds >= MAX_ROUNDS:
                 status = Status.MAX_ITER
             elif gap <= self.tol:
-                near = True
+                self.near = True
             else:
-                near = gap <= FAR_GAP
+                self.near = gap <= FAR_GAP
                 self._round(new, deadline)
-                idle = 0 if self.objective < before * (1 - 1e-3 * min(self.tol, 1e-3)) else idle + 1
-                if idle >= STALLED:
+                progress = self.objective < before * (1 - 1e-3 * min(self.tol, 1e-3))
+                self.idle = 0 if progress else self.idle + 1
+                if self.idle >= STALLED:
                     self._price(near=True)
                     gap = relative_gap(self.objective, self.lower_bound)
                     close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu import admm, certificates, newton_stage
+from cvxrelu import admm, certificates, newton_stage, resuming
 from cvxrelu.backends import Backend
+from cvxrelu.checkpoint import Checkpoint, State
 from cvxrelu.incumbent import Incumbent, host_ridge, public_order
 from cvxrelu.options import Limits
 from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
@@ -33,10 +34,12 @@ class SampledStage:
     """One solve: the device state of ADMM on one side, the best network and bounds so far on the other."""
 
     def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, seed: int, verbose: bool, callback: Callable | None
-    ) -> None:
+        self, problem: Problem, backend: Backend, limits: Limits, seed: int, verbose: bool, callback: Callable | None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:  # fmt: skip
         self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
-        self.verbose, self.callback = verbose, callback
+        self.verbose, self.callback, self.checkpoint = verbose, callback, checkpoint
+        self.spent = 0.0  # seconds in the runs that the checkpoint is of
         self.started = time.perf_counter()
         self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
         self.history = History()
@@ -44,6 +47,7 @@ class SampledStage:
         # With a loss that is not quadratic, the loss has a split of its own.
         self.splits = ("copy", "cone") if problem.loss.is_quadratic else ("copy", "cone", "loss")
         self.residuals = np.full(2 * len(self.splits), np.nan)
+        self.saved: State | None = None
         self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
         self.certify_at = 120  # iteration of the next one in any case
         self.estimate = np.inf
@@ -53,11 +57,20 @@ class SampledStage:
     def run(self) -> Solution:
         """The method: chunk, check, decide."""
         self._set_up()
+        self.saved = resuming.load_sampled(self)
+        status = resuming.settled(self, self.saved)
+        in_admm = self.saved is not None and self.saved["admm"] is not None
         newton = self.backend.n_devices == 1 and newton_stage.pays(self.problem, self.limits, self.backend)
-        status = newton_stage.run(self) if newton else None
+        if status is None and not in_admm and newton:
+            status = newton_stage.run(self)
+            if status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE):
+                resuming.save_sampled(self, status)
         if status is None:
             self._set_up_admm()
+        self.saved = None  # may be as large as all the rest
         try:
+            if status is None and in_admm and self.iteration >= self.balance_at:
+                self._balance()
             while status is None:
                 report = self._iterate(self._chunk_size())
                 check, values = self._check(report)
@@ -72,6 +85,7 @@ class SampledStage:
                     status is Status.INTERRUPTED
                 ):  # the callback's wish: a tenth of the time so far for a last word on (S)
                     self.best.certify(check, False, time.perf_counter() + 0.1 * self._elapsed())
+                resuming.save_sampled(self, status)
                 if status is None and self.iteration >= self.balance_at:
                     self._balance()
         except KeyboardInterrupt:
@@ -91,11 +105,11 @@ class SampledStage:
         )
         self.exact = backend.put(exact, np.float64)._replace(patterns=backend.put(masks, split=1))
         self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
-        self.timings["setup"] = self._elapsed()
+        self.timings["setup"] += self._elapsed()
 
     def _set_up_admm(self) -> None:
         """Rotate X, choose penalties, prepare the u-step."""
-        started = time.perf_counter()
+        started, factored = time.perf_counter(), self.timings["factor"]
         backend, problem, xp = self.backend, self.problem, self.backend.xp
         masks = problem.patterns.patterns
         self.basis, eigenvalues = right_singular_basis(self.exact.X, xp)
@@ -115,14 +129,16 @@ class SampledStage:
             type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta), self.exact.readout,
             backend.put(factors, problem.dtype),
         )  # fmt: skip
-        self.state = backend.compile(admm.start)(backend, self.data)
+        self.state = resuming.start_state(self, self.saved)
         rng = np.random.default_rng([self.seed, 1])
         self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, LANDMARKS), replace=False)))
         curvature = float(problem.loss.curvature.mean())
         per_row = curvature if problem.readout is None else curvature * 2.0 * m / problem.X.shape[0]
         split = None if problem.loss.is_quadratic else curvature
-        self._set_penalties(*initial_penalties(self.limits.rho, backend.get(eigenvalues), per_row, split))
-        self.timings["setup"] += time.perf_counter() - started - self.timings["factor"]
+        start = initial_penalties(self.limits.rho, backend.get(eigenvalues), per_row, split)
+        resumed = self.saved is not None and self.saved["admm"] is not None
+        self._set_penalties(*(self.rho_values if resumed else start))
+        self.timings["setup"] += time.perf_counter() - started - (self.timings["factor"] - factored)
 
     def _set_penalties(self, *rho: float) -> None:
         """Prepare the u-step for these penalties."""
@@ -234,7 +250,7 @@ class SampledStage:
         best = self.best
         record = {
             "iteration": self.iteration,
-            "time": self._elapsed(),
+            "time": self.spent + self._elapsed(),
             "objective": best.objective,
             "lower_bound": best.lower_bound,
             "gap": best.gap,
@@ -285,7 +301,7 @@ class SampledStage:
             bias=bias,
         )
         certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
-        self.timings["total"] = self._elapsed()
+        self.timings["total"] = self.spent + self._elapsed()
         message = (
             f"{status.advice} (sampled program: gap {best.sampled_gap:.1e}, tol {limits.tol:.1e}; "
             f"network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"

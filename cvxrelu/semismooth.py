@@ -30,7 +30,7 @@ SIAM J. Optimization 28, 2018; Rockafellar, "Augmented Lagrangians and applicati
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -101,6 +101,7 @@ class SampledNewton:
         self.blocks, self.objective = np.zeros((self.d, 2 * self.P)), float(loss.value(zero[:, None]))
         self.dual, self.norms, self.lower_bound = zero, np.zeros(2 * self.P), 0.0
         self.residuals = (0.0, 0.0)
+        self.position: Any = None  # of `run`, between two proximal points: U, t, best gap, points waited, points
         self._start(gates)
 
     @property
@@ -108,16 +109,17 @@ class SampledNewton:
         """Relative gap of this output."""
         return relative_gap(self.objective, self.lower_bound)
 
-    def run(self, report: Callable[[], bool]) -> bool:
+    def run(self, report: Callable[[], bool], save: Callable[[], None] | None = None) -> bool:
         """Solve until the gap is at most tol: true then. `report` is called after every proximal point, true to stop.
 
-        False when stopped, out of time, or without progress.
+        False when stopped, out of time, or without progress. `save` is called between two proximal points, when what
+        this object and its memory hold is all that the next one depends on.
         """
-        U, t, best, waited = self.blocks, self.t, np.inf, 0
+        U, t, best, waited, first = self.position or (self.blocks, self.t, np.inf, 0, 0)
         if self.gap <= self.tol:
             return True
         try:
-            for _ in range(MAX_POINTS):
+            for point in range(first, MAX_POINTS):
                 now = self._proximal_point(U, t)
                 U, t = now.U, now.t
                 self._price(t)
@@ -130,6 +132,9 @@ class SampledNewton:
                     return False
                 # Waiting happens near the end, where blocks that hardly differ exchange their weights over long ways.
                 self.sigma *= GROWTH if waited == 0 else 4 * GROWTH
+                if save is not None:
+                    self.position = (U, t, best, waited, point + 1)
+                    save()
         except OutOfTime:
             report()
         return False

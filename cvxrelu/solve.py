@@ -16,12 +16,14 @@ import numpy as np
 
 from cvxrelu.backends import Backend
 from cvxrelu.certify import FLOAT32_TOL, as_kind, check_kind, network_certificate, network_objective
+from cvxrelu.checkpoint import Checkpoint, as_folder
 from cvxrelu.conversion import to_arrays
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.options import Limits, refuse_unfinished
 from cvxrelu.pricing import Priced
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refined, Refinement
+from cvxrelu.resuming import open_checkpoint, refinement_state, resume_refinement
 from cvxrelu.sampled_stage import SampledStage
 from cvxrelu.selection import select_backend, select_devices
 from cvxrelu.skip import free_coefficients
@@ -159,7 +161,8 @@ def solve(
     ('optimal', True, 'priced', False)
     """
     verbose, refine = as_bool("verbose", verbose), as_bool("refine", refine)
-    refuse_unfinished(memory_limit=memory_limit, checkpoint=checkpoint)
+    refuse_unfinished(memory_limit=memory_limit)
+    as_folder(checkpoint)
     kind = as_kind("certificate", certificate)
     limits = Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
     if callback is not None and not callable(callback):
@@ -180,18 +183,24 @@ def solve(
         chosen = select_backend(backend, (X, y), problem.flops if sampled else 0.0)
     else:
         chosen = select_devices(backend, devices, time_limit)
+    options = {
+        "refine": refine, "certificate": kind, "rho": limits.rho, "linear_solver": linear_solver, "seed": int(seed),
+        "dtype": "auto" if dtype is None else "given", "working_dtype": problem.dtype.name, "backend": chosen.name,
+        "devices": chosen.n_devices,
+    }  # fmt: skip
+    saves = open_checkpoint(checkpoint, problem, options, start)
     started = time.perf_counter()
     solution = None
     with chosen.scope():
         if sampled:
-            solution = SampledStage(problem, chosen, limits, int(seed), verbose, callback).run()
+            solution = SampledStage(problem, chosen, limits, int(seed), verbose, callback, saves).run()
             if not refine or solution.status in (Status.INTERRUPTED, Status.TIME_LIMIT, Status.NUMERICAL_ERROR):
                 solution = _certified(replace(solution, problem=problem), kind, problem, chosen, int(seed), started)
                 if verbose:
                     print(f"{solution.status.value}: {solution.message}", flush=True)
                 return solution
             start = start or solution.network
-        stage = _RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started)
+        stage = _RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started, saves)
         return stage.run(start, solution)
 
 
@@ -212,10 +221,12 @@ class _RefinementStage:
 
     def __init__(
         self, problem: Problem, backend: Backend, limits: Limits, kind: str, dtype: Any, seed: int, verbose: bool,
-        callback: Callable | None, started: float,
+        callback: Callable | None, started: float, checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
         self.problem, self.backend, self.limits, self.kind, self.seed = problem, backend, limits, kind, seed
-        self.verbose, self.callback, self.started = verbose, callback, started
+        self.verbose, self.callback, self.started, self.checkpoint = verbose, callback, started, checkpoint
+        self.spent = 0.0  # seconds in the runs that the checkpoint is of
+        self.last: dict[str, Any] | None = None  # state at the top of the round under way
         self.dtype = problem.dtype.name
         if dtype is None and limits.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32)):
             self.dtype = "float32"
@@ -232,22 +243,35 @@ class _RefinementStage:
         )
         setup = self._elapsed()
         try:
-            if start is not None:
+            saved = None if self.checkpoint is None else self.checkpoint.load("refinement")
+            if saved is not None:
+                resume_refinement(search, saved)
+                self.history, self.spent = History(saved["history"]), saved["spent"]
+            elif start is not None:
                 W, A, _, _ = to_arrays(start, problem.intercept)
                 sizes = np.linalg.norm(W, axis=0)
                 search.start_from(W / sizes, A.T / sizes, sizes**2)
-            found = search.run(self._record, self.started + limits.time_limit)
+            save = None if self.checkpoint is None else self._save
+            found = search.run(self._record, self.started + limits.time_limit, save)
         except KeyboardInterrupt:
             found = search.result(Status.INTERRUPTED)
+        if self.checkpoint is not None and self.last is not None:
+            self.checkpoint.save("refinement", self.last)
         refined = self._elapsed()
         return self._solution(found, sampled, setup, refined)
+
+    def _save(self, search: Refinement) -> None:
+        """Remember the top of a round, and write it down if it is time to."""
+        assert self.checkpoint is not None
+        state = self.last = refinement_state(search, self.history, self.spent + self._elapsed())
+        self.checkpoint.offer("refinement", lambda: state)
 
     def _record(self, search: Refinement, added: int, priced: Priced) -> bool:
         """Append to the history, print, call back; true when the callback asks to stop."""
         record = {
             "round": search.rounds,
-            "time": search.reached - self.started,
-            "priced": self._elapsed(),
+            "time": self.spent + search.reached - self.started,
+            "priced": self.spent + self._elapsed(),
             "objective": search.objective,
             "lower_bound": search.lower_bound,
             "gap": relative_gap(search.objective, search.lower_bound),
@@ -289,7 +313,7 @@ class _RefinementStage:
         timings = {"setup": setup, "refine": refined - setup, "certify": self._elapsed() - refined}
         if sampled is not None:
             timings = {**sampled.timings, **timings}
-        timings["total"] = self._elapsed()
+        timings["total"] = self.spent + self._elapsed()
         advice = STALLED if found.status is Status.MAX_ITER else found.status.advice
         message = f"{advice} ({_in_words(certificate)}, tol {limits.tol:.1e})"
         if self.verbose:

@@ -98,7 +98,7 @@ class Run:
 @pytest.mark.parametrize("case", CASES)
 def test_one_step_is_the_textbooks(case, method):
     run = Run(make_backend("numpy"), case, method)
-    new, U, _ = run.call(admm.step)
+    new, U = run.call(admm.step)
     expected_U, z, x, t, p = run.textbook()
     np.testing.assert_allclose(U, expected_U, atol=1e-9)
     np.testing.assert_allclose(new.x, x, atol=1e-9)

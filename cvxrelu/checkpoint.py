@@ -1,0 +1,227 @@
+"""Checkpoints: a solve that is killed at any moment goes on from the last one and ends where it would have ended.
+
+A folder holds `run.json`, which says of which problem and options the run is, and for every stage one file with all
+that its next step depends on: `sampled.npz` (ADMM, or the proximal points of semismooth Newton) and `refinement.npz`
+(the neurons, and the state of the random generator). They are written between two steps, to a temporary neighbour that
+is then renamed, so that a reader sees the last one or the one before, never half of one; not more often than every few
+seconds, and not so often that writing takes more than a twentieth of the time.
+
+The format is NumPy's npz without pickle: arrays as they lie in memory, and one JSON member for everything else, each
+with the CRC-32 that the zip format demands. Floats are written as their shortest exact decimals. So on NumPy a resumed
+run takes the same steps, bit by bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvxrelu.files import atomic_write
+from cvxrelu.network_files import package_version
+
+__all__ = ["Checkpoint", "as_folder", "digest", "restore", "snapshot"]
+
+INTERVAL = 5.0  # seconds between two writes, at least
+SHARE = 0.05  # of the time that writing may take
+FORMAT, VERSION = "cvxrelu.checkpoint", 1
+MANY = 8  # arrays of a list from which on they are stored as one
+HASHED = 1 << 24  # entries that are hashed at a time: memory maps never are in memory as a whole
+DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, RuntimeError, OSError)
+
+State = dict[str, Any]  # nested dicts, lists and tuples of arrays, numbers, strings and None
+
+
+class Checkpoint:
+    """The folder of one run.
+
+    Parameters
+    ----------
+    folder : made where it is missing, its parents too.
+    problem, options : what the run is about; values that JSON knows. A folder whose run had others is refused.
+
+    Raises
+    ------
+    ValueError : the folder holds another run (naming what differs), or what it holds is damaged.
+    """
+
+    def __init__(self, folder: Path, problem: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        self.folder = folder
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"checkpoint must be a folder, and {folder} is a file")
+        folder.mkdir(parents=True, exist_ok=True)
+        now = {"problem": dict(problem), "options": dict(options)}
+        now = json.loads(json.dumps(now))  # tuples as the lists that a file gives back
+        path = folder / "run.json"
+        if path.exists():
+            self._compare(self._read_run(path), now)
+        elif found := sorted(folder.glob("*.npz")):
+            raise self._damaged(found[0], "its run.json is missing")
+        self.run = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
+        if not path.exists():
+            header = {"format": FORMAT, "format_version": VERSION, "cvxrelu_version": package_version()}
+            atomic_write(path, json.dumps({**header, **now}, indent=1) + "\n")
+        self.due_at = dict.fromkeys(("sampled", "refinement"), 0.0)  # of `time.perf_counter`: at once
+
+    def load(self, stage: str) -> State | None:
+        """The state that was last saved of a stage, or None."""
+        path = self.folder / f"{stage}.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as members:
+                tree = json.loads(members["state"].tobytes())
+                state, run = _unpack(tree["state"], members), tree["run"]
+        except DAMAGE as error:
+            raise self._damaged(path, str(error)) from error
+        if run != self.run:
+            raise self._damaged(path, "it is of another run than run.json says")
+        return state
+
+    def offer(self, stage: str, state: Callable[[], State]) -> None:
+        """Save the state if the last one is old enough."""
+        if time.perf_counter() >= self.due_at[stage]:
+            self.save(stage, state())
+
+    def save(self, stage: str, state: State) -> None:
+        """Write the state of a stage; the one before is there until this one is complete."""
+        started = time.perf_counter()
+        arrays: dict[str, np.ndarray] = {}
+        tree = {"run": self.run, "state": _pack(state, arrays)}
+        arrays["state"] = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
+        path = self.folder / f"{stage}.npz"
+        temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a kill leaves is overwritten
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type] # array by array, without a copy of all
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        now = time.perf_counter()
+        self.due_at[stage] = now + max(INTERVAL, (now - started) / SHARE)
+
+    def _read_run(self, path: Path) -> dict[str, Any]:
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+            known = run["format"] == FORMAT and isinstance(run["problem"], dict) and isinstance(run["options"], dict)
+            version = int(run["format_version"])
+        except DAMAGE as error:
+            raise self._damaged(path, str(error)) from error
+        if not known:
+            raise self._damaged(path, f"its format is {run['format']!r}")
+        if version != VERSION:
+            raise ValueError(
+                f"checkpoint {self.folder} has format version {version}, of cvxrelu {run.get('cvxrelu_version')}; "
+                f"this cvxrelu reads version {VERSION}"
+            )
+        return run
+
+    def _compare(self, saved: dict[str, Any], now: dict[str, Any]) -> None:
+        differing = []
+        for part in ("problem", "options"):
+            for name in sorted({*saved[part], *now[part]}):
+                before, after = saved[part].get(name), now[part].get(name)
+                if before != after:
+                    hashed = part == "problem" and isinstance(before, str) and len(before) == 64
+                    differing.append(f"another {name}" if hashed else f"{name}={before!r}, now {after!r}")
+        if differing:
+            raise ValueError(
+                f"checkpoint {self.folder} is of a run with {'; '.join(differing)}: "
+                "pass what it was made with, or another folder"
+            )
+
+    def _damaged(self, path: Path, reason: str) -> ValueError:
+        return ValueError(f"checkpoint {path} is damaged ({reason}); delete the folder to start again")
+
+
+def as_folder(checkpoint: Any) -> Path | None:
+    """The `checkpoint` option as a path."""
+    if checkpoint is None:
+        return None
+    if not isinstance(checkpoint, (str, os.PathLike)) or not os.fspath(checkpoint):
+        raise TypeError(f"checkpoint must be None or the path of a folder, got {checkpoint!r}")
+    return Path(os.fsdecode(os.fspath(checkpoint)))
+
+
+def digest(array: np.ndarray | None) -> str | None:
+    """SHA-256 of shape, dtype and values; None for None. Memory maps are read in pieces."""
+    if array is None:
+        return None
+    found = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
+    rows = max(1, HASHED // max(1, array[:1].size)) if array.ndim else 1
+    for start in range(0, len(array) if array.ndim else 1, rows):
+        part = array[start : start + rows] if array.ndim else array
+        found.update(np.ascontiguousarray(part).data)
+    return found.hexdigest()
+
+
+def snapshot(holder: object, without: frozenset[str]) -> State:
+    """The attributes of an object but those named, as they are."""
+    return {name: value for name, value in vars(holder).items() if name not in without}
+
+
+def restore(holder: object, state: State) -> None:
+    """Set attributes, lists becoming the tuples, or the NamedTuples of a list, that they were."""
+    for name, value in state.items():
+        before = getattr(holder, name)
+        if isinstance(before, tuple) and isinstance(value, list):
+            value = type(before)(*value) if hasattr(before, "_fields") else tuple(value)
+        elif isinstance(before, list) and before and hasattr(before[0], "_fields"):
+            kind: Any = type(before[0])
+            value = [kind(*item) for item in value]
+        setattr(holder, name, value)
+
+
+# -- trees as JSON and arrays -----------------------------------------------------------------------------------------
+def _pack(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """JSON in which arrays are {"array": name}; their values are added to `arrays`."""
+    if tree is None or isinstance(tree, (bool, int, float, str)):
+        return tree
+    if isinstance(tree, np.generic):
+        return tree.item()
+    if isinstance(tree, dict):
+        return {"dict": {name: _pack(value, arrays) for name, value in tree.items()}}
+    if isinstance(tree, (list, tuple)):
+        return _pack_list(list(tree), arrays)
+    if not isinstance(tree, np.ndarray) or tree.dtype.hasobject:
+        raise TypeError(f"a checkpoint cannot hold a {type(tree).__name__}")
+    name = f"a{len(arrays)}"
+    arrays[name] = tree
+    return {"array": name}
+
+
+def _pack_list(items: list[Any], arrays: dict[str, np.ndarray]) -> Any:
+    if len(items) >= MANY and all(isinstance(item, tuple) and hasattr(item, "_fields") for item in items):
+        return {"rows": [_pack(list(column), arrays) for column in zip(*items, strict=True)]}
+    alike = len(items) >= MANY and all(isinstance(item, np.ndarray) and item.dtype == items[0].dtype for item in items)
+    if not alike:
+        return {"list": [_pack(item, arrays) for item in items]}
+    fortran = [item.flags.f_contiguous and not item.flags.c_contiguous for item in items]
+    flat = np.concatenate([item.ravel("F" if f else "C") for item, f in zip(items, fortran, strict=True)])
+    return {"many": _pack(flat, arrays), "shapes": [item.shape for item in items], "fortran": fortran}
+
+
+def _unpack(tree: Any, members: Mapping[str, np.ndarray]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if "array" in tree:
+        return members[tree["array"]]
+    if "dict" in tree:
+        return {name: _unpack(value, members) for name, value in tree["dict"].items()}
+    if "list" in tree:
+        return [_unpack(item, members) for item in tree["list"]]
+    if "rows" in tree:
+        return list(zip(*(_unpack(column, members) for column in tree["rows"]), strict=True))
+    flat, start, items = _unpack(tree["many"], members), 0, []
+    for shape, fortran in zip(tree["shapes"], tree["fortran"], strict=True):
+        size = int(np.prod(shape, dtype=np.int64))
+        items.append(flat[start : start + size].reshape(shape, order="F" if fortran else "C").copy("K"))
+        start += size
+    return items

@@ -1,0 +1,113 @@
+"""Large arrays row by row: in blocks that stay in the cache, or in files that never are in memory as a whole.
+
+Everything that is as large as the data (n, d), the patterns (n, P) or the slack (n, 2, c, P) is read and written in
+blocks of rows. In memory that saves temporaries: NumPy works two to three times as fast within the cache as on fresh
+memory. Of a memory map every block's pages are let go when the next one starts; they stay in the system's page cache
+while there is room, and count for no process. What is computed from a map and is as large lies in a scratch file, which
+has no name and is gone with the array.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_jax_array, is_numpy_array
+from jaxtyping import Float
+
+__all__ = ["CACHED", "blocks", "each", "is_streamed", "release", "row_blocks", "scratch", "scratch_folder", "summed"]
+
+Array = Any
+CACHED = 1 << 17  # entries of a temporary that stay in a core's own cache
+SCRATCH: list[str | None] = [None]  # folder of scratch files; None for that of `tempfile`
+
+
+def row_blocks(X: Float[Array, "n d"], width: int) -> list[slice]:
+    """Slices of rows for temporaries of shape (rows, width): few rows on NumPy, all of them elsewhere, where compilers
+    and devices see to that.
+    """
+    n = X.shape[0]
+    step = max(32, CACHED // max(width, 1)) if is_numpy_array(X) else n
+    return [slice(start, min(start + step, n)) for start in range(0, n, max(step, 1))]
+
+
+def blocks(width: int, *arrays: Array) -> Iterator[slice]:
+    """`row_blocks` of the first array; after each block the pages of all arrays that are memory maps are let go."""
+    maps = [array for array in arrays if is_streamed(array)]
+    for block in row_blocks(arrays[0], width):
+        yield block
+        for array in maps:
+            release(array)
+
+
+def each(width: int, fn: Callable[[slice], Array], *arrays: Array, like: Array = None) -> Array:
+    """The rows `fn(block)` of every block, one below the other; a scratch file where `like` is a memory map."""
+    rows, out = arrays[0].shape[0], None
+    parts = []
+    for block in blocks(width, *arrays):
+        part = fn(block)
+        if part.shape[0] == rows:
+            return part
+        if is_jax_array(part):  # cannot be filled
+            parts.append(part)
+            continue
+        if out is None:
+            shape, xp = (rows, *part.shape[1:]), array_namespace(part)
+            out = scratch(shape, part.dtype) if is_streamed(like) else xp.empty(shape, dtype=part.dtype)
+        out[block, ...] = part
+        if is_streamed(out):
+            release(out)
+    return out if out is not None else array_namespace(parts[0]).concat(parts)
+
+
+def summed(width: int, fn: Callable[[slice], Any], *arrays: Array) -> Any:
+    """The sum of `fn(block)` over all blocks, of one array or of every one of a tuple."""
+    found: Any = None
+    for block in blocks(width, *arrays):
+        part = fn(block)
+        if found is None:
+            found = part
+        elif isinstance(part, tuple):
+            found = tuple(a + b for a, b in zip(found, part, strict=True))
+        else:
+            found = found + part
+    return found
+
+
+def is_streamed(array: Any) -> bool:
+    """Whether the array lies in a file."""
+    return isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None
+
+
+def release(array: Any) -> None:
+    """Let the pages of a memory map go; of a private one that may hold changes none."""
+    if array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)
+
+
+def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros in a file without a name. The space is taken at once: a full disk is an OSError now, not a crash later."""
+    size = max(1, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+    with tempfile.TemporaryFile(dir=SCRATCH[0], prefix="cvxrelu-") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+
+
+class scratch_folder:
+    """While this is entered, scratch files are made in `folder`."""
+
+    def __init__(self, folder: Any) -> None:
+        self.folder = None if folder is None else os.fspath(folder)
+
+    def __enter__(self) -> None:
+        self.before, SCRATCH[0] = SCRATCH[0], self.folder
+
+    def __exit__(self, *_: object) -> None:
+        SCRATCH[0] = self.before
