@@ -133,7 +133,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
 
 # -- what they share ---------------------------------------------------------------------------------------------------
-def load_lm(path: str, device: str = "cpu") -> tuple[Any, Any]:
+def load_lm(path: str, device: str = "cpu", dtype: str = "auto") -> tuple[Any, Any]:
     """Model and tokenizer from a folder, a .gguf file (needs gguf and accelerate) or the name of a model on the hub."""
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -145,7 +145,7 @@ def load_lm(path: str, device: str = "cpu") -> tuple[Any, Any]:
             raise ValueError(f"{path}: no such file")
         path, keywords["gguf_file"] = str(Path(path).resolve().parent), Path(path).name
     tokenizer = AutoTokenizer.from_pretrained(path, **keywords)
-    lm = AutoModelForCausalLM.from_pretrained(path, dtype="auto", **keywords)
+    lm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **keywords)
     return lm.to(device).eval(), tokenizer
 
 

@@ -15,7 +15,7 @@ A solve that has ended is a file, so a fit that was killed goes on after the las
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +29,11 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.standard import Standard, standardise
 
 __all__ = ["Choice", "Point", "Rows", "grouped_folds", "linear_network", "paired_difference", "select_beta",
-           "select_ridge"]  # fmt: skip
+           "select_ridge", "walk_ridges"]  # fmt: skip
 
-RIDGES = tuple(float(ridge) for ridge in 10.0 ** np.arange(-4, 2.5, 0.5))  # per unit of weight
-PATIENCE = 2
+RIDGES = tuple(float(ridge) for ridge in 10.0 ** np.arange(2, -8.5, -0.5))  # per unit of weight
+PATIENCE = 2  # points of beta in a row that do not improve
+RIDGE_PATIENCE = 3
 
 
 class Rows(NamedTuple):
@@ -144,19 +145,44 @@ def select_ridge(
     folds: list[Fold], pairs: np.ndarray, weight: np.ndarray, group: np.ndarray, ridges: Sequence[float]
 ) -> tuple[float, np.ndarray, list[Point]]:
     """(ridge, out-of-fold margins, table) of the linear model with the smallest held-out log-loss."""
-    total, points, found = float(weight.sum()), [], []
-    for ridge in ridges:
+    total = float(weight.sum())
+
+    def margins_at(ridge: float) -> np.ndarray:
         margins = np.zeros(len(pairs))
         for rows, _, test, share in folds:
             fit = cvxrelu.solve_logistic(
-                rows.differences, l2=ridge * total * share, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
+                rows.differences, l2=ridge * share, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
             )
             margins[test] = margins_of(linear_network(fit.theta), rows.Z, pairs[test])
-        found.append(margins)
-        loss, error = paired_difference(log_losses(margins), np.zeros(len(pairs)), weight, group)
-        points.append(Point("linear", ridge * total, np.inf, np.inf, loss, error, 0.0, 0.0, 0.0))
-    best = min(range(len(points)), key=lambda i: points[i].loss)
-    return points[best].skip_l2, found[best], points
+        return margins
+
+    blank = Point("linear", 0.0, np.inf, np.inf, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return walk_ridges(margins_at, [ridge * total for ridge in ridges], weight, group, blank)
+
+
+def walk_ridges(
+    margins_at: Callable[[float], np.ndarray], ridges: Sequence[float], weight: np.ndarray, group: np.ndarray,
+    blank: Point,
+) -> tuple[float, np.ndarray, list[Point]]:  # fmt: skip
+    """(ridge, out-of-fold margins, table) of the smallest held-out log-loss; `blank` names what is walked.
+
+    From the largest down, until three in a row have not improved: data that can be separated on every fold want ridges
+    that others need not visit.
+    """
+    points: list[Point] = []
+    best: tuple[float, float, np.ndarray] | None = None
+    stale = 0
+    for ridge in sorted(ridges, reverse=True):
+        margins = margins_at(ridge)
+        loss, error = paired_difference(log_losses(margins), np.zeros(len(margins)), weight, group)
+        points.append(blank._replace(skip_l2=ridge, loss=loss, error=error))
+        stale += 1
+        if best is None or loss < best[0]:
+            best, stale = (loss, ridge, margins), 0
+        if stale >= RIDGE_PATIENCE:
+            break
+    assert best is not None
+    return best[1], best[2], points
 
 
 def select_beta(
