@@ -47,7 +47,7 @@ SETS: dict[str, tuple[str, Callable[[str], Triples]]] = {
     "bridge": ("bridge_tutor_pairs.jsonl.gz", load_triples),
     "mathdial": ("mathdial_test_conversations.jsonl.gz", alternate),
 }
-LIMITS = {"mathdial": 1200}  # pairs, by whole conversations
+LIMITS = {"mathdial": 1200, "truthfulqa": 1200}  # pairs, by whole conversations and questions
 SPLITS, BATCH = 5, 50
 VERSION = 2  # of what a split depends on besides its options: results of another one are not taken from the cache
 Margins = tuple[np.ndarray, dict[str, Any]]  # of the test pairs, calibrated, and what else is worth knowing
@@ -108,8 +108,8 @@ def log_probabilities(path: Path, options: argparse.Namespace) -> np.ndarray | N
         lm, tokenizer = load_lm(str(features.settings["model"]), dtype="float32")
         for begin in range(len(done), m, BATCH):
             some = triples.select(np.arange(begin, min(begin + BATCH, m)))
-            length = int(features.settings["max_length"])
-            done += reference_log_ratios(lm, tokenizer, some, max_length=length, per_token=True).tolist()
+            texts = {key: features.settings[key] for key in ("template", "max_length", "max_response_length")}
+            done += reference_log_ratios(lm, tokenizer, some, per_token=True, **texts).tolist()
             write_whole(file, json.dumps({"ratios": done}))
             print(f"{path.stem}: log-probabilities of {len(done)} of {m} pairs", flush=True)
     return np.array(done) if len(done) == m else None
@@ -120,8 +120,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def part(features: PairFeatures, which: np.ndarray) -> PairFeatures:
+    """Some of the pairs, with the rows that they use."""
+    used, local = np.unique(features.pairs[which], return_inverse=True)
     return as_pair_features(
-        features.X, features.pairs[which], weight=features.weight[which], margin=features.margin[which],
+        features.X[used], local.reshape(-1, 2), weight=features.weight[which], margin=features.margin[which],
         group=features.group[which], settings=features.settings,
     )  # fmt: skip
 

@@ -103,11 +103,11 @@ class HeadFitting:
         tests = grouped_folds(features.group, o["folds"], o["seed"])
         folds = make_folds(features.X, features.pairs, features.weight, margin, tests, o["components"])
         parts = []
-        for part, _, test, share in folds:
-            phase = self._two_phase(part, beta * share, total * share, o["path_tol"])
-            hidden = _hidden(phase.network, part.Z)
-            differences = hidden[part.pairs[:, 0]] - hidden[part.pairs[:, 1]]
-            held_out = hidden[features.pairs[test, 0]] - hidden[features.pairs[test, 1]]
+        for part, Z, test, share in folds:
+            network = self._two_phase(part, beta * share, total * share, o["path_tol"]).network
+            known, fresh = _hidden(network, part.Z), _hidden(network, Z)
+            differences = known[part.pairs[:, 0]] - known[part.pairs[:, 1]]
+            held_out = fresh[features.pairs[test, 0]] - fresh[features.pairs[test, 1]]
             parts.append((part, test, share, differences, held_out))
 
         def margins_at(ridge: float) -> np.ndarray:

@@ -26,7 +26,7 @@ import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.standard import Standard, standardise
+from cvxrelu_llm.standard import standardise
 
 __all__ = ["Choice", "Point", "Rows", "grouped_folds", "linear_network", "paired_difference", "select_beta",
            "select_ridge", "walk_ridges"]  # fmt: skip
@@ -50,10 +50,13 @@ class Rows(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """One part of the cross-validation: what it trains on, which pairs it does not see, its share of the weight."""
+    """One part of the cross-validation: what it trains on, which pairs it does not see, its share of the weight.
+
+    `rows` has only those rows that its training pairs use; Z has them all, standardised by the former.
+    """
 
     rows: Rows
-    standard: Standard
+    Z: Float[np.ndarray, "n r"]
     test: Int[np.ndarray, " k"]
     share: float
 
@@ -113,8 +116,9 @@ def make_folds(
         share = float(weight[train].sum() / weight.sum())
         if share == 0 or weight[test].sum() == 0:
             raise InputError("a fold of the cross-validation has no weight; use fewer folds, or drop pairs of weight 0")
-        standard = standardise(X, pairs[train].ravel(), components)
-        folds.append(Fold(Rows(standard.apply(X), pairs[train], weight[train], margin[train]), standard, test, share))
+        Z = standardise(X, pairs[train].ravel(), components).apply(X)
+        used, local = np.unique(pairs[train], return_inverse=True)
+        folds.append(Fold(Rows(Z[used], local.reshape(-1, 2), weight[train], margin[train]), Z, test, share))
     return folds
 
 
@@ -149,11 +153,11 @@ def select_ridge(
 
     def margins_at(ridge: float) -> np.ndarray:
         margins = np.zeros(len(pairs))
-        for rows, _, test, share in folds:
+        for rows, Z, test, share in folds:
             fit = cvxrelu.solve_logistic(
                 rows.differences, l2=ridge * share, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
             )
-            margins[test] = margins_of(linear_network(fit.theta), rows.Z, pairs[test])
+            margins[test] = margins_of(linear_network(fit.theta), Z, pairs[test])
         return margins
 
     blank = Point("linear", 0.0, np.inf, np.inf, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -211,7 +215,7 @@ def select_beta(
     stale, best = 0, float(weight @ base) / float(weight.sum())
     for i, factor in enumerate(sorted(relative, reverse=True)):
         margins, widths = np.zeros(len(pairs)), []
-        for j, (rows, _, test, share) in enumerate(folds):
+        for j, (rows, Z, test, share) in enumerate(folds):
             file = None if folder is None else folder / f"point-{i:03d}-fold-{j:02d}.safetensors"
             if file is not None and file.exists():
                 network = ReLUNetwork.load(file)
@@ -223,7 +227,7 @@ def select_beta(
                 ).network  # fmt: skip
                 if file is not None:
                     network.save(file)
-            margins[test] = margins_of(network, rows.Z, pairs[test])
+            margins[test] = margins_of(network, Z, pairs[test])
             before[j] = network
             widths.append(network.n_neurons)
         losses = log_losses(margins)

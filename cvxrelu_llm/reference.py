@@ -2,8 +2,8 @@
 
     log p(answer | prompt) = sum over tokens t of the answer of log p(t | prompt, tokens before)
 
-An end-of-turn mark is not part of the answer, as in the features. A prompt runs once for all of its answers, which
-follow it side by side, padded on the right, where no token sees the padding.
+The tokens are those that features are made of: same template, same truncation, no end-of-turn mark. A prompt runs once
+for all of its answers, which follow it side by side, padded on the right, where no token sees the padding.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from cvxrelu_llm.formats import Triple
 from cvxrelu_llm.messages import Message
+from cvxrelu_llm.templates import Template
 
 __all__ = ["reference_log_ratios", "response_log_probabilities"]
 
@@ -24,30 +25,31 @@ AT_ONCE = 8  # answers behind one prompt: their logits hold a row of the vocabul
 
 def response_log_probabilities(
     lm: Any, tokenizer: Any, prompt: Sequence[Message], responses: Sequence[str], *, template: str = "auto",
-    max_length: int = 1024, share_prefix: bool = True,
+    max_length: int = 1024, max_response_length: int | None = None, share_prefix: bool = True,
 ) -> list[tuple[float, int]]:  # fmt: skip
     """(log-probability, number of tokens) of each response to one prompt.
 
     Parameters
     ----------
-    max_length : tokens of a text. A response keeps the first half of them at most, and the prompt its latest
-        `max_length - max_length // 2`, whatever the response.
+    template, max_length, max_response_length : as in `extract`.
     share_prefix : run the prompt once; False runs it before every response, for models whose cache cannot be repeated.
     """
     import torch
 
-    from cvxrelu_llm.scorers import as_tokens
-
-    messages = [message._asdict() for message in prompt]
-    given: Any = messages[0]["content"] if len(messages) == 1 and template == "plain" else messages
-    start = as_tokens(tokenizer, given, template)[-(max_length - max_length // 2) :].to(lm.device)[None]
-    answers = [tokenizer(text, add_special_tokens=False)["input_ids"][: max_length // 2] for text in responses]
+    if template == "auto":
+        template = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
+    layout, half = Template(tokenizer, template), max_response_length or max_length // 2
+    before = layout.prompt_tokens(prompt)
+    texts = [layout.text(before, layout.response_tokens(text), max_length, half) for text in responses]
+    if not texts:
+        return []
+    start = torch.tensor([texts[0].prompt], device=lm.device)
+    answers = [list(text.response) for text in texts]
     if not share_prefix:
         return [_behind(lm, start, [answer], share=False)[0] for answer in answers]
-    with torch.inference_mode():
-        found: list[tuple[float, int]] = []
-        for begin in range(0, len(answers), AT_ONCE):
-            found += _behind(lm, start, answers[begin : begin + AT_ONCE], share=True)
+    found: list[tuple[float, int]] = []
+    for begin in range(0, len(answers), AT_ONCE):
+        found += _behind(lm, start, answers[begin : begin + AT_ONCE], share=True)
     return found
 
 
@@ -77,7 +79,7 @@ def _behind(lm: Any, start: Any, answers: list[list[int]], *, share: bool) -> li
 
 def reference_log_ratios(
     lm: Any, tokenizer: Any, triples: Sequence[Triple], *, template: str = "auto", max_length: int = 1024,
-    per_token: bool = False, share_prefix: bool = True,
+    max_response_length: int | None = None, per_token: bool = False, share_prefix: bool = True,
 ) -> Float[np.ndarray, " m"]:  # fmt: skip
     """`log p(chosen | prompt) - log p(rejected | prompt)` of triples; `per_token` divides both by their lengths.
 
@@ -88,8 +90,9 @@ def reference_log_ratios(
         asked.setdefault(tuple(triple.prompt), {}).update({triple.chosen: np.nan, triple.rejected: np.nan})
     for prompt, answers in asked.items():
         found = response_log_probabilities(
-            lm, tokenizer, prompt, list(answers), template=template, max_length=max_length, share_prefix=share_prefix
-        )
+            lm, tokenizer, prompt, list(answers), template=template, max_length=max_length,
+            max_response_length=max_response_length, share_prefix=share_prefix,
+        )  # fmt: skip
         for text, (total, n) in zip(list(answers), found, strict=True):
             answers[text] = total / max(n, 1) if per_token else total
     return np.array([asked[tuple(t.prompt)][t.chosen] - asked[tuple(t.prompt)][t.rejected] for t in triples])
