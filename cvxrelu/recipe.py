@@ -46,6 +46,7 @@ def two_phase(
     intercept: bool = False,
     patterns: Any = 128,
     refine: bool = False,
+    certificate: str | None = None,
     tol: float = 1e-3,
     last_layer_tol: float = 1e-8,
     time_limit: float | None = None,
@@ -63,6 +64,8 @@ def two_phase(
     pairs : (m, 2) rows of X, the preferred one first. Phase I then is on 2 m rows, one for each occurrence.
     beta, patterns, intercept, tol : of phase I, as in `solve`. refine : False solves the sampled program, as the papers
         do; True the network program.
+    certificate : kind of bound on phase I's network program, as in `solve`; None takes "priced" with refine, else
+        "relaxed", which costs more than phase I itself where there are hundreds of features.
     l2, scale, margin, last_layer_tol : of phase II, as in `solve_logistic`; margin a number or one per row or pair.
     sample_weight : (n,), with pairs (m,), of both phases.
     time_limit : seconds for each phase. backend, seed : as in `solve`.
@@ -105,9 +108,10 @@ def two_phase(
         data = np.concatenate([host_X[rows[:, 0]], host_X[rows[:, 1]]])
         labels = np.repeat([1.0, -1.0], len(rows))
         weights = np.tile(weight, 2)
+    kind = certificate if certificate is not None else "priced" if refine else "relaxed"
     classifier = solve(
         data, labels, beta=beta, sample_weight=weights, intercept=intercept, patterns=patterns, refine=refine, tol=tol,
-        certificate="priced" if refine else "relaxed", time_limit=time_limit, backend=backend, seed=seed,
+        certificate=kind, time_limit=time_limit, backend=backend, seed=seed,
     )  # fmt: skip
     frozen = classifier.network
     if frozen.n_neurons == 0:

@@ -48,8 +48,7 @@ def _generate(args: argparse.Namespace) -> int:
         prompts.append(record["prompt"])
     if not prompts:
         raise ValueError(f"{args.prompts}: no prompts in it")
-    lm, tokenizer = load_lm(args.model, args.device)
-    scorer = _scorer(args) if args.head else None
+    lm, tokenizer, scorer = _guided_lm(args)
     sampling = {name: getattr(args, name) for name in (*SAMPLING, "template")}
     guidance = {name: getattr(args, name) for name in GUIDANCE}
     if args.method == "compare":
@@ -133,27 +132,49 @@ def _simulate(args: argparse.Namespace) -> int:
 
 
 # -- what they share ---------------------------------------------------------------------------------------------------
-def load_lm(path: str, device: str = "cpu") -> tuple[Any, Any]:
-    """Model and tokenizer from a folder, a .gguf file (needs gguf and accelerate) or the name of a model on the hub."""
+def load_lm(
+    path: str, device: str = "cpu", dtype: str = "auto", *, gguf_file: str | None = None, revision: str | None = None
+) -> tuple[Any, Any]:
+    """Model and tokenizer from a folder, a .gguf file (needs gguf and accelerate) or the name of a model on the hub.
+
+    gguf_file : its name, where `path` is that of a folder or a repository. revision : of a hub model.
+    """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise ValueError("generation needs transformers: pip install 'cvxrelu[llm]'") from error
-    keywords: dict[str, Any] = {}
+    keywords: dict[str, Any] = {"gguf_file": gguf_file, "revision": revision}
+    keywords = {name: value for name, value in keywords.items() if value is not None}
     if path.endswith(".gguf"):
         if not Path(path).is_file():
             raise ValueError(f"{path}: no such file")
         path, keywords["gguf_file"] = str(Path(path).resolve().parent), Path(path).name
     tokenizer = AutoTokenizer.from_pretrained(path, **keywords)
-    lm = AutoModelForCausalLM.from_pretrained(path, dtype="auto", **keywords)
+    lm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **keywords)
     return lm.to(device).eval(), tokenizer
 
 
-def _scorer(args: argparse.Namespace) -> Any:
+def _guided_lm(args: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Model, tokenizer, and the scorer of --head: a folder of `fit`, which knows its features, or a bare network."""
     from cvxrelu_llm.scorers import HiddenStateScorer
 
-    head = ReLUNetwork.load(args.head)
-    return HiddenStateScorer(head.predict, layer=args.layer, pooling=args.pooling)
+    if args.head is None or not Path(args.head).is_dir():
+        network = None if args.head is None else ReLUNetwork.load(args.head)
+        args.template = args.template or "auto"
+        layer, pooling = -1 if args.layer is None else args.layer, args.pooling or "last"
+        scorer = None if network is None else HiddenStateScorer(network.predict, layer=layer, pooling=pooling)
+        return *load_lm(args.model, args.device), scorer
+    from cvxrelu_llm.reward import ConvexRewardHead
+
+    head = ConvexRewardHead.load(args.head)
+    settings = head.feature_settings
+    for name in ("layer", "pooling", "template"):
+        given, fitted = getattr(args, name), settings.get(name)
+        if given is not None and given != fitted:
+            raise ValueError(f"--{name} {given}: the head in {args.head} was fitted on {name} {fitted!r}; leave it out")
+    lm, tokenizer = load_lm(args.model, args.device, str(settings.get("dtype") or "auto"))
+    args.template = settings.get("template")
+    return lm, tokenizer, head.scorer(lm, tokenizer)
 
 
 def _nats(cost: Any) -> str:
@@ -204,12 +225,12 @@ def _generate_options(parser: Any) -> None:
     parser.add_argument("--prompts", required=True, metavar="FILE",
                         help="JSON lines with a field 'prompt', a text or chat messages")  # fmt: skip
     parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines to write")
-    parser.add_argument("--head", metavar="FILE", help="a network saved by ReLUNetwork.save, features to score")
-    parser.add_argument("--layer", type=int, default=-1, help="layer whose hidden states the head reads (-1)")
-    parser.add_argument("--pooling", choices=("last", "mean", "response_mean"), default="last",
-                        help="how the head's features were pooled (last)")  # fmt: skip
-    parser.add_argument("--template", choices=("auto", "chat", "plain"), default="auto",
-                        help="how prompts become tokens, as when the features were made (auto)")  # fmt: skip
+    parser.add_argument("--head", metavar="PATH", help="folder of `fit`, or a file of ReLUNetwork.save")
+    parser.add_argument("--layer", type=int, help="of a network: layer whose hidden states it reads (-1)")
+    parser.add_argument("--pooling", choices=("last", "mean", "response_mean"),
+                        help="of a network: how its features were pooled (last)")  # fmt: skip
+    parser.add_argument("--template", choices=("auto", "chat", "plain"),
+                        help="how prompts become tokens; a folder knows it (auto)")  # fmt: skip
     parser.add_argument("--method", choices=("guided", "plain", "best-of-n", "compare"), default="guided",
                         help="compare: guided and plain at equal numbers of tokens, over --temperatures")  # fmt: skip
     parser.add_argument("--name", default="model", help="name of the model in the output, for surveys")

@@ -25,9 +25,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu import ReLUNetwork
-from cvxrelu.model_folder import new_folder
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.files import new_folder, write_whole
 from cvxrelu_llm.reward import ConvexRewardHead
 
 __all__ = [

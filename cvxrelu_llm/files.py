@@ -7,6 +7,8 @@ import gzip
 import io
 import os
 import secrets
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 from cvxrelu_llm.errors import InputError
 
-__all__ = ["open_text", "pack_text", "readable", "write_whole"]
+__all__ = ["new_folder", "open_text", "pack_text", "readable", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
@@ -30,6 +32,25 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A hidden neighbour of `path` to write into: it takes that name when all went well, else it is deleted.
+
+    At `path` there may be an empty folder at most, and it is replaced.
+    """
+    path = Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        (work / "new").mkdir()  # mkdtemp's own folder is closed to others
+        yield work / "new"
+        with contextlib.suppress(FileNotFoundError):
+            path.rmdir()
+        os.replace(work / "new", path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def pack_text(path: str | os.PathLike[str], text: str) -> bytes:

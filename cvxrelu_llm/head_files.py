@@ -21,10 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from cvxrelu import ReLUNetwork
-from cvxrelu.model_folder import new_folder
 from cvxrelu_llm.calibration import Calibration
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.files import new_folder, write_whole
 from cvxrelu_llm.head_selection import Choice, Point
 from cvxrelu_llm.reward import ConvexRewardHead
 from cvxrelu_llm.standard import Standard

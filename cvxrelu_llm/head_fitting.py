@@ -11,7 +11,7 @@ import numpy as np
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
-from cvxrelu_llm.calibration import Calibration, log_losses
+from cvxrelu_llm.calibration import Calibration
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.head_data import data_hash
@@ -23,9 +23,9 @@ from cvxrelu_llm.head_selection import (
     grouped_folds,
     linear_network,
     make_folds,
-    paired_difference,
     select_beta,
     select_ridge,
+    walk_ridges,
 )  # fmt: skip
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.standard import Standard
@@ -102,24 +102,28 @@ class HeadFitting:
             return Choice(float(o["l2"]), beta, [], None)
         tests = grouped_folds(features.group, o["folds"], o["seed"])
         folds = make_folds(features.X, features.pairs, features.weight, margin, tests, o["components"])
-        margins = np.zeros((len(RIDGES), len(margin)))
-        for part, _, test, share in folds:
-            phase = self._two_phase(part, beta * share, RIDGES[-1] * total * share)
-            hidden = _hidden(phase.network, part.Z)
-            differences = hidden[part.pairs[:, 0]] - hidden[part.pairs[:, 1]]
-            held_out = hidden[features.pairs[test, 0]] - hidden[features.pairs[test, 1]]
-            for i, ridge in enumerate(RIDGES):
+        parts = []
+        for part, Z, test, share in folds:
+            network = self._two_phase(part, beta * share, total * share, o["path_tol"]).network
+            known, fresh = _hidden(network, part.Z), _hidden(network, Z)
+            differences = known[part.pairs[:, 0]] - known[part.pairs[:, 1]]
+            held_out = fresh[features.pairs[test, 0]] - fresh[features.pairs[test, 1]]
+            parts.append((part, test, share, differences, held_out))
+
+        def margins_at(ridge: float) -> np.ndarray:
+            margins = np.zeros(len(margin))
+            for part, test, share, differences, held_out in parts:
                 last = cvxrelu.solve_logistic(
-                    differences, l2=ridge * total * share, scale=o["scale"], margin=part.margin,
-                    sample_weight=part.weight, tol=1e-5,
+                    differences, l2=ridge * share, scale=o["scale"], margin=part.margin, sample_weight=part.weight,
+                    tol=1e-5,
                 )  # fmt: skip
-                margins[i, test] = o["scale"] * (held_out @ last.theta)
-        points = []
-        for ridge, found in zip(RIDGES, margins, strict=True):
-            loss, error = paired_difference(log_losses(found), np.zeros(len(margin)), features.weight, features.group)
-            points.append(Point("two_phase", ridge * total, beta, np.nan, loss, error, 0.0, 0.0, np.nan))
-        best = min(range(len(points)), key=lambda i: points[i].loss)
-        return Choice(points[best].skip_l2, beta, points, margins[best])
+                margins[test] = o["scale"] * (held_out @ last.theta)
+            return margins
+
+        blank = Point("two_phase", 0.0, beta, np.nan, 0.0, 0.0, 0.0, 0.0, np.nan)
+        ridges = [ridge * total for ridge in RIDGES]
+        ridge, found, points = walk_ridges(margins_at, ridges, features.weight, features.group, blank)
+        return Choice(ridge, beta, points, found)
 
     def _program(self) -> dict[str, Any]:
         o = self.options
@@ -135,12 +139,12 @@ class HeadFitting:
             **given,
         )  # fmt: skip
 
-    def _two_phase(self, rows: Rows, beta: float, l2: float) -> Any:
+    def _two_phase(self, rows: Rows, beta: float, l2: float, tol: float) -> Any:
         o = self.options
         return cvxrelu.two_phase(
             rows.Z, pairs=rows.pairs, beta=beta, l2=l2, scale=o["scale"], margin=rows.margin,
             sample_weight=rows.weight, intercept=o["intercept"], patterns=o["patterns"], refine=o["refine"],
-            tol=o["tol"], time_limit=o["time_limit"], seed=o["seed"],
+            certificate="priced", tol=tol, time_limit=o["time_limit"], seed=o["seed"],
         )  # fmt: skip
 
     def _solve(self, rows: Rows, warm: ReLUNetwork | None) -> None:
@@ -149,7 +153,7 @@ class HeadFitting:
         if o["mode"] == "two_phase":
             assert choice.beta is not None
             if warm is None:
-                phases = self._two_phase(rows, choice.beta, choice.skip_l2)
+                phases = self._two_phase(rows, choice.beta, choice.skip_l2, o["tol"])
                 network, self.classifier, last = phases.network, phases.classifier, phases.last_layer
             else:  # an edit: the first layer stays frozen
                 hidden = _hidden(warm, rows.Z)
@@ -210,7 +214,7 @@ class HeadFitting:
     def _work_folder(self, folder: Path) -> Path:
         """`folder`, empty or of the same fit."""
         folder.mkdir(parents=True, exist_ok=True)
-        mark = {"format": "cvxrelu-fit", "data": self.data_hash, "options": _plain(self.options)}
+        mark = {"format": "cvxrelu-fit", "ridges": len(RIDGES), "data": self.data_hash, "options": _plain(self.options)}
         file = folder / "fit.json"
         if file.exists():
             if json.loads(file.read_text(encoding="utf-8")) != mark:

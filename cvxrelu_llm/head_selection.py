@@ -15,7 +15,7 @@ A solve that has ended is a file, so a fit that was killed goes on after the las
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +26,14 @@ import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.standard import Standard, standardise
+from cvxrelu_llm.standard import standardise
 
 __all__ = ["Choice", "Point", "Rows", "grouped_folds", "linear_network", "paired_difference", "select_beta",
-           "select_ridge"]  # fmt: skip
+           "select_ridge", "walk_ridges"]  # fmt: skip
 
-RIDGES = tuple(float(ridge) for ridge in 10.0 ** np.arange(-4, 2.5, 0.5))  # per unit of weight
-PATIENCE = 2
+RIDGES = tuple(float(ridge) for ridge in 10.0 ** np.arange(2, -8.5, -0.5))  # per unit of weight
+PATIENCE = 2  # points of beta in a row that do not improve
+RIDGE_PATIENCE = 3
 
 
 class Rows(NamedTuple):
@@ -49,10 +50,13 @@ class Rows(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """One part of the cross-validation: what it trains on, which pairs it does not see, its share of the weight."""
+    """One part of the cross-validation: what it trains on, which pairs it does not see, its share of the weight.
+
+    `rows` has only those rows that its training pairs use; Z has them all, standardised by the former.
+    """
 
     rows: Rows
-    standard: Standard
+    Z: Float[np.ndarray, "n r"]
     test: Int[np.ndarray, " k"]
     share: float
 
@@ -112,8 +116,9 @@ def make_folds(
         share = float(weight[train].sum() / weight.sum())
         if share == 0 or weight[test].sum() == 0:
             raise InputError("a fold of the cross-validation has no weight; use fewer folds, or drop pairs of weight 0")
-        standard = standardise(X, pairs[train].ravel(), components)
-        folds.append(Fold(Rows(standard.apply(X), pairs[train], weight[train], margin[train]), standard, test, share))
+        Z = standardise(X, pairs[train].ravel(), components).apply(X)
+        used, local = np.unique(pairs[train], return_inverse=True)
+        folds.append(Fold(Rows(Z[used], local.reshape(-1, 2), weight[train], margin[train]), Z, test, share))
     return folds
 
 
@@ -144,19 +149,44 @@ def select_ridge(
     folds: list[Fold], pairs: np.ndarray, weight: np.ndarray, group: np.ndarray, ridges: Sequence[float]
 ) -> tuple[float, np.ndarray, list[Point]]:
     """(ridge, out-of-fold margins, table) of the linear model with the smallest held-out log-loss."""
-    total, points, found = float(weight.sum()), [], []
-    for ridge in ridges:
+    total = float(weight.sum())
+
+    def margins_at(ridge: float) -> np.ndarray:
         margins = np.zeros(len(pairs))
-        for rows, _, test, share in folds:
+        for rows, Z, test, share in folds:
             fit = cvxrelu.solve_logistic(
-                rows.differences, l2=ridge * total * share, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
+                rows.differences, l2=ridge * share, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
             )
-            margins[test] = margins_of(linear_network(fit.theta), rows.Z, pairs[test])
-        found.append(margins)
-        loss, error = paired_difference(log_losses(margins), np.zeros(len(pairs)), weight, group)
-        points.append(Point("linear", ridge * total, np.inf, np.inf, loss, error, 0.0, 0.0, 0.0))
-    best = min(range(len(points)), key=lambda i: points[i].loss)
-    return points[best].skip_l2, found[best], points
+            margins[test] = margins_of(linear_network(fit.theta), Z, pairs[test])
+        return margins
+
+    blank = Point("linear", 0.0, np.inf, np.inf, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return walk_ridges(margins_at, [ridge * total for ridge in ridges], weight, group, blank)
+
+
+def walk_ridges(
+    margins_at: Callable[[float], np.ndarray], ridges: Sequence[float], weight: np.ndarray, group: np.ndarray,
+    blank: Point,
+) -> tuple[float, np.ndarray, list[Point]]:  # fmt: skip
+    """(ridge, out-of-fold margins, table) of the smallest held-out log-loss; `blank` names what is walked.
+
+    From the largest down, until three in a row have not improved: data that can be separated on every fold want ridges
+    that others need not visit.
+    """
+    points: list[Point] = []
+    best: tuple[float, float, np.ndarray] | None = None
+    stale = 0
+    for ridge in sorted(ridges, reverse=True):
+        margins = margins_at(ridge)
+        loss, error = paired_difference(log_losses(margins), np.zeros(len(margins)), weight, group)
+        points.append(blank._replace(skip_l2=ridge, loss=loss, error=error))
+        stale += 1
+        if best is None or loss < best[0]:
+            best, stale = (loss, ridge, margins), 0
+        if stale >= RIDGE_PATIENCE:
+            break
+    assert best is not None
+    return best[1], best[2], points
 
 
 def select_beta(
@@ -185,7 +215,7 @@ def select_beta(
     stale, best = 0, float(weight @ base) / float(weight.sum())
     for i, factor in enumerate(sorted(relative, reverse=True)):
         margins, widths = np.zeros(len(pairs)), []
-        for j, (rows, _, test, share) in enumerate(folds):
+        for j, (rows, Z, test, share) in enumerate(folds):
             file = None if folder is None else folder / f"point-{i:03d}-fold-{j:02d}.safetensors"
             if file is not None and file.exists():
                 network = ReLUNetwork.load(file)
@@ -197,7 +227,7 @@ def select_beta(
                 ).network  # fmt: skip
                 if file is not None:
                     network.save(file)
-            margins[test] = margins_of(network, rows.Z, pairs[test])
+            margins[test] = margins_of(network, Z, pairs[test])
             before[j] = network
             widths.append(network.n_neurons)
         losses = log_losses(margins)

@@ -36,6 +36,7 @@ class PairFeatures:
         "prompts_truncated", "responses_truncated" (kept).
     stats : what it took: texts, of these cached, tokens, tokens run, seconds, tokens per second, damaged cache files.
     sweep : the `sweep.Sweep` behind layer="auto" or pooling="auto", else None.
+    reference : (m,) log-probability of the preferred answer under the model minus that of the other; None if not asked.
     """
 
     X: Float[np.ndarray, "n D"]
@@ -48,6 +49,7 @@ class PairFeatures:
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     stats: Mapping[str, float] = dataclasses.field(default_factory=dict)
     sweep: Any = None
+    reference: Float[np.ndarray, " m"] | None = None
 
     @property
     def differences(self) -> Float[np.ndarray, "m D"]:
@@ -57,6 +59,8 @@ class PairFeatures:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything but the sweep to one safetensors file."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        if self.reference is not None:
+            arrays["reference"] = np.ascontiguousarray(self.reference)
         about = {name: json.dumps(dict(getattr(self, name))) for name in ("settings", "counts", "stats")}
         return write_whole(path, save(arrays, {"format": FORMAT, **about}))
 
@@ -68,7 +72,8 @@ class PairFeatures:
                 about = file.metadata() or {}
                 if about.get("format") != FORMAT:
                     raise InputError(f"{path}: not a file of pair features")
-                arrays = {name: file.get_tensor(name) for name in _ARRAYS}
+                optional = [name for name in ("reference",) if name in file.keys()]  # noqa: SIM118 - no mapping
+                arrays = {name: file.get_tensor(name) for name in (*_ARRAYS, *optional)}
             words = {name: json.loads(about[name]) for name in ("settings", "counts", "stats")}
         except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
             raise InputError(f"{path}: not a file of pair features, or a damaged one ({error})") from error

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from cvxrelu.drawing import load_matplotlib
 from cvxrelu_llm.evaluation import Evaluation
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.reward import ConvexRewardHead
@@ -61,7 +60,7 @@ def write_report(
     ------
     ImportError : matplotlib is missing.
     """
-    load_matplotlib()
+    _matplotlib()
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(intro)}</p>" if intro else ""]
     parts += ["<h2>Fit and certificate</h2>", f"<pre>{html.escape(head.summary())}</pre>"]
     nature = "is proven" if head.certificate["rigorous"] else "is an estimate: an ascent may have missed a neuron"
@@ -194,11 +193,23 @@ def _reliability(axes: Any, margins: np.ndarray) -> None:
     axes.set(xlabel="confidence", ylabel="accuracy", ylim=(-0.02, 1.02))
 
 
+def _matplotlib() -> tuple[Any, Any]:
+    """`rc_context` and `Figure`, or an ImportError that names the extra to install."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            f"a report needs matplotlib ({error}); install it with: pip install 'cvxrelu[report]'"
+        ) from error
+    return rc_context, Figure
+
+
 def _svg(draw: Any, prefix: str) -> str:
     """The SVG element that `draw(axes)` makes, with ids of its own."""
-    tools = load_matplotlib()
-    with tools.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cvxrelu", "font.size": 10}):
-        figure = tools.Figure(figsize=(5.2, 3.4), layout="constrained")
+    rc_context, new_figure = _matplotlib()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cvxrelu", "font.size": 10}):
+        figure = new_figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)

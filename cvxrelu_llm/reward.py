@@ -130,7 +130,7 @@ class ConvexRewardHead(HeadFitting):
         features : training pairs, of `extract` or `as_pair_features`.
         reference : (m,) log-probability of the preferred answer under a language model minus that of the other, which
             is added to the margins: the reference offset of direct preference optimisation, so that the score becomes
-            the log-probability ratio of a policy. See `reference_log_ratios`.
+            the log-probability ratio of a policy. See `reference_log_ratios`, and `reference` of the features.
         folder : keeps what is solved, one network a file; a fit that was killed goes on from there to the same answer.
 
         Returns
@@ -254,10 +254,15 @@ class ConvexRewardHead(HeadFitting):
         return edited
 
     def attach(self, features: PairFeatures, *, reference: Any = None) -> ConvexRewardHead:
-        """Give a loaded head its training pairs back, for `edit`, `influence` and `audit`; InputError for others."""
+        """Give a loaded head its training pairs back, for `edit`, `influence` and `audit`; InputError for others.
+
+        reference : what `fit` was given; None tries none, then that of the features.
+        """
         margin = checked_margins(features) + self.options["gamma"]
-        margin = margin if reference is None else margin + np.asarray(reference, dtype=np.float64)
-        if data_hash(features, margin) != self.data_hash:
+        offsets = [0.0, features.reference] if reference is None else [np.asarray(reference, dtype=np.float64)]
+        known = [margin + offset for offset in offsets if offset is not None]
+        margin = next((given for given in known if data_hash(features, given) == self.data_hash), None)
+        if margin is None:
             raise InputError("these are not the pairs that the head was fitted on")
         self._remember(features, margin)
         rows = Rows(self.standard.apply(features.X), features.pairs, features.weight, margin)
@@ -302,9 +307,18 @@ class ConvexRewardHead(HeadFitting):
     def scorer(self, lm: Any, tokenizer: Any) -> Any:
         """What `guide`, `sample` and `best_of_n` take; InputError where `lm` is not the model fitted on."""
         from cvxrelu_llm.scorers import HiddenStateScorer
+        from cvxrelu_llm.templates import as_template
         from cvxrelu_llm.torch_models import TorchModel
 
-        self.check_model(TorchModel(getattr(lm, lm.base_model_prefix), tokenizer, name=type(lm).__name__))
+        name = getattr(lm, "name_or_path", "") or type(lm).__name__
+        model = TorchModel(getattr(lm, lm.base_model_prefix), tokenizer, name=name)
+        self.check_model(model)
+        template = as_template(model, self.feature_settings["template"]).fingerprint
+        if template != self.feature_settings.get("template_fingerprint", template):
+            raise InputError(
+                f"wrong template for this head: that of {name!r} is {template}, the head was fitted on "
+                f"{self.feature_settings['template_fingerprint']} of {self.feature_settings.get('model')!r}"
+            )
         return HiddenStateScorer(
             self.score, layer=self.feature_settings["layer"], pooling=self.feature_settings["pooling"]
         )

@@ -48,25 +48,8 @@ def _triples(options: argparse.Namespace) -> Any:
     return alternate(str(Path(__file__).resolve().parent.parent / "data" / "tutoring.jsonl"))
 
 
-def _load(path: str) -> tuple[Any, Any]:
-    """Model and tokenizer in float32: the head knows its model by the weights, precision included."""
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise InputError(f"the demo needs: pip install 'cvxrelu[gguf,demo]' ({error})") from error
-    place, keywords = path, {}
-    if path.endswith(".gguf"):
-        place, keywords = str(Path(path).resolve().parent), {"gguf_file": Path(path).name}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **keywords)
-        lm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **keywords)
-    except (ImportError, OSError) as error:
-        raise InputError(f"{path}: cannot be loaded ({error})") from error
-    return lm.eval(), tokenizer
-
-
 def _run(options: argparse.Namespace) -> int:
+    from cvxrelu_llm.cli_generate import load_lm
     from cvxrelu_llm.evaluation import evaluate, evaluate_margins, length_differences
     from cvxrelu_llm.features import extract
     from cvxrelu_llm.report import write_report
@@ -86,7 +69,11 @@ def _run(options: argparse.Namespace) -> int:
         _, whole_groups = triples.split(options.pairs / len(triples), options.seed)
     train, test = whole_groups.split(0.3, options.seed)
     print(f"preferences    {len(train)} for training, {len(test)} for test, no conversation on both sides")
-    lm, tokenizer = _load(str(name))
+    try:
+        lm, tokenizer = load_lm(str(name), dtype="float32")  # a head knows its model by weights and precision
+    except (ImportError, OSError, ValueError) as error:
+        needs = "the demo needs: pip install 'cvxrelu[gguf,demo]'"
+        raise InputError(f"{name}: cannot be loaded ({error}); {needs}") from error
     model = TorchModel(getattr(lm, lm.base_model_prefix), tokenizer, name=Path(str(name)).name)
     print(f"model          {model.name}: {model.n_layers} layers of {model.hidden_size}, float32")
     given: dict[str, Any] = {"max_length": 256, "cache": out / "cache", "progress": True, "seed": options.seed}

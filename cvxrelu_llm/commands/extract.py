@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
                         help="from 1, negative from the end; auto: the best of a sweep on training pairs")  # fmt: skip
     parser.add_argument("--pooling", choices=("auto", *POOLINGS), default="auto", help="how tokens become one vector")
     add_text_options(parser)
+    parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=False,
+                        help="also log-probabilities of both answers, for `fit --reference`")  # fmt: skip
     parser.add_argument("--cache", metavar="FOLDER", help="keep rows here; a killed extraction goes on from them")
     parser.add_argument("--test-size", type=share, default=0.2, metavar="SHARE",
                         help="triples held out, by whole groups; 0 for none (default: %(default)s)")  # fmt: skip
@@ -67,6 +70,9 @@ def _run(options: argparse.Namespace) -> int:
         for name, part in parts.items():  # training first: what it chooses holds for the test
             features[name] = extract(model, part, **settings)
             settings |= {key: features[name].settings[key] for key in ("layer", "pooling")}
+        if options.reference:
+            say("log-probabilities of all answers, without a cache")
+            features = _with_reference(options, model, parts, features)
     except InputError:
         raise
     except ValueError as error:  # settings that do not fit the model, or the data
@@ -87,6 +93,27 @@ def _run(options: argparse.Namespace) -> int:
     say(f"layer           {chosen['layer']} of {model.n_layers}, pooling {chosen['pooling']}")
     say(f"written         {', '.join(str(path) for path in sorted(out.iterdir()) if path.name in FILES)}")
     return 0
+
+
+def _with_reference(
+    options: argparse.Namespace, model: Any, parts: Mapping[str, Any], features: Mapping[str, PairFeatures]
+) -> dict[str, PairFeatures]:
+    """Features with log-probability ratios of their pairs, under the same weights and of the same tokens."""
+    from cvxrelu_llm.cli_generate import load_lm
+    from cvxrelu_llm.reference import reference_log_ratios
+
+    if options.backend != "torch" or not model.causal:
+        raise InputError("--reference: answers have log-probabilities under causal models with --backend torch only")
+    where = {"gguf_file": options.gguf_file, "revision": options.revision}
+    lm, tokenizer = load_lm(options.model, str(model.device), model.dtype, **where)
+    found = {}
+    for name, part in features.items():
+        texts = {key: part.settings[key] for key in ("template", "max_length", "max_response_length")}
+        ratios = reference_log_ratios(
+            lm, tokenizer, parts[name].select(part.kept), share_prefix=model.shares_prefix, **texts
+        )
+        found[name] = dataclasses.replace(part, reference=ratios)
+    return found
 
 
 def _record(features: Mapping[str, PairFeatures], options: argparse.Namespace) -> dict[str, Any]:

@@ -42,6 +42,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--components", type=count, metavar="R", help="principal components to fit on (all features)")
     parser.add_argument("--intercept", action=argparse.BooleanOptionalAction, default=True, help="biases of neurons")
     parser.add_argument("--gamma", type=float, default=0.0, help="margin added to that of every pair (%(default)s)")
+    parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=False,
+                        help="add log-probability ratios under the language model to the margins, as direct preference "
+                        "optimisation does; needs features of `extract --reference`")  # fmt: skip
     parser.add_argument("--scale", type=float, default=1.0, help="two_phase: factor of the score in the loss")
     parser.add_argument("--l2", type=_auto, default="auto", metavar="L", help="two_phase: ridge of the last layer")
     parser.add_argument("--patterns", type=count, default=32, metavar="P", help="two_phase: sampled patterns")
@@ -60,11 +63,13 @@ def _run(options: argparse.Namespace) -> int:
     if Path(options.out).exists():
         raise InputError(f"--out {options.out}: exists already; choose the name of a new folder")
     features = PairFeatures.load(options.features)
+    if options.reference and features.reference is None:
+        raise InputError(f"--reference: {options.features} holds no log-probabilities; run extract with --reference")
     names = ("mode", "skip", "skip_l2", "beta", "betas", "select", "folds", "components", "intercept", "gamma",
              "scale", "l2", "patterns", "refine", "tol", "path_tol", "time_limit", "seed")  # fmt: skip
     try:
         head = ConvexRewardHead(**{name: getattr(options, name) for name in names})
-        head.fit(features, folder=options.work)
+        head.fit(features, reference=features.reference if options.reference else None, folder=options.work)
     except InputError:
         raise
     except ValueError as error:

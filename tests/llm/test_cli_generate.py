@@ -99,6 +99,45 @@ def test_simulate_writes_conversations(folder: Path, tmp_path: Path) -> None:
     assert [m["role"] for m in talks[0]["messages"]] == ["student", "tutor", "student", "tutor"]
 
 
+def test_a_fitted_head_knows_its_model_layer_pooling_and_template(folder: Path, tmp_path: Path) -> None:
+    from cvxrelu_llm.features import extract, load_model
+    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.triples import load_triples
+
+    rows = [{"prompt": f"{w} ba", "chosen": f"de {w}", "rejected": f"go {w} fi"} for w in ("ba", "de", "fi", "go")]
+    model = load_model(folder / "lm", dtype="float32", device="cpu")
+    features = extract(model, load_triples(rows), layer=1, pooling="response_mean")
+    head = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(features)
+    head.save(tmp_path / "head")
+    lm, tokenizer = load_lm(str(folder / "lm"))
+    given = ("--head", tmp_path / "head", "--seed", 3)
+    found = generate(folder, tmp_path / "out.jsonl", *given)
+    prompts = [json.loads(line)["prompt"] for line in (folder / "prompts.jsonl").read_text().splitlines()]
+    for i, (row, prompt) in enumerate(zip(found, prompts, strict=True)):
+        expected = head.guide(lm, tokenizer, prompt, seed=3 + i, temperature=1.0, max_new_tokens=6)
+        assert row["tokens"] == list(expected.tokens) and row["score"] == pytest.approx(expected.score, abs=1e-6)
+    same = generate(folder, tmp_path / "same.jsonl", *given, "--layer", 1, "--pooling", "response_mean")
+    assert same == found
+
+    common = ("--prompts", folder / "prompts.jsonl", "--out", tmp_path / "x.jsonl", *given)
+    with pytest.raises(ValueError, match=r"--layer 2: the head in .*head was fitted on layer 1"):
+        run("generate", "--model", folder / "lm", *common, "--layer", 2)
+    with pytest.raises(ValueError, match=r"--pooling mean: .* was fitted on pooling 'response_mean'"):
+        run("generate", "--model", folder / "lm", *common, "--pooling", "mean")
+    with pytest.raises(ValueError, match=r"--template plain: .* was fitted on template 'chat'"):
+        run("generate", "--model", folder / "lm", *common, "--template", "plain")
+    make_lm(seed=1).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"wrong model for this head: '.*other' has .* the head was fitted on '.*lm'"):
+        run("generate", "--model", tmp_path / "other", *common)
+    lm.save_pretrained(tmp_path / "changed")
+    tokenizer.chat_template = "# " + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "changed")
+    with pytest.raises(ValueError, match=r"wrong template for this head: that of '.*changed' is .* of '.*lm'"):
+        run("generate", "--model", tmp_path / "changed", *common)
+    assert not (tmp_path / "x.jsonl").exists()
+
+
 def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:
     def refused(message: str, *words: Any, prompts: Path | None = None) -> None:
         file = prompts or folder / "prompts.jsonl"

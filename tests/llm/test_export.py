@@ -164,7 +164,7 @@ def test_linear_heads_are_stock_classifiers(
 def test_log_probabilities_are_the_models_own_loss(model_folder: Path, many: Triples) -> None:
     import torch
 
-    from cvxrelu_llm.reference import reference_log_ratios, response_log_probability
+    from cvxrelu_llm.reference import reference_log_ratios, response_log_probabilities
     from cvxrelu_llm.scorers import as_tokens
 
     lm, tokenizer = causal(model_folder)
@@ -175,13 +175,31 @@ def test_log_probabilities_are_the_models_own_loss(model_folder: Path, many: Tri
         labels = torch.tensor([[-100] * len(start) + answer])
         with torch.no_grad():
             loss = lm(torch.tensor([[*start, *answer]]), labels=labels).loss
-        total, n = response_log_probability(lm, tokenizer, triple.prompt, response)
+        ((total, n),) = response_log_probabilities(lm, tokenizer, triple.prompt, [response])
         assert n == len(answer) and total == pytest.approx(-float(loss) * n, rel=1e-4)
         sides.append((total, n))
     (ratio,) = reference_log_ratios(lm, tokenizer, many.select(np.array([0])))
     assert ratio == pytest.approx(sides[0][0] - sides[1][0])
     (mean,) = reference_log_ratios(lm, tokenizer, many.select(np.array([0])), per_token=True)
     assert mean == pytest.approx(sides[0][0] / sides[0][1] - sides[1][0] / sides[1][1])
+
+
+@pytest.mark.parametrize("max_length", [1024, 12])
+def test_log_probabilities_do_not_depend_on_sharing_the_prompt(
+    model_folder: Path, many: Triples, max_length: int
+) -> None:
+    from cvxrelu_llm.reference import reference_log_ratios, response_log_probabilities
+
+    lm, tokenizer = causal(model_folder)
+    answers = ["Yes.", "No, and here is why it is not so.", "Yes", *(f"It is {i}, I think." for i in range(9))]
+    given = {"max_length": max_length}
+    shared = response_log_probabilities(lm, tokenizer, many[0].prompt, answers, **given)
+    apart = response_log_probabilities(lm, tokenizer, many[0].prompt, answers, share_prefix=False, **given)
+    assert [n for _, n in shared] == [n for _, n in apart] and len(shared) == len(answers)
+    np.testing.assert_allclose([p for p, _ in shared], [p for p, _ in apart], rtol=1e-5)
+    some = many.select(np.arange(8))
+    one_by_one = [reference_log_ratios(lm, tokenizer, some.select(np.array([i])), **given)[0] for i in range(8)]
+    np.testing.assert_allclose(reference_log_ratios(lm, tokenizer, some, **given), one_by_one, rtol=1e-4, atol=1e-5)
 
 
 def test_a_guided_text_has_the_score_of_its_features(model: FeatureModel, model_folder: Path, many: Triples) -> None:
