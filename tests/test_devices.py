@@ -80,6 +80,9 @@ def test_two_processes_give_what_one_gives(expected):
     for process in found:
         assert process["device"] == "4 x cpu"
         assert_same(process, expected)
+        limit, others = process["refused"]
+        assert limit.startswith("time_limit is 10.0, and devices belong to several processes")
+        assert "expected devices of this process alone, or of every process" in others
 
 
 # -- input ------------------------------------------------------------------------------------------------------------
