@@ -219,7 +219,7 @@ def gemm_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[
 
                 tasks = [gemm, best_gemm, inner_product, bench.chunk]
                 seconds: list[list[float]] = [[] for _ in tasks]
-                for repeat in range(7 if size[0] < LARGER[0] // 2 else 4):
+                for repeat in range(7 if size[0] < LARGER[0] // 2 else 3):
                     for task, found in zip(tasks, seconds, strict=True):
                         found += [s / CHUNK for s in timed(task, 1, int(repeat == 0), CLOCK)]
             product, best, solve, total = (statistics.median(found) for found in seconds)

@@ -53,7 +53,7 @@ class SampledStage:
     def run(self) -> Solution:
         """The method: chunk, check, decide."""
         self._set_up()
-        newton = self.backend.n_devices == 1 and newton_stage.pays(self.problem, self.limits, self.backend)
+        newton = not self.backend.on_mesh and newton_stage.pays(self.problem, self.limits, self.backend)
         status = newton_stage.run(self) if newton else None
         if status is None:
             self._set_up_admm()

@@ -27,6 +27,8 @@ __all__ = ["MeshBackend", "as_devices"]
 class MeshBackend(JaxBackend):
     """The driver of `JaxBackend` on a mesh of one axis."""
 
+    on_mesh = True
+
     def __init__(self, devices: tuple[Any, ...]) -> None:
         super().__init__()
         self.mesh = self._jax.sharding.Mesh(np.array(devices), ("devices",))
