@@ -53,9 +53,7 @@ def main() -> None:
         return
     found = {count: in_process(count, arguments.quick) for count in COUNTS}
     measured = scaling_table(sizes, found)
-    model = (["devices k", "Tflop per device", "MB sent per device", "flop per byte", "s of products", "s of sums"],
-             model_rows(10**6, 4096, 256), MODEL_NOTE)  # fmt: skip
-    for name, (header, rows, note) in (("scaling", measured), ("scaling-model", model)):
+    for name, (header, rows, note) in (("scaling", measured), ("scaling-model", model_table())):
         table = markdown_table(header, rows)
         print(f"\n{name}\n{table}\n{note}")
         if not arguments.quick:
@@ -63,10 +61,16 @@ def main() -> None:
             put_between_markers("docs/devices.md", name, f"{table}\n\n{note}")
 
 
+MODEL_HEADER = ["devices k", "Tflop per device", "MB sent per device", "flop per byte", "s of products", "s of sums"]
 MODEL_NOTE = (
     f"A model, not a measurement. One ADMM iteration with {CG_STEPS} steps of CG, float32, one output. Products at "
     "half of an H100's 67 Tflop/s, links at half of NVLink's 450 GB/s a direction; both from the data sheet."
 )
+
+
+def model_table() -> tuple[list[str], list[list[Any]], str]:
+    """Eight GPUs on paper."""
+    return MODEL_HEADER, model_rows(10**6, 4096, 256), MODEL_NOTE
 
 
 def model_rows(n: int, d: int, P: int, counts: tuple[int, ...] = (1, 2, 4, 8), item: int = 4) -> list[list[Any]]:
@@ -75,7 +79,7 @@ def model_rows(n: int, d: int, P: int, counts: tuple[int, ...] = (1, 2, 4, 8), i
     for k in counts:
         flops = (12.0 + 4.0 * CG_STEPS) * n * d * P / k
         sent = 2.0 * (1 + CG_STEPS) * (k - 1) / k * n * item
-        per_byte = flops / sent if sent else math.inf
+        per_byte: Any = flops / sent if sent else "-"
         rows.append([k, flops / 1e12, sent / 1e6, per_byte, flops / GPU_FLOPS, sent / GPU_LINK])
     return rows
 

@@ -60,7 +60,7 @@ class SampledStage:
         self.saved = resuming.load_sampled(self)
         status = resuming.settled(self, self.saved)
         in_admm = self.saved is not None and self.saved["admm"] is not None
-        newton = self.backend.n_devices == 1 and newton_stage.pays(self.problem, self.limits, self.backend)
+        newton = not self.backend.on_mesh and newton_stage.pays(self.problem, self.limits, self.backend)
         if status is None and not in_admm and newton:
             status = newton_stage.run(self)
             if status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE):

@@ -71,6 +71,14 @@ if __name__ == "__main__":
     found = solved(chosen)
     if count == 1:
         found |= traffic(chosen)
+    else:
+        found["refused"] = []
+        others = [device for device in jax.devices() if device.process_index != index]
+        for devices, limit in (("all", 10.0), (others, None)):
+            try:
+                select_devices("jax", devices, limit)
+            except ValueError as error:
+                found["refused"].append(str(error))
     print("RESULT" + json.dumps(found), flush=True)
     if count > 1:
         jax.distributed.shutdown()

@@ -15,7 +15,9 @@ import pytest
 from divided_solve import solved
 
 import cvxrelu
+from cvxrelu import newton_stage
 from cvxrelu.backends.mesh import as_devices
+from cvxrelu.sampled_stage import SampledStage
 from cvxrelu.selection import get_backend
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,27 +82,35 @@ def test_two_processes_give_what_one_gives(expected):
     for process in found:
         assert process["device"] == "4 x cpu"
         assert_same(process, expected)
+        limit, others = process["refused"]
+        assert limit.startswith("time_limit is 10.0, and devices belong to several processes")
+        assert "expected devices of this process alone, or of every process" in others
 
 
 # -- input ------------------------------------------------------------------------------------------------------------
 def test_refinement_runs_on_a_mesh():
-    gates = np.random.default_rng(1).standard_normal((6, 9))
-    sol = cvxrelu.solve(
-        X, Y[:, 0], beta=0.5, patterns=gates, tol=1e-2, max_iter=20, devices=jax.devices()[:1], linear_solver="cg"
-    )
+    sol = cvxrelu.solve(X, Y[:, 0], beta=0.5, tol=1e-2, devices=jax.devices()[:1])
     plain = cvxrelu.solve(X, Y[:, 0], beta=0.5, tol=1e-2, backend="numpy")
     assert sol.success
     assert (sol.backend, sol.device[:4]) == ("jax", "1 x ")
     assert max(sol.lower_bound, plain.lower_bound) <= min(sol.objective, plain.objective) * (1 + 1e-9)
 
 
-def test_devices_speak_of_admm():
+@pytest.mark.parametrize(("devices", "runs"), [(None, "newton"), (1, "admm")])
+def test_devices_speak_of_admm(devices, runs, monkeypatch):
     """Newton's method runs on the host: whoever names devices wants them used."""
-    rng = np.random.default_rng(1)
-    X = rng.standard_normal((400, 10))
-    options = {"beta": 5.0, "patterns": 40, "refine": False, "certificate": "relaxed", "tol": 0.1}
-    methods = [cvxrelu.solve(X, X[:, 0], devices=devices, **options).settings["linear_solver"] for devices in (None, 1)]
-    assert methods == ["newton", "gram"]
+
+    class Begun(Exception):
+        pass
+
+    def begin(name):
+        raise Begun(name)
+
+    monkeypatch.setattr(newton_stage, "run", lambda stage: begin("newton"))
+    monkeypatch.setattr(SampledStage, "_set_up_admm", lambda stage: begin("admm"))
+    X = np.random.default_rng(1).standard_normal((400, 10))
+    with pytest.raises(Begun, match=runs):
+        cvxrelu.solve(X, X[:, 0], beta=5.0, patterns=40, refine=False, devices=devices)
 
 
 @pytest.mark.parametrize(

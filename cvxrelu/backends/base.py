@@ -25,6 +25,7 @@ class Backend:
 
     name: str
     xp: Any
+    on_mesh = False  # on devices that the user has named, maybe several
 
     # -- data ---------------------------------------------------------------------------------------------------
     def put(self, tree: Any, dtype: Any = None, split: int | None = None) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.backends.base import BackendError, _cast
+from cvxrelu.backends.base import _cast
 from cvxrelu.backends.jax import JaxBackend
 
 __all__ = ["MeshBackend", "as_devices"]
@@ -26,6 +26,8 @@ __all__ = ["MeshBackend", "as_devices"]
 
 class MeshBackend(JaxBackend):
     """The driver of `JaxBackend` on a mesh of one axis."""
+
+    on_mesh = True
 
     def __init__(self, devices: tuple[Any, ...]) -> None:
         super().__init__()
@@ -109,7 +111,7 @@ def as_devices(devices: Any) -> tuple[Any, ...]:
         raise ValueError(f"devices must be of one platform, got {', '.join(sorted(kinds))}")
     owners = {device.process_index for device in chosen}
     if owners != {jax.process_index()} and len(owners) < jax.process_count():
-        raise BackendError(
+        raise ValueError(
             f"devices {chosen} belong to processes {sorted(owners)} of {jax.process_count()}; "
             "expected devices of this process alone, or of every process"
         )
