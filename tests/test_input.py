@@ -128,7 +128,7 @@ def test_options(capfd, name, value, kind):
     assert refused(kind, capfd, **{name: value}).startswith(name)
 
 
-LATER = [("devices", 2), ("memory_limit", 10**9), ("checkpoint", "folder")]
+LATER = [("devices", 2)]
 
 
 @pytest.mark.parametrize(("name", "value"), LATER)
