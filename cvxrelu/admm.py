@@ -40,7 +40,7 @@ from cvxrelu.operators import F1_adjoint, G, G_adjoint
 from cvxrelu.proximal import group_soft_threshold
 from cvxrelu.reading import Reading, SkipFactors
 from cvxrelu.readout import Pairs, adjoint, read
-from cvxrelu.streaming import each, summed
+from cvxrelu.streaming import each, is_streamed, scratch, summed
 
 __all__ = [
     "Data",
@@ -110,7 +110,7 @@ def initial_state(data: Data) -> State:
     dtype = data.X.dtype
     return State(
         xp.zeros((rank, 2, c, P), dtype=dtype),
-        xp.zeros((n, 2, c, P), dtype=dtype),
+        scratch((n, 2, c, P), dtype) if is_streamed(data.patterns) else xp.zeros((n, 2, c, P), dtype=dtype),
         xp.zeros((m, c), dtype=dtype),
         xp.zeros((), dtype=xp.int32),
         *(() if data.loss.is_quadratic else (xp.zeros((m, c), dtype=dtype), xp.zeros((m, c), dtype=dtype))),

@@ -56,7 +56,7 @@ __all__ = [
 
 Array = Any
 EPS = float(np.finfo(np.float64).eps)
-PROJECTED = 1 << 23  # rows times blocks that are projected at a time
+PROJECTED = 1 << 20  # rows times blocks that are projected at a time
 
 
 class Ridge(NamedTuple):
@@ -201,11 +201,7 @@ def relaxed_bound(
         linear = block_norms(X.T @ p[:, None])[0] + gamma * xp.sum(length * xp.abs(p))
         sides = []
         for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
-
-            def scatter_of(b: slice, weight: Any = side) -> Any:
-                return X[b, :].T @ (weight[b, None] * X[b, :])
-
-            scatter = summed(X.shape[1], scatter_of, X)
+            scatter = _scatter(X, side)
             # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most gamma times the
             # trace.
             top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]
@@ -213,6 +209,11 @@ def relaxed_bound(
             sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * gamma * trace)))
         total = total + (xp.maximum(*sides) + (zero if error is None else error[k])) ** 2
     return _scaled_bound(loss, dual, (1.0 + gamma) * xp.sqrt(total), beta, ridge)
+
+
+def _scatter(X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
+    """X^T diag(weight) X."""
+    return summed(X.shape[1], lambda b: X[b, :].T @ (weight[b, None] * X[b, :]), X)
 
 
 def _scaled_bound(loss: Any, dual: Any, largest: Any, beta: Any, ridge: Ridge | None) -> tuple[Any, Any]:
@@ -259,7 +260,7 @@ def tighten(
     if side.size == 0:
         return norms
     tightened, of_dual = norms.copy(), row_lengths(X) @ np.abs(dual)
-    at_a_time = max(1, int(PROJECTED // len(X)))
+    at_a_time = max(1, PROJECTED // len(X))
     for start in range(0, side.size, at_a_time):
         group = slice(start, start + at_a_time)
         s, k, i = side[group], output[group], pattern[group]
@@ -296,19 +297,27 @@ def repair(
     W = np.where(lengths > 0, W, 0.0)
     side, output, pattern = np.nonzero((lengths > 0) & (slack < 0))
     if side.size:
-        projection = project_onto_cones(X, patterns[:, pattern], W[:, side, output, pattern], deadline)
-        points = np.where(projection.converged, projection.points, 0.0)
-        # A cone may leave next to nothing of a block; that is then rounding, and has to be judged by its own size.
-        outside = _outside(X, patterns[:, pattern], points)
-        if outside.any():
-            again = project_onto_cones(X, patterns[:, pattern[outside]], points[:, outside], deadline)
-            points[:, outside] = np.where(again.converged, again.points, 0.0)
-            points[:, _outside(X, patterns[:, pattern], points)] = 0.0
-        W[:, side, output, pattern] = points
+        at_a_time = max(1, PROJECTED // len(X))
+        for start in range(0, side.size, at_a_time):
+            s, k, i = (index[start : start + at_a_time] for index in (side, output, pattern))
+            W[:, s, k, i] = _into_cones(X, patterns[:, i], W[:, s, k, i], deadline)
     prediction = read(readout, F(X, patterns, W))
     penalty = beta * float(np.linalg.norm(W, axis=0).sum())
     scale = float(loss.best_scale(prediction, penalty))
     return float(loss.value(scale * prediction)) + scale * penalty, scale * W
+
+
+def _into_cones(X: np.ndarray, patterns: np.ndarray, W: np.ndarray, deadline: float) -> np.ndarray:
+    """Each column projected onto its cone; zero where that does not converge or ends outside."""
+    projection = project_onto_cones(X, patterns, W, deadline)
+    points = np.where(projection.converged, projection.points, 0.0)
+    # A cone may leave next to nothing of a block; that is then rounding, and has to be judged by its own size.
+    outside = _outside(X, patterns, points)
+    if outside.any():
+        again = project_onto_cones(X, patterns[:, outside], points[:, outside], deadline)
+        points[:, outside] = np.where(again.converged, again.points, 0.0)
+        points[:, _outside(X, patterns, points)] = 0.0
+    return points
 
 
 def _outside(X: np.ndarray, patterns: np.ndarray, points: np.ndarray) -> np.ndarray:

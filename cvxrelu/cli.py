@@ -10,6 +10,7 @@ import argparse
 import csv
 import io
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -105,6 +106,7 @@ def _fit(options: argparse.Namespace) -> int:
     forwarded = ("beta", "loss", "refine", "certificate", "seed", "tol", "max_iter", "time_limit", "backend", "dtype")
     settings = {name: getattr(options, name) for name in forwarded}
     settings["patterns"] = options.patterns or PATTERNS
+    settings |= {name: getattr(options, name) for name in ("checkpoint", "memory_limit")}
     trained = train(task, relative=not options.absolute_beta, verbose=not options.quiet, **settings)
     solution = trained.solution
     record = {**task.facts, **describe(solution)}
@@ -223,6 +225,18 @@ def _number_type(kind: type, low: float, high: float, words: str) -> Any:
     return convert
 
 
+def _bytes(text: str) -> float:
+    """ "4GB" as a number of bytes: units of 1000 or, with an i, of 1024."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(?:([KMGT])(i?))?B?", text.strip(), re.IGNORECASE)
+    size = 0.0
+    if found:
+        power = " KMGT".index((found[2] or " ").upper())
+        size = float(found[1]) * (1024.0 if found[3] else 1000.0) ** power
+    if size <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4GB or 500MiB")
+    return size
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command line, all commands included."""
     count = _number_type(int, 1, float("inf"), "a whole number from 1")
@@ -303,6 +317,9 @@ def build_parser() -> argparse.ArgumentParser:
                      help=f"with --no-refine: activation patterns to sample (default: {PATTERNS})")  # fmt: skip
     fit.add_argument("--max-iter", type=count, metavar="N", help="with --no-refine: ADMM iterations at most")
     fit.add_argument("--time-limit", type=positive, metavar="SECONDS", help="time at most")
+    fit.add_argument("--checkpoint", metavar="FOLDER",
+                     help="save the search there on its way, and go on from what is there")  # fmt: skip
+    fit.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="memory at most, such as 4GB or 500MiB")
     fit.add_argument("--backend", choices=("auto", "numpy", "jax", "cupy"), default="auto",
                      help="array library (default: %(default)s)")  # fmt: skip
     fit.add_argument("--dtype", choices=("float32", "float64"), 

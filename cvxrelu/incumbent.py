@@ -143,14 +143,13 @@ class Incumbent:
         network = ReLUNetwork.from_blocks(
             V, Z, intercept=problem.intercept, scalar=problem.scalar_output, metadata=metadata
         )
-        features = problem.X[:, : d - problem.intercept]
-        neurons = problem.read(network.predict(features).reshape(-1, c))
+        neurons = problem.read(_predict(network, problem.X, d - problem.intercept).reshape(-1, c))
         self.objective = float(problem.loss.value(neurons)) + problem.beta * network.path_norm
         if problem.skip is not None:
             skip = best_skip(problem, neurons, self.backend.get(skip))
             linear, bias = self.coefficients(skip)
             network = replace(network, skip=linear, bias=bias)
-            prediction = problem.read(network.predict(features).reshape(-1, c))
+            prediction = problem.read(_predict(network, problem.X, d - problem.intercept).reshape(-1, c))
             self.objective = float(problem.plain.value(prediction)) + problem.beta * network.path_norm
             parts = (part for part in (linear, bias) if part is not None)
             self.objective += 0.5 * problem.skip.l2 * sum(float(np.sum(part**2)) for part in parts)
@@ -209,6 +208,11 @@ def _outputs(X: np.ndarray, blocks: np.ndarray) -> np.ndarray:
         return np.sum(hidden[:, 0] - hidden[:, 1], axis=-1)
 
     return each(blocks[0].size, part, X)
+
+
+def _predict(network: ReLUNetwork, X: np.ndarray, d: int) -> np.ndarray:
+    """What the network predicts for the rows of X without the constant column, in blocks of rows."""
+    return each(max(1, network.n_neurons), lambda b: network.predict(X[b, :d]), X)
 
 
 def _relaxed_bound(backend: Backend, exact: certificates.Exact, dual: Any) -> tuple[Any, Any]:

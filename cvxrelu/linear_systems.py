@@ -34,6 +34,7 @@ from cvxrelu.backends.base import Backend
 from cvxrelu.operators import F1, F1_adjoint
 from cvxrelu.reading import Reading, SkipFactors
 from cvxrelu.readout import Pairs, read
+from cvxrelu.streaming import each
 
 __all__ = ["ConjugateGradient", "DirectGram", "DirectPrimal", "LinearSystem", "build_system", "gram", "solve_blocks"]
 
@@ -145,6 +146,13 @@ def gram(
 ) -> Float[Array, "m l"]:
     """`2 D^1/2 R K R^T D^1/2`, whole or the columns `rows`, with `K = (X H^-1 X^T) * (M M^T)` elementwise."""
     xp = array_namespace(X)
+    if readout is None and rows is not None:
+        some, chosen = xp.take(X, rows, axis=0), xp.astype(xp.take(M, rows, axis=0), X.dtype)
+
+        def part(b: slice) -> Any:
+            return 2.0 * ((X[b, :] / h) @ some.T) * (xp.astype(M[b, :], X.dtype) @ chosen.T) * root[b, :]
+
+        return each(max(M.shape[1], some.shape[0]), part, X, M) * xp.take(root, rows, axis=0).T
     n, weights = X.shape[0], xp.astype(M, X.dtype)
 
     def kernel(left: Any, right: Any) -> Any:
@@ -157,7 +165,7 @@ def gram(
 
     some_root = root if rows is None else xp.take(root, rows, axis=0)
     if readout is None:
-        K = kernel(None, rows)
+        K = kernel(None, None)
     elif rows is not None:
         first, second = (xp.take(side, rows, axis=0) for side in readout[:2])
         K = read(readout, kernel(None, first) - kernel(None, second))

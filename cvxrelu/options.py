@@ -8,7 +8,7 @@ import numpy as np
 
 from cvxrelu.validation import as_positive, short
 
-__all__ = ["Limits", "refuse_unfinished"]
+__all__ = ["Limits"]
 
 DEFAULT_MAX_ITER = 20_000
 
@@ -39,18 +39,3 @@ class Limits(NamedTuple):
             np.inf if time_limit is None else as_positive("time_limit", time_limit),
             linear_solver,
         )
-
-
-def refuse_unfinished(**given: Any) -> None:
-    """One clear line for every keyword whose feature is not there yet."""
-    done = {
-        "loss": "squared", "pairs": None, "margin": 0.0, "skip_l2": 0.0, "equality": None, "memory_limit": None,
-    }  # fmt: skip
-    known = {"loss": ("squared", "logistic", "multinomial")}
-    for name, value in given.items():
-        if name in known and not (isinstance(value, str) and value in known[name]):
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known[name]))}, got {short(value)}")
-        default = done[name]
-        plain = isinstance(value, (bool, int, float, str, np.generic))
-        if value is not default and not (plain and default is not None and value == default):
-            raise NotImplementedError(f"{name}={short(value)} is not implemented yet; only {name}={default!r} is")

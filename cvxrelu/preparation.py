@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
+
+from cvxrelu.memory import INVERSE, available_memory, in_words
+from cvxrelu.streaming import summed
 
 __all__ = ["choose_method", "initial_penalties", "right_singular_basis"]
 
@@ -21,7 +23,7 @@ def right_singular_basis(X: Any, xp: Any) -> tuple[Any, Any]:
     """Orthonormal basis (d, r) of X's row space and the eigenvalues (r,) of X^T X in it, decreasing; r >= 1."""
     n, d = X.shape
     if d <= n:
-        values, basis = xp.linalg.eigh(X.T @ X)
+        values, basis = xp.linalg.eigh(summed(d, lambda b: X[b, :].T @ X[b, :], X))
         values, basis = xp.flip(values), xp.flip(basis, axis=1)
     else:
         _, singular, transposed = xp.linalg.svd(X, full_matrices=False)
@@ -46,29 +48,24 @@ def initial_penalties(
     return tuple(scaled) if rho is None else (rho,) * len(scaled)
 
 
-def choose_method(wanted: str, shape: tuple[int, int], P: int, dtype: np.dtype) -> str:
+def choose_method(
+    wanted: str, shape: tuple[int, int], P: int, dtype: np.dtype, room: float = np.inf
+) -> str:  # fmt: skip
     """ "gram" or "primal", whichever system is smaller, if its inverse fits; else "cg".
 
     `shape` is (n, rank), or (m, rank) with a readout. Raises ValueError when "direct" is asked for and does not fit,
-    before anything is allocated.
+    before anything is allocated. room : bytes that a memory limit leaves for the system.
     """
     n, rank = shape
     size = min(n, rank * P)
     direct = "gram" if n <= rank * P else "primal"
-    needed, available = 3.0 * size * size * dtype.itemsize, _available_memory()
+    needed, available = INVERSE * size * size * dtype.itemsize, min(available_memory(), room)
     if wanted == "direct" and needed > available:
+        limited = "memory_limit leaves room for" if available == room else "there are"
         raise ValueError(
-            f"linear_solver='direct' needs about {needed / 2**30:.1f} GiB for a {size} x {size} system, "
-            f"and {available / 2**30:.1f} GiB are free; use 'cg' or 'auto'"
+            f"linear_solver='direct' needs about {in_words(needed)} for a {size} x {size} system, and {limited} "
+            f"{in_words(max(0.0, available))}; use 'cg' or 'auto'"
         )
-    if wanted == "cg" or (wanted == "auto" and (size > DIRECT_LIMIT or needed > 0.5 * available)):
+    if wanted == "cg" or (wanted == "auto" and (size > DIRECT_LIMIT or needed > min(0.5 * available_memory(), room))):
         return "cg"
     return direct
-
-
-def _available_memory() -> float:
-    """Bytes of free memory, or infinity where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return np.inf

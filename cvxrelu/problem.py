@@ -15,6 +15,7 @@ from cvxrelu.multinomial import Multinomial
 from cvxrelu.patterns import Patterns, as_patterns
 from cvxrelu.readout import Pairs, adjoint, make_pairs, read
 from cvxrelu.skip import Skip, Whitened, as_skip, free_directions, make_skip, whiten
+from cvxrelu.streamed_rows import in_file, read_rows_in_blocks, streamed_patterns
 from cvxrelu.targets import as_loss, read_pairs, read_targets, read_weight
 from cvxrelu.validation import (
     BETAS,
@@ -138,13 +139,15 @@ def build_problem(
     dtype: Any = None,
     seed: Any = 0,
     sampled: bool = True,
+    streamed: bool = False,
 ) -> Problem:
     """Check every argument and put the problem together, or raise one error that names the argument.
 
     sampled : False when the sampled program will not be solved: then no patterns are drawn, P = 0.
+    streamed : keep X (where it is not a memory map of float64 already) and the patterns in scratch files.
     """
     loss = as_loss(loss)
-    host_X = as_finite_array("X", X, ndim=(2,))
+    host_X = read_rows_in_blocks(X) if streamed else as_finite_array("X", X, ndim=(2,))
     n = host_X.shape[0]
     if 0 in host_X.shape:
         raise ValueError(f"X must have at least one row and one column, got shape {host_X.shape}")
@@ -163,10 +166,15 @@ def build_problem(
     if equality is not None and kind != "linear":
         raise ValueError(f"equality needs skip='linear', got skip={skip!r}")
 
-    data = host_X.astype(np.float64)
-    if intercept:
-        data = np.concatenate([data, np.ones((n, 1))], axis=1)
-    if sampled:
+    if streamed:
+        data = in_file(host_X, intercept)
+    else:
+        data = host_X.astype(np.float64)
+        if intercept:
+            data = np.concatenate([data, np.ones((n, 1))], axis=1)
+    if sampled and streamed:
+        chosen, n_requested = streamed_patterns(patterns, data, seed, check_patterns)
+    elif sampled:
         chosen, n_requested = as_patterns(patterns, data, seed, check_patterns)
     else:
         chosen, n_requested = Patterns(np.zeros((n, 0), dtype=bool), None), patterns

@@ -11,12 +11,13 @@ top of a round. A round that was cut short is done again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cvxrelu import admm
-from cvxrelu.checkpoint import Checkpoint, State, as_folder, digest, restore, snapshot
+from cvxrelu.checkpoint import Checkpoint, State, digest, restore, snapshot
 from cvxrelu.conversion import to_arrays
 from cvxrelu.neurons import Neurons
 from cvxrelu.problem import Problem
@@ -57,10 +58,9 @@ REFINED = ("z", "objective", "dual", "lower_bound", "proof", "rounds", "starts",
 
 
 def open_checkpoint(
-    checkpoint: Any, problem: Problem, options: Mapping[str, Any], start: ReLUNetwork | None
+    folder: Path | None, problem: Problem, options: Mapping[str, Any], start: ReLUNetwork | None
 ) -> Checkpoint | None:
     """The folder of this run, or one error that says what it is the folder of."""
-    folder = as_folder(checkpoint)
     if folder is None:
         return None
     plain, skip, pairs = problem.plain, problem.skip, problem.readout

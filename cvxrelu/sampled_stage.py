@@ -17,16 +17,17 @@ from cvxrelu import admm, certificates, newton_stage, resuming
 from cvxrelu.backends import Backend
 from cvxrelu.checkpoint import Checkpoint, State
 from cvxrelu.incumbent import Incumbent, host_ridge, public_order
+from cvxrelu.memory import LANDMARKS, Plan, Sizes
 from cvxrelu.options import Limits
 from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
 from cvxrelu.problem import Problem
 from cvxrelu.reading import skip_factors
 from cvxrelu.readout import largest_degree
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
+from cvxrelu.streaming import each
 
 __all__ = ["SampledStage"]
 
-LANDMARKS = 128  # columns behind the Nystrom preconditioner of the CG step
 CHUNK_FLOPS = 5e10  # a chunk is at most 25 iterations and about this much work: a second or less on two cores
 
 
@@ -35,10 +36,12 @@ class SampledStage:
 
     def __init__(
         self, problem: Problem, backend: Backend, limits: Limits, seed: int, verbose: bool, callback: Callable | None,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: Checkpoint | None = None, memory: Plan | None = None,
     ) -> None:  # fmt: skip
         self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
         self.verbose, self.callback, self.checkpoint = verbose, callback, checkpoint
+        self.memory = memory
+        self.streamed = memory is not None and memory.streamed
         self.spent = 0.0  # seconds in the runs that the checkpoint is of
         self.started = time.perf_counter()
         self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
@@ -60,8 +63,7 @@ class SampledStage:
         self.saved = resuming.load_sampled(self)
         status = resuming.settled(self, self.saved)
         in_admm = self.saved is not None and self.saved["admm"] is not None
-        newton = not self.backend.on_mesh and newton_stage.pays(self.problem, self.limits, self.backend)
-        if status is None and not in_admm and newton:
+        if status is None and not in_admm and not self.backend.on_mesh and self._newton_pays():
             status = newton_stage.run(self)
             if status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE):
                 resuming.save_sampled(self, status)
@@ -92,6 +94,13 @@ class SampledStage:
             status = Status.INTERRUPTED
         return self._finish(status)
 
+    def _newton_pays(self) -> bool:
+        fits = self.memory is None or self.memory.fits(self._sizes(), "newton", self.backend.name)
+        return fits and newton_stage.pays(self.problem, self.limits, self.backend)
+
+    def _sizes(self) -> Sizes:
+        return Sizes(*self.problem.shape, len(self.problem.loss.y), self.problem.dtype.itemsize)
+
     def _set_up(self) -> None:
         """Move the data to the device; the best so far is zero."""
         backend, problem = self.backend, self.problem
@@ -103,7 +112,11 @@ class SampledStage:
         exact = certificates.Exact(
             problem.X, None, problem.loss, np.asarray(problem.beta), problem.readout, host_ridge(problem)
         )
-        self.exact = backend.put(exact, np.float64)._replace(patterns=backend.put(masks, split=1))
+        # Streamed, X and patterns stay the memory maps that they are.
+        placed = masks if self.streamed else backend.put(masks, split=1)
+        self.exact = backend.put(exact, np.float64)._replace(patterns=placed)
+        if self.streamed:
+            self.exact = self.exact._replace(X=problem.X)
         self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
         self.timings["setup"] += self._elapsed()
 
@@ -115,23 +128,28 @@ class SampledStage:
         self.basis, eigenvalues = right_singular_basis(self.exact.X, xp)
         rank = eigenvalues.shape[0]
         m = problem.loss.y.shape[0]
-        self.method = choose_method(self.limits.linear_solver, (m, rank), masks.shape[1], problem.dtype)
+        room = np.inf if self.memory is None else self.memory.beside(self._sizes(), backend.name)
+        wanted = "cg" if self.streamed else self.limits.linear_solver
+        self.method = choose_method(wanted, (m, rank), masks.shape[1], problem.dtype, room)
         working = getattr(xp, problem.dtype.name)
 
         def cast(array: Any) -> Any:
             return None if array is None else xp.astype(array, working, copy=False)
 
+        X = self.exact.X
+        rotated = each(rank, lambda b: cast(X[b, :] @ self.basis), X, like=self.exact.patterns)
         # The patterns are shared with `exact`; in float64 the targets and weights are too.
         rows = admm.row_curvature(problem.loss)
         factors = skip_factors(problem.penalised_skip, getattr(problem.loss, "free", None), rows)
         self.data = backend.compile(admm.prepare)(
-            backend, cast(self.exact.X @ self.basis), cast(eigenvalues), self.exact.patterns,
+            backend, rotated, cast(eigenvalues), self.exact.patterns,
             type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta), self.exact.readout,
             backend.put(factors, problem.dtype),
         )  # fmt: skip
         self.state = resuming.start_state(self, self.saved)
         rng = np.random.default_rng([self.seed, 1])
-        self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, LANDMARKS), replace=False)))
+        count = LANDMARKS if self.memory is None else self.memory.landmarks(self._sizes(), backend.name)
+        self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, count), replace=False)))
         curvature = float(problem.loss.curvature.mean())
         per_row = curvature if problem.readout is None else curvature * 2.0 * m / problem.X.shape[0]
         split = None if problem.loss.is_quadratic else curvature
@@ -159,11 +177,17 @@ class SampledStage:
         """One compiled chunk of ADMM."""
         started = time.perf_counter()
         chunk = self.backend.compile(admm.run_chunk)
-        self.state, report = chunk(self.backend, self.data, self.system, self.rho, self.state, steps)
+        self.state, report = chunk(self.backend, self.data, self.system, self.rho, self._take_state(), steps)
         self.backend.block(report)
         self.iteration += steps
         self.timings["iterate"] += time.perf_counter() - started
         return report
+
+    def _take_state(self) -> admm.State:
+        """The state, of which this object then keeps nothing: a chunk holds one slack less."""
+        state: admm.State = self.state
+        del self.state
+        return state
 
     def _check(self, report: admm.Report) -> tuple[certificates.Check, np.ndarray]:
         """Objectives, residuals, and the bound with ADMM's own multipliers. One transfer of scalars."""

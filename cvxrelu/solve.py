@@ -18,8 +18,9 @@ from cvxrelu.backends import Backend
 from cvxrelu.certify import FLOAT32_TOL, as_kind, check_kind, network_certificate, network_objective
 from cvxrelu.checkpoint import Checkpoint, as_folder
 from cvxrelu.conversion import to_arrays
+from cvxrelu.memory import LARGE, as_limit, plan, sizes_of
 from cvxrelu.network import ReLUNetwork
-from cvxrelu.options import Limits, refuse_unfinished
+from cvxrelu.options import Limits
 from cvxrelu.pricing import Priced
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refined, Refinement
@@ -126,11 +127,15 @@ def solve(
     seed : nonnegative integer; everything random is drawn from it on the host, the same for every backend.
     verbose : print one line per check or round.
     callback : called with every record of the history; a true result stops the solve.
+    memory_limit : bytes that the solve may take, None for what the machine has: an estimate, made before any work
+        (docs/scale.md). Where they do not suffice for a direct u-step or Newton, conjugate gradients are used; where
+        not for the slack, with refine=False on NumPy, rows are streamed through files; where not for that, ValueError.
+    checkpoint : a folder. The run is saved there every few seconds and at its end, and one that finds itself there goes
+        on where it was: the same arguments must be given, but for tol, time_limit, max_iter, verbose, callback and
+        memory_limit. time_limit counts anew in every run.
     devices : None, the number of JAX devices to use, a sequence of them, or "all" (of all processes, where
         `jax.distributed.initialize` was called: docs/devices.md). (S) is then solved by ADMM, patterns and blocks
         divided among them, and pricing divides its ascents.
-    memory_limit, checkpoint :
-        parts of the contract that later releases fill; any value but the default raises NotImplementedError.
 
     Returns
     -------
@@ -139,10 +144,11 @@ def solve(
     Raises
     ------
     ValueError, TypeError
-        For bad input, naming argument, value and expectation, before any work. Not converging is no error: see
-        `Solution.status` and `Solution.message`.
-    NotImplementedError
-        For a keyword whose feature is not there yet.
+        For bad input, naming argument, value and expectation, before any work; for a checkpoint of another run, or a
+        damaged one; for a memory_limit that nothing fits. Not converging is no error: see `Solution.status` and
+        `Solution.message`.
+    MemoryError
+        Without a memory_limit, where the machine has far less than is needed; before any work.
     BackendError
         For a backend that is missing, has no device, or fails its known-answer check.
 
@@ -161,8 +167,7 @@ def solve(
     ('optimal', True, 'priced', False)
     """
     verbose, refine = as_bool("verbose", verbose), as_bool("refine", refine)
-    refuse_unfinished(memory_limit=memory_limit)
-    as_folder(checkpoint)
+    folder, limit = as_folder(checkpoint), as_limit(memory_limit)
     kind = as_kind("certificate", certificate)
     limits = Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
     if callback is not None and not callable(callback):
@@ -170,10 +175,19 @@ def solve(
     sampled = not refine or not isinstance(patterns, (int, np.integer)) or isinstance(patterns, bool)
     if not sampled and patterns < 1:
         raise ValueError(f"patterns is {patterns}; expected an integer P >= 1, or an array of patterns or gates")
+    sizes = sizes_of(X, y, pairs, patterns, intercept, dtype)
+    memory = None
+    if sizes is not None:
+        named = select_backend(backend, (X, y), 12.0 * sizes.slack * sizes.d / (2 * sizes.itemsize) if sampled else 0.0)
+        memory = plan(sizes, limits.linear_solver, named.name, refine, sampled, limit)
+        if memory.streamed:
+            check_streamed(kind, skip, pairs, folder)
+        if verbose and (limit is not None or memory.estimate.bytes >= LARGE):
+            print(f"memory: about {memory.estimate}{', rows streamed' if memory.streamed else ''}", flush=True)
     problem = build_problem(
         X, y, beta=beta, loss=loss, pairs=pairs, sample_weight=sample_weight, margin=margin, intercept=intercept,
         skip=skip, skip_l2=skip_l2, equality=equality, patterns=patterns, check_patterns=check_patterns, dtype=dtype,
-        seed=seed, sampled=sampled,
+        seed=seed, sampled=sampled, streamed=memory is not None and memory.streamed,
     )  # fmt: skip
     start = None if warm_start is None else start_network(warm_start, problem)
     if start is not None and not refine:
@@ -188,12 +202,14 @@ def solve(
         "dtype": "auto" if dtype is None else "given", "working_dtype": problem.dtype.name, "backend": chosen.name,
         "devices": chosen.n_devices,
     }  # fmt: skip
-    saves = open_checkpoint(checkpoint, problem, options, start)
+    saves = open_checkpoint(folder, problem, options, start)
     started = time.perf_counter()
     solution = None
     with chosen.scope():
         if sampled:
-            solution = SampledStage(problem, chosen, limits, int(seed), verbose, callback, saves).run()
+            solution = SampledStage(problem, chosen, limits, int(seed), verbose, callback, saves, memory).run()
+            if memory is not None and memory.streamed:
+                return replace(solution, problem=problem)
             if not refine or solution.status in (Status.INTERRUPTED, Status.TIME_LIMIT, Status.NUMERICAL_ERROR):
                 solution = _certified(replace(solution, problem=problem), kind, problem, chosen, int(seed), started)
                 if verbose:
@@ -202,6 +218,19 @@ def solve(
             start = start or solution.network
         stage = _RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started, saves)
         return stage.run(start, solution)
+
+
+def check_streamed(kind: str, skip: Any, pairs: Any, folder: Any) -> None:
+    """Refuse what needs all rows in memory, before any work."""
+    asked = {
+        "certificate='relaxed'": kind != "relaxed", "skip=False": skip not in (None, False),
+        "pairs=None": pairs is not None, "checkpoint=None": folder is not None,
+    }  # fmt: skip
+    if needed := [name for name, missing in asked.items() if missing]:
+        raise ValueError(
+            f"memory_limit, or the machine, has no room for this solve but by streaming its rows, which needs "
+            f"{', '.join(needed)}"
+        )
 
 
 def start_network(warm_start: Any, problem: Problem) -> ReLUNetwork:

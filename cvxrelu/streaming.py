@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_jax_array, is_numpy_array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 __all__ = ["CACHED", "blocks", "each", "is_streamed", "release", "row_blocks", "scratch", "scratch_folder", "summed"]
 
@@ -26,7 +26,7 @@ CACHED = 1 << 17  # entries of a temporary that stay in a core's own cache
 SCRATCH: list[str | None] = [None]  # folder of scratch files; None for that of `tempfile`
 
 
-def row_blocks(X: Float[Array, "n d"], width: int) -> list[slice]:
+def row_blocks(X: Float[Array, "n ..."] | Bool[Array, "n ..."], width: int) -> list[slice]:
     """Slices of rows for temporaries of shape (rows, width): few rows on NumPy, all of them elsewhere, where compilers
     and devices see to that.
     """
@@ -38,6 +38,7 @@ def row_blocks(X: Float[Array, "n d"], width: int) -> list[slice]:
 def blocks(width: int, *arrays: Array) -> Iterator[slice]:
     """`row_blocks` of the first array; after each block the pages of all arrays that are memory maps are let go."""
     maps = [array for array in arrays if is_streamed(array)]
+    width = max(width, *(array[:1].size for array in maps), 1)  # what is mapped counts too
     for block in row_blocks(arrays[0], width):
         yield block
         for array in maps:

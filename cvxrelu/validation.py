@@ -8,6 +8,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from cvxrelu.streaming import blocks
+
 __all__ = [
     "as_bool",
     "as_finite_array",
@@ -29,7 +31,9 @@ BETAS = {"float64": (1e-100, 1e100), "float32": (1e-30, 1e30)}
 
 def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
     """Refuse data whose squares would not fit the precision; all zeros are fine."""
-    largest, exponent = float(np.abs(array).max()), SCALES[working.name]
+    width = array[0].size if array.ndim > 1 else 1
+    largest = max((float(np.abs(array[b]).max()) for b in blocks(width, array)), default=0.0)
+    exponent = SCALES[working.name]
     if largest > 0 and not 10.0**-exponent <= largest <= 10.0**exponent:
         raise ValueError(
             f"{name} has largest entry {largest:.1e}, outside 1e-{exponent} to 1e{exponent} for {working.name}: "

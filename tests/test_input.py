@@ -128,17 +128,6 @@ def test_options(capfd, name, value, kind):
     assert refused(kind, capfd, **{name: value}).startswith(name)
 
 
-LATER = [("memory_limit", 10**9), ("checkpoint", "folder")]
-
-
-@pytest.mark.parametrize(("name", "value"), LATER)
-def test_what_later_releases_fill(capfd, name, value):
-    message = refused(NotImplementedError, capfd, **{name: value})
-    assert message.startswith(name)
-    assert "not implemented yet" in message
-    assert len(message) < 200
-
-
 @pytest.mark.parametrize(
     ("name", "default"),
     [
@@ -230,7 +219,7 @@ LINEAR = {"skip": "linear", "skip_l2": 1.0}
 )  # fmt: skip
 def test_losses_pairs_and_skips(capfd, options, kind, says):
     message = refused(kind, capfd, **options)
-    assert re.match(says, message) or (kind is NotImplementedError and says in message), message
+    assert re.match(says, message), message
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,243 @@
+"""How much memory a solve takes, before it takes any: estimates in bytes, and what to do where they are too large.
+
+Of ADMM on (S), with `slack = 2 n P c` numbers in the working precision:
+
+    NumPy   X twice (as given, and in its singular basis), a byte per entry of the patterns, three slacks (a step reads
+            one and writes one, in blocks of rows; two are measured), the matrix of a direct u-step four times while it
+            is inverted
+    JAX     the same, with eight and a half slacks where XLA keeps the temporaries of a compiled chunk (measured by
+            `compiled.memory_analysis()` on CPU), and X and patterns once more on the device
+    CuPy    an estimate from the code, not measured: seven slacks
+
+What a direct u-step does not leave room for is done by conjugate gradients. Where the slack itself does not fit, NumPy
+keeps it, the patterns and the rotated X in scratch files (`streaming`), and works through them in blocks of rows. Only
+then is a solve refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Estimate", "Plan", "Sizes", "as_limit", "available_memory", "estimate_memory", "plan", "sizes_of"]
+
+SLACKS = {"numpy": 3.0, "jax": 8.5, "cupy": 7.0}  # arrays of the slack's size in an iteration
+INVERSE = 4.0  # matrices of the u-step's size while it is inverted
+LANDMARKS, CG_COLUMNS = 128, 5.0  # of the Nystrom preconditioner, and how many arrays (m, landmarks) it is made from
+FEWEST = 8  # landmarks where rows are streamed and little room is left
+BLOCKS, ROWS = 14.0, 30.0  # arrays (d, 2, c, P), and (m, c), beside the large ones
+WORKSPACE = 80e6  # blocks of rows and columns under way, of any problem
+NEURONS, ASCENTS = 300, 2000  # of a refinement; how many it takes is known afterwards
+STREAMED = 64e6  # blocks of rows where the large arrays lie in files
+LARGE = 2.0**28  # bytes from which on an estimate is printed
+OVER = 1.5  # what estimates may be above the truth by: without a limit only what cannot be is refused
+
+
+class Sizes(NamedTuple):
+    """n rows, d columns (the constant one included), P patterns, c outputs, m rows of the loss; bytes of a number."""
+
+    n: int
+    d: int
+    P: int
+    c: int
+    m: int
+    itemsize: int
+
+    @property
+    def slack(self) -> float:
+        """Bytes of one array of the slack's size."""
+        return 2.0 * self.n * self.P * self.c * self.itemsize
+
+
+class Estimate(NamedTuple):
+    """Bytes in all, and by what they are for."""
+
+    bytes: float
+    parts: Mapping[str, float]
+
+    def __str__(self) -> str:
+        large = sorted(((size, name) for name, size in self.parts.items() if size >= 0.02 * self.bytes), reverse=True)
+        return f"{in_words(self.bytes)} ({', '.join(f'{name} {in_words(size)}' for size, name in large)})"
+
+
+def estimate_memory(
+    n: int, d: int, P: int, c: int = 1, m: int | None = None, *, dtype: Any = "float64", method: str = "cg",
+    backend: str = "numpy",
+) -> Estimate:  # fmt: skip
+    """Memory of a solve at its largest moment, beside what the user's own arrays and the libraries take.
+
+    Parameters
+    ----------
+    n, d, P, c : rows, columns, patterns, outputs. m : rows of the loss, None for n.
+    dtype : of the iterations, "float32" or "float64".
+    method : "gram" or "primal", a direct u-step; "cg"; "newton"; "streamed", conjugate gradients with the large arrays
+        in files; "refinement", for 300 neurons.
+    backend : "numpy", "jax" or "cupy".
+
+    Examples
+    --------
+    >>> estimate = estimate_memory(100_000, 50, 200)
+    >>> round(estimate.bytes / 2**30, 2), round(estimate.parts["slack"] / 2**30, 2)
+    (1.6, 0.89)
+    """
+    sizes = Sizes(n, d, P, c, n if m is None else m, np.dtype(dtype).itemsize)
+    return _estimate(sizes, method, backend)
+
+
+def _estimate(sizes: Sizes, method: str, backend: str) -> Estimate:
+    n, d, P, c, m, w = sizes
+    copies = 1.0 if backend == "numpy" else 2.0  # host and device
+    rank = min(n, d)
+    small = BLOCKS * 8.0 * d * 2 * c * P + ROWS * 8.0 * m * c + 4.0 * 8.0 * d * d
+    if method == "refinement":
+        active = 8.0 * n * (4 * NEURONS + (0 if backend == "numpy" else 2 * ASCENTS))
+        return _sum({"X": (8.0 * copies + w) * n * d, "neurons": active, "workspace": WORKSPACE + 8.0 * ROWS * m * c})
+    if method == "streamed":
+        landmarks = CG_COLUMNS * w * m * FEWEST
+        return _sum({"blocks of rows": STREAMED, "preconditioner": landmarks, "blocks": small, "rows": 2.0 * 8 * n})
+    parts = {"X": 8.0 * copies * n * d + (8.0 + w) * n * rank, "patterns": copies * n * P, "blocks": small}
+    if method == "newton":
+        # masks, the slack of all candidates and of the check; normals and inverses of the faces
+        parts |= {"slack": 8.0 * n * P + 4.0 * 8.0 * n * 2 * P * c, "faces": 4.0 * 8.0 * P * d * d}
+    else:
+        parts["slack"] = SLACKS[backend] * sizes.slack
+    if method == "gram":
+        parts["direct u-step"] = INVERSE * w * float(m) * m
+    elif method == "primal":
+        parts["direct u-step"] = INVERSE * w * (float(rank) * P) ** 2 + 2.0 * w * n * rank * P
+    elif method == "cg":
+        parts["preconditioner"] = CG_COLUMNS * w * m * min(m, LANDMARKS)
+    parts["workspace"] = WORKSPACE
+    # Drawing patterns and proving bounds come before and after; their own copies of X and products with the gates.
+    aside = _sum({"X": 6.0 * 8.0 * n * d, "gates' products": 9.0 * n * P, "workspace": WORKSPACE})
+    return max(_sum(parts), aside, key=lambda found: found.bytes)
+
+
+def _sum(parts: dict[str, float]) -> Estimate:
+    return Estimate(sum(parts.values()), parts)
+
+
+class Plan(NamedTuple):
+    """The estimate, whether rows are streamed, and the bytes that there are (infinite where that is not known)."""
+
+    estimate: Estimate
+    streamed: bool
+    room: float
+
+    def beside(self, sizes: Sizes, backend: str) -> float:
+        """What iterations with conjugate gradients leave, for the matrix of a direct u-step."""
+        return self.room - _estimate(sizes, "cg", backend).bytes
+
+    def landmarks(self, sizes: Sizes, backend: str) -> int:
+        """Columns behind the preconditioner of conjugate gradients: what fits, where rows are streamed."""
+        if not self.streamed:
+            return LANDMARKS
+        free = self.room - _estimate(sizes, "streamed", backend).bytes
+        return min(LANDMARKS, FEWEST + int(free / (CG_COLUMNS * sizes.itemsize * sizes.m)))
+
+    def fits(self, sizes: Sizes, method: str, backend: str) -> bool:
+        return not self.streamed and _estimate(sizes, method, backend).bytes <= self.room
+
+
+def plan(sizes: Sizes, wanted: str, backend: str, refine: bool, sampled: bool, limit: float | None) -> Plan:
+    """What a solve of these sizes will do about memory, or an error before it has taken any.
+
+    wanted : the `linear_solver` option. limit : bytes, or None for what the machine has.
+
+    Raises
+    ------
+    ValueError : nothing fits the limit. MemoryError : without a limit, nothing fits the machine.
+    """
+    room = (available_memory() * OVER if backend == "numpy" else np.inf) if limit is None else limit
+    refinement = _estimate(sizes, "refinement", backend)
+    if refine and refinement.bytes > room:
+        raise _refusal(refinement, room, limit, backend, "refine=False on fewer patterns, or fewer rows")
+    if not sampled:
+        return Plan(refinement, False, room)
+    in_memory = _estimate(sizes, "cg", backend)
+    if in_memory.bytes <= room:
+        return Plan(in_memory, False, room)
+    streamed = _estimate(sizes, "streamed", "numpy")
+    if not refine and backend == "numpy" and wanted != "direct" and sizes.n >= sizes.d and streamed.bytes <= room:
+        return Plan(streamed, True, room)
+    advice = []
+    if fitting := _fitting_patterns(sizes, backend, room):
+        advice.append(f"patterns={fitting} would fit")
+    if backend != "numpy":
+        advice.append("backend='numpy' needs less")
+    elif refine:
+        advice.append("refine=False would keep the large arrays in files")
+    raise _refusal(in_memory, room, limit, backend, "; ".join(advice) or "fewer rows or columns would fit")
+
+
+def _fitting_patterns(sizes: Sizes, backend: str, room: float) -> int:
+    """The largest P that fits in memory, 0 for none."""
+    low, high = 0, sizes.P
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = _estimate(sizes._replace(P=middle), "cg", backend).bytes <= room
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def _refusal(estimate: Estimate, room: float, limit: float | None, backend: str, advice: str) -> Exception:
+    need = f"a solve of this size on {backend} is estimated to need {estimate}"
+    if limit is not None:
+        return ValueError(f"memory_limit is {in_words(limit)}, and {need}; {advice}")
+    return MemoryError(f"{need}, and the machine has {in_words(room / OVER)} free; {advice}")
+
+
+def sizes_of(X: Any, y: Any, pairs: Any, patterns: Any, intercept: Any, dtype: Any) -> Sizes | None:
+    """The sizes that these arguments ask for, or None where they are not what they should be: others say so."""
+    try:
+        n, d = map(int, X.shape if hasattr(X, "shape") else np.shape(X))
+        P = int(patterns) if isinstance(patterns, (int, np.integer)) else 0
+        if P == 0:
+            first = patterns[0] if isinstance(patterns, tuple) else patterns
+            P = int(np.shape(first)[1])
+        m = n if pairs is None else int(np.shape(pairs)[0])
+        shape = (m,) if y is None else tuple(y.shape if hasattr(y, "shape") else np.shape(y))
+        c = int(shape[1]) if len(shape) == 2 else 1
+        name = str(getattr(X, "dtype", "float64")) if dtype is None else str(getattr(dtype, "__name__", dtype))
+        return Sizes(n, d + bool(intercept is True), P, c, m, 4 if "32" in name or "16" in name else 8)
+    except (TypeError, ValueError, IndexError):
+        return None
+
+
+def as_limit(memory_limit: Any) -> float | None:
+    """The `memory_limit` option in bytes."""
+    if memory_limit is None:
+        return None
+    if isinstance(memory_limit, (bool, np.bool_)) or not isinstance(memory_limit, (int, float, np.number)):
+        raise TypeError(f"memory_limit must be None or a number of bytes, got {memory_limit!r}")
+    if not 0 < memory_limit < np.inf:
+        raise ValueError(f"memory_limit must be None or a positive number of bytes, got {memory_limit!r}")
+    return float(memory_limit)
+
+
+def available_memory() -> float:
+    """Bytes that can be had: what the system calls available, and a container's limit; infinity where none is told."""
+    found = [np.inf]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [1024.0 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
+        found.append(np.inf if limit.strip() == "max" else float(limit) - float(used))
+    if found == [np.inf]:
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            found.append(float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    return max(0.0, min(found))
+
+
+def in_words(size: float) -> str:
+    """Bytes with three digits and a binary unit."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

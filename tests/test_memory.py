@@ -1,0 +1,196 @@
+"""Estimates are above what is measured, and not by far; what does not fit is done otherwise, or refused before work."""
+
+import importlib
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import cvxrelu
+from cvxrelu import memory, newton_stage, preparation, sampled_stage, streaming
+from cvxrelu.memory import Sizes, estimate_memory, plan
+from cvxrelu.solution import Status
+
+SOLVE = importlib.import_module("cvxrelu.solve")  # the name in the package is the function's
+RNG = np.random.default_rng(0)
+SAMPLED = {"refine": False, "certificate": "relaxed", "backend": "numpy", "max_iter": 3}
+
+
+def data(n=400, d=6, c=1, dtype=np.float64):
+    X = RNG.standard_normal((n, d))
+    y = np.maximum(X @ RNG.standard_normal((d, 3)), 0) @ RNG.standard_normal((3, c))
+    return X.astype(dtype), y[:, 0].astype(dtype) if c == 1 else y.astype(dtype)
+
+
+@pytest.fixture
+def without_proof(monkeypatch):
+    """The proof of the network program's bound takes the time, not the memory."""
+    monkeypatch.setattr(SOLVE, "_certified", lambda solution, *_: solution)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "P", "c", "solver", "dtype"),
+    [
+        (3000, 6, 60, 1, "cg", "float64"),
+        (3000, 6, 60, 1, "cg", "float32"),
+        (1000, 6, 40, 3, "cg", "float64"),
+        (1000, 6, 30, 1, "direct", "float64"),
+        (900, 4, 300, 1, "direct", "float64"),
+        (4000, 100, 4, 1, "cg", "float64"),
+    ],
+)
+def test_numpy_peaks_are_below_the_estimate(n, d, P, c, solver, dtype, monkeypatch, without_proof):
+    monkeypatch.setattr(memory, "WORKSPACE", 3e6)  # what is constant would hide the rest at this size
+    monkeypatch.setattr("cvxrelu.certificates.PROJECTED", 1 << 15)
+    monkeypatch.setattr(streaming, "CACHED", 1 << 14)
+    X, y = data(n, d, c)
+    cvxrelu.solve(X[:50], y[:50], beta=1.0, patterns=3, linear_solver="cg", **SAMPLED)  # imports
+    tracemalloc.start()
+    sol = cvxrelu.solve(X, y, beta=50.0, patterns=P, linear_solver=solver, dtype=dtype, **SAMPLED)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    method = sol.settings["linear_solver"]
+    assert (method == "cg") == (solver == "cg")
+    estimate = estimate_memory(n, d, P, c, dtype=dtype, method=method)
+    assert peak <= estimate.bytes <= FACTOR * peak, (peak, estimate)
+    slack = estimate.parts["slack"] / 2 if "slack" in estimate.parts else 0.0
+    held = estimate.bytes - estimate.parts.get("direct u-step", 0.0)
+    assert peak - (estimate.bytes - held) <= held
+    assert slack == 0.0 or slack == 2 * n * P * c * np.dtype(dtype).itemsize
+
+
+FACTOR = 2.0
+
+
+def test_jax_is_below_its_estimate():
+    jax = pytest.importorskip("jax")
+    from cvxrelu import admm
+    from cvxrelu.options import Limits
+    from cvxrelu.problem import build_problem
+    from cvxrelu.selection import get_backend
+
+    X, y = data(1500, 8)
+    problem, backend = build_problem(X, y, beta=50.0, patterns=100), get_backend("jax")
+    with backend.scope():
+        limits = Limits.read(rho=None, tol=1e-3, max_iter=5, time_limit=None, linear_solver="cg")
+        stage = sampled_stage.SampledStage(problem, backend, limits, 0, False, None)
+        stage._set_up()
+        stage._set_up_admm()
+        chunk = jax.jit(admm.run_chunk, static_argnums=0)
+        parts = (stage.data, stage.system, stage.rho, stage.state)
+        found = chunk.lower(backend, *parts, 5).compile().memory_analysis()
+    peak = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    estimate = estimate_memory(*problem.shape, method="cg", backend="jax").bytes - memory.WORKSPACE
+    assert peak <= estimate <= 2.0 * peak
+
+
+def test_estimates_grow_with_everything():
+    sizes = {"n": 1000, "d": 20, "P": 50, "c": 2}
+    for method in ("gram", "primal", "cg", "newton", "streamed", "refinement"):
+        small = estimate_memory(**sizes, method=method).bytes
+        for name in sizes:
+            assert estimate_memory(**{**sizes, name: 10 * sizes[name]}, method=method).bytes >= small
+    assert estimate_memory(**sizes, method="cg", dtype="float32").bytes < estimate_memory(**sizes, method="cg").bytes
+
+
+# -- what a limit does ------------------------------------------------------------------------------------------------
+X, Y = data()
+
+
+def test_a_large_limit_changes_nothing():
+    options = {"beta": 5.0, "patterns": 20, "tol": 1e-2, "refine": False, "certificate": "relaxed", "backend": "numpy"}
+    without, limited = (cvxrelu.solve(X, Y, **options, memory_limit=limit) for limit in (None, 10**12))
+    assert limited.objective == without.objective and limited.lower_bound == without.lower_bound
+    refined = cvxrelu.solve(X, Y, beta=5.0, memory_limit=10**12)
+    assert refined.objective == cvxrelu.solve(X, Y, beta=5.0).objective
+
+
+def test_the_direct_u_step_makes_room(without_proof):
+    cg = estimate_memory(400, 6, 200).bytes
+    auto = {"beta": 5.0, "patterns": 200, **SAMPLED}
+    assert cvxrelu.solve(X, Y, **auto).settings["linear_solver"] == "gram"
+    assert cvxrelu.solve(X, Y, **auto, memory_limit=cg + 1e6).settings["linear_solver"] == "cg"
+    with pytest.raises(ValueError, match=r"linear_solver=.direct. needs about .* memory_limit leaves"):
+        cvxrelu.solve(X, Y, **auto, linear_solver="direct", memory_limit=cg + 1e6)
+
+
+def test_newton_makes_room(monkeypatch, without_proof):
+    monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
+    newton, cg = (estimate_memory(400, 6, 500, method=method).bytes for method in ("newton", "cg"))
+    assert newton > cg
+    options = {**SAMPLED, "beta": 500.0, "patterns": 500, "max_iter": None, "tol": 0.5}
+    assert cvxrelu.solve(X, Y, **options).settings["linear_solver"] == "newton"
+    assert cvxrelu.solve(X, Y, **options, memory_limit=(newton + cg) / 2).settings["linear_solver"] != "newton"
+
+
+def no_work(*_, **__):
+    raise AssertionError("work was begun")
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (
+            {"refine": False, "patterns": 10**6, "backend": "jax", "memory_limit": 10**9},
+            "patterns=.* fit; .*numpy",
+        ),
+        ({"refine": False, "patterns": 10**8, "backend": "numpy", "memory_limit": 10**8}, "patterns=.* would fit"),
+        ({"refine": True, "memory_limit": 10**6}, "refine=False"),
+        ({"refine": False, "patterns": 5, "backend": "numpy", "memory_limit": 10**6}, "fewer rows or columns"),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_any_work(options, advice, monkeypatch):
+    monkeypatch.setattr(SOLVE, "build_problem", no_work)
+    with pytest.raises(ValueError, match=rf"^memory_limit is .* is estimated to need .*; .*{advice}"):
+        cvxrelu.solve(X, Y, beta=1.0, **options)
+
+
+def test_the_number_that_would_fit_fits():
+    sizes, limit = Sizes(1000, 10, 10**6, 1, 1000, 8), 3e8
+    with pytest.raises(ValueError) as error:
+        plan(sizes, "direct", "numpy", False, True, limit)
+    fitting = int(str(error.value).partition("patterns=")[2].partition(" ")[0])
+    assert plan(sizes._replace(P=fitting), "auto", "numpy", False, True, limit).estimate.bytes <= limit
+    with pytest.raises(ValueError):
+        plan(sizes._replace(P=fitting + 1), "direct", "numpy", False, True, limit)
+
+
+def test_without_a_limit_the_machine_is_one(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 1e7)
+    monkeypatch.setattr(SOLVE, "build_problem", no_work)
+    with pytest.raises(MemoryError, match=r"estimated to need .* and the machine has 9\.54 MiB free"):
+        cvxrelu.solve(X, Y, beta=1.0, backend="numpy")
+
+
+@pytest.mark.parametrize("bad", ["4GB", True, None.__class__, [1]])
+def test_a_limit_is_a_number(bad):
+    with pytest.raises(TypeError, match=r"^memory_limit must be"):
+        cvxrelu.solve(X, Y, beta=1.0, memory_limit=bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, np.inf, np.nan])
+def test_a_limit_is_positive(bad):
+    with pytest.raises(ValueError, match=r"^memory_limit must be"):
+        cvxrelu.solve(X, Y, beta=1.0, memory_limit=bad)
+
+
+def test_the_estimate_is_printed_with_a_limit(capsys):
+    options = {"beta": 500.0, "patterns": 5, "verbose": True, **SAMPLED}
+    cvxrelu.solve(X, Y, **options)
+    assert "memory:" not in capsys.readouterr().out
+    cvxrelu.solve(X, Y, **options, memory_limit=10**9)
+    assert capsys.readouterr().out.startswith("memory: about ")
+
+
+def test_machines_have_memory():
+    assert memory.available_memory() > 0 and preparation.choose_method("auto", (50, 5), 5, np.dtype(float)) == "primal"
+
+
+def test_bad_input_is_named_by_the_one_who_reads_it():
+    for bad in (np.ones(3), "X", None, np.ones((2, 2, 2))):
+        with pytest.raises((TypeError, ValueError), match=r"^X "):
+            cvxrelu.solve(bad, Y, beta=1.0, memory_limit=10)
+
+
+def test_status_is_the_usual():
+    assert cvxrelu.solve(X, Y, beta=1e6, memory_limit=10**9).status is Status.OPTIMAL

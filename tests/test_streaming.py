@@ -1,0 +1,176 @@
+"""Rows streamed from files: the same answers as in memory, and memory that stays within the limit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cvxrelu
+from cvxrelu import certificates, memory, streaming
+from cvxrelu.cones import project_onto_cones
+from cvxrelu.patterns import as_patterns
+from cvxrelu.streamed_rows import in_file, streamed_patterns
+
+RNG = np.random.default_rng(0)
+N, D = 500, 6
+X = RNG.standard_normal((N, D))
+Y = np.maximum(X @ RNG.standard_normal((D, 3)), 0) @ RNG.standard_normal((3, 2))
+OPTIONS = {
+    "beta": 5.0, "patterns": 12, "refine": False, "certificate": "relaxed", "backend": "numpy", "linear_solver": "cg",
+    "max_iter": 12, "tol": 1e-6,
+}  # fmt: skip
+
+
+def mapped(array, folder, name="x.npy"):
+    np.save(folder / name, array)
+    return np.load(folder / name, mmap_mode="r")
+
+
+@pytest.fixture
+def tight(monkeypatch):
+    """Small blocks, as many landmarks as in memory, and a limit that only streaming fits."""
+    monkeypatch.setattr(streaming, "CACHED", 1 << 9)
+    monkeypatch.setattr(memory, "STREAMED", 1e5)
+    monkeypatch.setattr(memory, "FEWEST", memory.LANDMARKS)
+    return 1e7
+
+
+@pytest.mark.parametrize("kind", ["map", "array", "float32"])
+@pytest.mark.parametrize("changed", [{}, {"intercept": True}, {"loss": "logistic", "beta": 1.0}])
+def test_the_answers_of_a_solve_in_memory(kind, changed, tight, tmp_path, monkeypatch):
+    data = X.astype(np.float32) if kind == "float32" else X
+    y = np.where(Y[:, 0] > 0, 1, -1) if "loss" in changed else Y[:, 0]
+    options = {**OPTIONS, "dtype": "float64", **changed}
+    expected = cvxrelu.solve(data, y, **options)
+    monkeypatch.setattr(certificates, "tighten", certificates.tighten)
+    given = data if kind == "array" else mapped(data, tmp_path)
+    sol = cvxrelu.solve(given, y, **options, memory_limit=tight)
+    assert isinstance(sol.sampled.patterns, np.memmap) and sol.settings["linear_solver"] == "cg"
+    np.testing.assert_array_equal(sol.sampled.patterns, expected.sampled.patterns)
+    np.testing.assert_array_equal(sol.sampled.gates, expected.sampled.gates)
+    for got, wanted in ((sol.sampled, expected.sampled), (sol, expected)):
+        assert got.objective == pytest.approx(wanted.objective, rel=1e-7)
+    assert sol.sampled.lower_bound == pytest.approx(expected.sampled.lower_bound, rel=1e-7)
+    assert sol.n_iter == expected.n_iter and sol.status is expected.status
+    np.testing.assert_allclose(sol.sampled.blocks, expected.sampled.blocks, atol=1e-6)
+
+
+def test_several_outputs(tight, tmp_path):
+    expected, sol = cvxrelu.solve(X, Y, **OPTIONS), cvxrelu.solve(mapped(X, tmp_path), Y, **OPTIONS, memory_limit=tight)
+    assert isinstance(sol.sampled.patterns, np.memmap)
+    assert sol.sampled.objective == pytest.approx(expected.sampled.objective, rel=1e-7)
+
+
+def test_gates(tight, tmp_path):
+    gates = RNG.standard_normal((D, 8))
+    options = {**OPTIONS, "patterns": gates, "max_iter": 3}
+    sol = cvxrelu.solve(mapped(X, tmp_path), Y, **options, memory_limit=tight)
+    np.testing.assert_array_equal(sol.sampled.patterns, X @ gates >= 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_patterns(seed, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "CACHED", 64)
+    few = np.random.default_rng(seed).standard_normal((60, 2))  # many gates have the same pattern
+    given, count = as_patterns(40, few, seed)
+    streamed, streamed_count = streamed_patterns(40, in_file(few, False), seed, False)
+    assert count == streamed_count == 40 and given.patterns.shape[1] < 40
+    np.testing.assert_array_equal(streamed.patterns, given.patterns)
+    np.testing.assert_array_equal(streamed.gates, given.gates)
+
+
+@pytest.mark.parametrize(("n", "d", "B"), [(200, 3, 40), (300, 12, 20), (10, 4, 5)])
+def test_the_same_projections(n, d, B, monkeypatch):
+    monkeypatch.setattr(streaming, "CACHED", 256)
+    rng = np.random.default_rng(n)
+    rows, q = rng.standard_normal((n, d)), rng.standard_normal((d, B))
+    patterns = rows @ rng.standard_normal((d, B)) >= 0
+    expected = project_onto_cones(rows, patterns, q)
+    got = project_onto_cones(in_file(rows, False), patterns, q)
+    assert got.converged.all() and expected.converged.all()
+    np.testing.assert_allclose(got.points, expected.points, atol=1e-9)
+
+
+def test_maps_that_fit_are_not_streamed(tmp_path):
+    sol = cvxrelu.solve(mapped(X, tmp_path), Y[:, 0], **OPTIONS)
+    assert not isinstance(sol.sampled.patterns, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"certificate": "priced"}, "certificate='relaxed'"),
+        ({"skip": "bias"}, "skip=False"),
+        ({"checkpoint": "folder"}, "checkpoint=None"),
+    ],
+)
+def test_what_needs_all_rows_is_refused(changed, named, tight, tmp_path):
+    with pytest.raises(ValueError, match=f"streaming its rows, which needs {named}"):
+        cvxrelu.solve(mapped(X, tmp_path), Y[:, 0], **{**OPTIONS, **changed}, memory_limit=tight)
+
+
+def test_bad_rows_are_found(tight, tmp_path):
+    bad = X.copy()
+    bad[321, 2] = np.nan
+    with pytest.raises(ValueError, match=r"^X \(rows .*must be finite"):
+        cvxrelu.solve(mapped(bad, tmp_path), Y[:, 0], **OPTIONS, memory_limit=tight)
+    with pytest.raises(ValueError, match=r"^patterns must be a number, or a float"):
+        patterns = X @ RNG.standard_normal((D, 4)) >= 0
+        cvxrelu.solve(mapped(X, tmp_path), Y[:, 0], **{**OPTIONS, "patterns": patterns}, memory_limit=tight)
+
+
+def test_maps_are_not_changed(tight, tmp_path):
+    for mode in ("r", "r+", "c"):
+        np.save(tmp_path / "y.npy", X)
+        given = np.load(tmp_path / "y.npy", mmap_mode=mode)
+        if mode == "c":
+            given[0, 0] = 7.0  # in private pages, which must not be let go
+        cvxrelu.solve(given, Y[:, 0], **{**OPTIONS, "max_iter": 2}, memory_limit=tight)
+        assert given[0, 0] == (7.0 if mode == "c" else X[0, 0])
+        np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), X)
+
+
+def test_scratch_files_have_no_name(tmp_path):
+    with streaming.scratch_folder(tmp_path):
+        array = streaming.scratch((100, 3), np.float64)
+        array[5] = 1.0
+        streaming.release(array)
+        assert array.sum() == 3.0 and not list(tmp_path.iterdir())
+
+
+PROBE = """
+import sys, numpy as np, cvxrelu
+def memory(name):
+    return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+rng = np.random.default_rng(0)
+Z = rng.standard_normal((200, 5))
+options = dict(refine=False, certificate="relaxed", backend="numpy", max_iter=2, linear_solver="cg")
+cvxrelu.solve(Z, Z[:, 0], beta=1.0, patterns=5, **options)  # imports
+X = np.load(sys.argv[1], mmap_mode="r")
+y = np.load(sys.argv[2])
+open("/proc/self/clear_refs", "w").write("5")
+before = memory("VmRSS")
+sol = cvxrelu.solve(X, y, beta=1e9, patterns=8, memory_limit=100e6, **options)
+assert isinstance(sol.sampled.patterns, np.memmap)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's peak of resident memory")
+def test_resident_memory_stays_within_the_limit(tmp_path):
+    n, d = 50_000, 500  # 200 MB
+    data = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float64, shape=(n, d))
+    y = np.zeros(n)
+    for b in streaming.blocks(d, data):
+        data[b] = np.random.default_rng(b.start).standard_normal((b.stop - b.start, d))
+        y[b] = np.maximum(data[b, 0], 0.0)
+    del data
+    np.save(tmp_path / "y.npy", y)
+    command = [sys.executable, "-c", PROBE, str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cvxrelu.__file__).parent.parent)}
+    peak = int(subprocess.run(command, check=True, capture_output=True, env=environment, text=True).stdout)
+    assert peak <= 100e6
