@@ -112,7 +112,8 @@ def test_neurons_are_taken_where_they_pay(curved: ConvexRewardHead) -> None:
     assert losses[0] < losses[1] - 0.02
     kept = ConvexRewardHead(**{**FAST, "betas": (0.5,)}).fit(preferences(kinks=0.0, sharp=2.0))
     assert kept.choice.beta is None and kept.n_neurons == 0
-    assert [point.kind for point in kept.choice.points].count("linear") == 13
+    linear_losses = [point.loss for point in kept.choice.points if point.kind == "linear"]
+    assert len(linear_losses) == int(np.argmin(linear_losses)) + 4  # three beyond the best, and then no more
 
 
 def test_lipschitz_bound(curved: ConvexRewardHead) -> None:
@@ -135,7 +136,7 @@ def test_two_phase_is_the_recipe() -> None:
     assert head.certificate["gap"] <= 1e-8 and head.certificate["classifier_gap"] <= 1e-2
     chosen = ConvexRewardHead("two_phase", folds=2, **options).fit(features)
     points = chosen.choice.points
-    assert chosen.choice.skip_l2 == min(points, key=lambda point: point.loss).skip_l2 and len(points) == 13
+    assert chosen.choice.skip_l2 == min(points, key=lambda point: point.loss).skip_l2
 
 
 # -- choice -----------------------------------------------------------------------------------------------------------
