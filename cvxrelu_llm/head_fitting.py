@@ -69,7 +69,8 @@ class HeadFitting:
         reduced = self._reduces()
         components = None if reduced else o["components"]
         folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components) if tests else []
-        skip_l2, linear, points = 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None, []
+        points: list[Point] = []
+        skip_l2, linear = 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None
         if folds and o["skip"]:
             skip_l2, linear, points = select_ridge(folds, *known, ridges)
         if beta == np.inf:
