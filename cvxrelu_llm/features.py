@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cvxrelu_llm import splits
 from cvxrelu_llm.errors import InputError
@@ -22,6 +22,7 @@ from cvxrelu_llm.models import FeatureModel, as_layer, load_model
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.pooling import as_pooling
 from cvxrelu_llm.sweep import Sweep, sweep, sweep_with
+from cvxrelu_llm.templates import Text
 
 __all__ = ["PairFeatures", "Sweep", "embed", "extract", "load_model", "sweep"]
 
@@ -40,6 +41,7 @@ def extract(
     padding_side: Any = None,
     cache: Any = None,
     progress: Any = False,
+    prefixes: Any = 0,
     seed: Any = 0,
 ) -> PairFeatures:
     """Features of triples.
@@ -60,7 +62,9 @@ def extract(
     padding_side : "left" or "right"; None is the safest.
     cache : a folder to keep rows in; a killed extraction goes on from there.
     progress : show a bar with tokens per second and time to go.
-    seed : of the sweep.
+    prefixes : beginnings of every pair to add, both answers cut at the same random share: for heads that are to score
+        texts in the making. A pair and its beginnings share its weight. For training only.
+    seed : of the sweep and of the shares.
 
     Returns
     -------
@@ -93,15 +97,17 @@ def extract(
     kept = np.flatnonzero(~left_out)
     if not len(kept):
         raise InputError(f"no pairs: truncation to max_length={run.max_length} makes all {len(triples)} of them equal")
-    needed = [text for k in kept for text in (texts[2 * k], texts[2 * k + 1])]
+    whole = [(texts[2 * k], texts[2 * k + 1]) for k in kept]
+    both, source, weight = _with_prefixes(whole, prefixes, seed)
+    needed, kept = [text for pair in both for text in pair], kept[source]
     row = {text: i for i, text in enumerate(dict.fromkeys(needed))}
     X, stats = run.states(list(row), [layer], [pooling])
-    counts = {"triples": len(triples), "pairs": len(kept), "rows": len(row)}
+    counts = {"triples": len(triples), "pairs": len(kept), "rows": len(row), "prefixes": len(both) - len(whole)}
     counts |= {"equal_after_truncation": int(left_out.sum()), **run.truncated}
     return PairFeatures(
         X=X[:, 0, 0],
         pairs=np.array([row[text] for text in needed]).reshape(-1, 2),
-        weight=np.array([triples[int(k)].weight for k in kept], dtype=np.float64),
+        weight=weight * np.array([triples[int(k)].weight for k in kept], dtype=np.float64),
         margin=np.array([triples[int(k)].margin for k in kept], dtype=np.float64),
         group=splits.components(triples)[kept],
         kept=kept,
@@ -110,6 +116,24 @@ def extract(
         stats=stats,
         sweep=swept,
     )
+
+
+def _with_prefixes(
+    whole: Sequence[tuple[Text, Text]], prefixes: Any, seed: Any
+) -> tuple[list[tuple[Text, Text]], Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Pairs and their beginnings, which pair each is of, and shares of its weight; equal beginnings are left out."""
+    if isinstance(prefixes, bool) or not isinstance(prefixes, (int, np.integer)) or prefixes < 0:
+        raise ValueError(f"prefixes must be a whole number from 0, got {prefixes!r}")
+    rng = np.random.default_rng([seed, 13])
+    both, source = list(whole), list(range(len(whole)))
+    for k, pair in enumerate(whole):
+        for share in rng.random(prefixes):
+            a, b = (text._replace(response=text.response[: int(np.ceil(share * len(text.response)))]) for text in pair)
+            if a != b and (a, b) != pair and a.response and b.response:
+                both.append((a, b))
+                source.append(k)
+    found = np.array(source)
+    return both, found, 1.0 / np.bincount(found)[found]
 
 
 def embed(

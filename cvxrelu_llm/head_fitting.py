@@ -21,6 +21,7 @@ from cvxrelu_llm.head_selection import (
     Point,
     Rows,
     grouped_folds,
+    linear_direction,
     linear_network,
     make_folds,
     select_beta,
@@ -28,9 +29,12 @@ from cvxrelu_llm.head_selection import (
     walk_ridges,
 )  # fmt: skip
 from cvxrelu_llm.pair_features import PairFeatures
-from cvxrelu_llm.standard import Standard
+from cvxrelu_llm.standard import Standard, standardise
 
 __all__ = ["HeadFitting"]
+
+
+SELECTION = 2  # of how ridge and beta are chosen: a fit that another one began is not gone on with
 
 
 class HeadFitting:
@@ -62,30 +66,36 @@ class HeadFitting:
         if "auto" in (o["skip_l2"], beta) or len(np.unique(features.group)) >= 2:
             tests = grouped_folds(features.group, o["folds"], o["seed"])
 
-        def linear_end(components: int | None) -> tuple[list[Any], float, Any, list[Point]]:
-            """Folds on so many components, and the linear model with the best ridge on them."""
-            folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components) if tests else []
-            if folds and o["skip"]:
-                return folds, *select_ridge(folds, *known, ridges)
-            return folds, 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None, []
-
-        folds, skip_l2, linear, points = linear_end(o["components"])
+        reduced = self._reduces()
+        components = None if reduced else o["components"]
+        folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components) if tests else []
+        points: list[Point] = []
+        skip_l2, linear = 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None
+        if folds and o["skip"]:
+            skip_l2, linear, points = select_ridge(folds, *known, ridges)
         if beta == np.inf:
             return Choice(skip_l2, None, points, linear)
         if beta != "auto":
             return Choice(skip_l2, float(beta), points, None)
-        alternative = skip_l2
-        if o["components"] is not None:  # the linear model to beat, and to fall back on, is that of all features
-            _, alternative, linear, points = linear_end(None)
+        if reduced:  # around the linear model, which the neurons have to beat
+            directions = [linear_direction(fold.rows, skip_l2 * fold.share) for fold in folds]
+            folds = make_folds(features.X, *known[:2], margin, tests, o["components"], directions)
+            direction = linear_direction(rows, skip_l2)
+            self.standard = standardise(features.X, features.pairs.ravel(), o["components"], direction)
+            rows = rows._replace(Z=self.standard.apply(features.X))
         largest = self._beta_max(rows, skip_l2)
         if largest == 0:
-            return Choice(alternative, None, points, linear)
+            return Choice(skip_l2, None, points, linear)
         found = select_beta(
             folds, *known, linear, largest, o["betas"], skip_l2, {**self._program(), "tol": o["path_tol"]}, o["select"],
             work,
         )  # fmt: skip
-        ridge = alternative if found.beta is None else skip_l2
-        return found._replace(skip_l2=ridge, points=[*points, *found.points])
+        return found._replace(points=[*points, *found.points])
+
+    def _reduces(self) -> bool:
+        """Whether neurons see a few directions only, one of which is the linear model's."""
+        o = self.options
+        return o["components"] is not None and o["mode"] == "pairwise" and o["skip"] and o["beta"] == "auto"
 
     def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows) -> Choice:
         """Phase I once per fold; the ridge of phase II by held-out log-loss."""
@@ -214,7 +224,12 @@ class HeadFitting:
     def _work_folder(self, folder: Path) -> Path:
         """`folder`, empty or of the same fit."""
         folder.mkdir(parents=True, exist_ok=True)
-        mark = {"format": "cvxrelu-fit", "ridges": len(RIDGES), "data": self.data_hash, "options": _plain(self.options)}
+        mark = {
+            "format": "cvxrelu-fit",
+            "selection": SELECTION,
+            "data": self.data_hash,
+            "options": _plain(self.options),
+        }
         file = folder / "fit.json"
         if file.exists():
             if json.loads(file.read_text(encoding="utf-8")) != mark:

@@ -33,7 +33,7 @@ __all__ = ["Choice", "Point", "Rows", "grouped_folds", "linear_network", "paired
 
 RIDGES = tuple(float(ridge) for ridge in 10.0 ** np.arange(2, -8.5, -0.5))  # per unit of weight
 PATIENCE = 2  # points of beta in a row that do not improve
-RIDGE_PATIENCE = 3
+ALWAYS = 1e-4  # the ridges below it are tried while the held-out loss falls
 
 
 class Rows(NamedTuple):
@@ -107,16 +107,17 @@ def grouped_folds(group: Int[np.ndarray, " m"], k: int, seed: int) -> list[Int[n
 
 def make_folds(
     X: np.ndarray, pairs: np.ndarray, weight: np.ndarray, margin: np.ndarray, tests: Sequence[np.ndarray],
-    components: int | None,
+    components: int | None, directions: Sequence[np.ndarray | None] | None = None,
 ) -> list[Fold]:  # fmt: skip
-    """Folds, each standardised by its own training rows."""
+    """Folds, each standardised by its own training rows; `directions`: of `standardise`, one a fold."""
     folds = []
-    for test in tests:
+    for j, test in enumerate(tests):
         train = np.setdiff1d(np.arange(len(pairs)), test)
         share = float(weight[train].sum() / weight.sum())
         if share == 0 or weight[test].sum() == 0:
             raise InputError("a fold of the cross-validation has no weight; use fewer folds, or drop pairs of weight 0")
-        Z = standardise(X, pairs[train].ravel(), components).apply(X)
+        direction = None if directions is None else directions[j]
+        Z = standardise(X, pairs[train].ravel(), components, direction).apply(X)
         used, local = np.unique(pairs[train], return_inverse=True)
         folds.append(Fold(Rows(Z[used], local.reshape(-1, 2), weight[train], margin[train]), Z, test, share))
     return folds
@@ -125,6 +126,13 @@ def make_folds(
 def linear_network(theta: Float[np.ndarray, " r"]) -> ReLUNetwork:
     """`f(z) = z @ theta`, without neurons."""
     return ReLUNetwork(np.zeros((len(theta), 0)), np.zeros(0), skip=theta)
+
+
+def linear_direction(rows: Rows, ridge: float) -> Float[np.ndarray, " r"]:
+    """theta of the linear model."""
+    return cvxrelu.solve_logistic(
+        rows.differences, l2=ridge, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
+    ).theta
 
 
 def margins_of(network: ReLUNetwork, Z: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -154,10 +162,7 @@ def select_ridge(
     def margins_at(ridge: float) -> np.ndarray:
         margins = np.zeros(len(pairs))
         for rows, Z, test, share in folds:
-            fit = cvxrelu.solve_logistic(
-                rows.differences, l2=ridge * share, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
-            )
-            margins[test] = margins_of(linear_network(fit.theta), Z, pairs[test])
+            margins[test] = margins_of(linear_network(linear_direction(rows, ridge * share)), Z, pairs[test])
         return margins
 
     blank = Point("linear", 0.0, np.inf, np.inf, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -170,20 +175,18 @@ def walk_ridges(
 ) -> tuple[float, np.ndarray, list[Point]]:  # fmt: skip
     """(ridge, out-of-fold margins, table) of the smallest held-out log-loss; `blank` names what is walked.
 
-    From the largest down, until three in a row have not improved: data that can be separated on every fold want ridges
-    that others need not visit.
+    From the largest down, and below 1e-4 per unit of weight while the loss falls: data that can be separated on every
+    fold want ridges that others need not visit.
     """
     points: list[Point] = []
     best: tuple[float, float, np.ndarray] | None = None
-    stale = 0
     for ridge in sorted(ridges, reverse=True):
         margins = margins_at(ridge)
         loss, error = paired_difference(log_losses(margins), np.zeros(len(margins)), weight, group)
         points.append(blank._replace(skip_l2=ridge, loss=loss, error=error))
-        stale += 1
         if best is None or loss < best[0]:
-            best, stale = (loss, ridge, margins), 0
-        if stale >= RIDGE_PATIENCE:
+            best = (loss, ridge, margins)
+        elif ridge < 0.99 * ALWAYS * float(weight.sum()):
             break
     assert best is not None
     return best[1], best[2], points

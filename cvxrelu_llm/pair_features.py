@@ -32,8 +32,8 @@ class PairFeatures:
     group : (m,) which pairs belong to one prompt or conversation; a split must not divide a group.
     kept : (m,) index of each pair among the triples; those whose sides became equal by truncation are missing.
     settings : what X depends on: model, revision, fingerprint, layer, pooling, template, lengths, precision.
-    counts : "triples", "pairs", "rows", and what truncation did: "equal_after_truncation" (dropped),
-        "prompts_truncated", "responses_truncated" (kept).
+    counts : "triples", "pairs", "rows", "prefixes" (pairs that are beginnings of others), and what truncation did:
+        "equal_after_truncation" (dropped), "prompts_truncated", "responses_truncated" (kept).
     stats : what it took: texts, of these cached, tokens, tokens run, seconds, tokens per second, damaged cache files.
     sweep : the `sweep.Sweep` behind layer="auto" or pooling="auto", else None.
     reference : (m,) log-probability of the preferred answer under the model minus that of the other; None if not asked.

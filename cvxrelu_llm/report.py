@@ -31,7 +31,8 @@ table { border-collapse: collapse; } th, td { text-align: left; padding: .25rem 
   border-bottom: 1px solid #dcdfe2; } .wide { overflow-x: auto; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; } figure svg { width: 100%; height: auto; } figcaption { color: #5a626a; font-size: .9rem; }
-.samples td { width: 45%; white-space: pre-wrap; }
+.samples table { width: 100%; table-layout: fixed; } .samples td { white-space: pre-wrap; }
+.samples th:first-child { width: 20%; }
 """
 
 
@@ -131,10 +132,11 @@ def _plots(head: ConvexRewardHead, evaluation: Evaluation | None, sweep: Any) ->
         wrong = float(np.mean(margins <= 0))
 
         def histogram(axes: Any) -> None:
-            edges = np.histogram_bin_edges(margins, bins=30)
+            edges = np.histogram_bin_edges(margins, bins=min(30, 4 + len(margins) // 4))
             axes.hist(margins[margins > 0], bins=edges, color=BLUE, label="right")
             axes.hist(margins[margins <= 0], bins=edges, color=ORANGE, label="wrong")
             axes.set(xlabel="reward of chosen minus rejected", ylabel="pairs")
+            axes.yaxis.get_major_locator().set_params(integer=True)
             axes.legend(frameon=False)
 
         plots.append((_svg(histogram, "m"), f"Margins of held-out pairs; {wrong:.1%} are not positive."))

@@ -46,8 +46,9 @@ class ConvexRewardHead(HeadFitting):
     select : "one_se", neurons only where they beat the linear model by one standard error of the paired difference;
         "lowest", wherever their held-out loss is lower.
     folds : of the grouped cross-validation inside the training pairs.
-    components : principal components of the standardised features to fit on; None for all features. With beta="auto"
-        the linear candidate has all features in any case.
+    components : directions of the standardised features to fit on; None for all features. With beta="auto" and skip
+        the first is that of the linear model of all features, which thus stays the beginning of the path; the others,
+        and all of them elsewhere, are principal components.
     intercept : whether neurons have biases, penalised with their weights. Pairwise and two_phase.
     gamma : a margin added to that of every pair.
     scale, l2, patterns, refine : two_phase; factor of the score inside the logistic loss, ridge of the last layer
@@ -150,14 +151,16 @@ class ConvexRewardHead(HeadFitting):
         self._remember(features, margin)
         self.feature_settings = dict(features.settings)
         work = None if folder is None else self._work_folder(Path(folder))
-        self.standard = standardise(features.X, features.pairs.ravel(), self.options["components"])
+        components = None if self._reduces() else self.options["components"]
+        self.standard = standardise(features.X, features.pairs.ravel(), components)
         rows = Rows(self.standard.apply(features.X), features.pairs, features.weight, margin)
         if self.options["mode"] == "two_phase":
             self.choice = self._choose_last_layer(features, margin, rows)
         else:
             self.choice = self._choose(features, margin, rows, work)
-            if self.choice.beta is None and self.options["beta"] == "auto" and self.standard.basis is not None:
-                self.standard = standardise(features.X, features.pairs.ravel(), None)
+            if self._reduces():
+                if self.choice.beta is None:
+                    self.standard = standardise(features.X, features.pairs.ravel(), None)
                 rows = rows._replace(Z=self.standard.apply(features.X))
         self._solve(rows, None)
         held_out = self.choice.margins

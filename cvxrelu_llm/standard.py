@@ -1,6 +1,9 @@
 """Features as a head is fitted on them, and the way back: a network on standardised features is one on raw ones.
 
-    z = ((x - center) / scale) V,        V the identity, or the first principal components of the training rows
+    z = ((x - center) / scale) V,        V the identity, or an orthonormal basis of a few directions
+
+The few are the first principal components of the training rows. Since what tells answers apart need not be among them,
+one direction can be given, that of a linear model: V then begins with it, and the components are those of the rest.
 
 Center, scale and V come from training rows alone. Folding them in, `f(z) = g(x)`, changes nothing but rounding.
 """
@@ -40,18 +43,29 @@ class Standard(NamedTuple):
         return network.unstandardise(self.center, self.scale)
 
 
-def standardise(X: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " k"], components: int | None) -> Standard:
+def standardise(
+    X: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " k"],
+    components: int | None,
+    direction: Float[np.ndarray, " d"] | None = None,
+) -> Standard:
     """Mean 0 and variance 1 over the rows given, once each; constant columns keep their scale.
 
-    components : how many principal components of the standardised rows to keep; None for all features as they are.
+    components : how many directions of the standardised rows to keep; None for all features as they are.
+    direction : one of them, in standardised features; the others are principal components of what is left.
     """
     training = X[np.unique(rows)].astype(np.float64)
     center, scale = training.mean(axis=0), training.std(axis=0)
     scale = np.where(scale > 1e-7 * np.maximum(np.abs(center), 1e-30), scale, 1.0)
     if components is None or components >= min(training.shape):
         return Standard(center, scale, None)
-    _, _, right = np.linalg.svd((training - center) / scale, full_matrices=False)
-    return Standard(center, scale, np.ascontiguousarray(right[:components].T))
+    Z, first = (training - center) / scale, np.zeros((0, X.shape[1]))
+    if direction is not None and (size := float(np.linalg.norm(direction))) > 0:
+        first = direction[None] / size
+        Z = Z - (Z @ first.T) @ first
+    _, _, right = np.linalg.svd(Z, full_matrices=False)
+    basis = np.concatenate([first, right])[:components].T
+    return Standard(center, scale, np.ascontiguousarray(basis))
 
 
 def lipschitz_bound(network: ReLUNetwork) -> float:

@@ -42,6 +42,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
     add_text_options(parser)
     parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=False,
                         help="also log-probabilities of both answers, for `fit --reference`")  # fmt: skip
+    parser.add_argument("--prefixes", type=whole, default=0, metavar="N",
+                        help="beginnings to add to every training pair (default: %(default)s)")  # fmt: skip
     parser.add_argument("--cache", metavar="FOLDER", help="keep rows here; a killed extraction goes on from them")
     parser.add_argument("--test-size", type=share, default=0.2, metavar="SHARE",
                         help="triples held out, by whole groups; 0 for none (default: %(default)s)")  # fmt: skip
@@ -53,6 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     out = Path(options.out)
     if not options.overwrite and (there := [name for name in FILES if (out / name).exists()]):
         raise InputError(f"--out {out}: holds {there[0]} already; choose another folder, or pass --overwrite")
+    if options.reference and options.prefixes:
+        raise InputError("--reference does not go with --prefixes: the ratios are those of whole answers")
     triples = read_triples(options)
     say = (lambda *words: None) if options.quiet else print
     say(f"{options.data}: {counted(triples.counts)}")
@@ -68,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
         settings |= {"layer": options.layer, "pooling": options.pooling}
         features = {}
         for name, part in parts.items():  # training first: what it chooses holds for the test
-            features[name] = extract(model, part, **settings)
+            features[name] = extract(model, part, **settings, prefixes=options.prefixes if name == "train" else 0)
             settings |= {key: features[name].settings[key] for key in ("layer", "pooling")}
         if options.reference:
             say("log-probabilities of all answers, without a cache")

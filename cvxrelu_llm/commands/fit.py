@@ -39,7 +39,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--select", choices=("one_se", "lowest"), default="one_se",
                         help="neurons where they beat the linear model by one standard error, or at all")  # fmt: skip
     parser.add_argument("--folds", type=count, default=3, metavar="K", help="of the cross-validation (%(default)s)")
-    parser.add_argument("--components", type=count, metavar="R", help="principal components to fit on (all features)")
+    parser.add_argument("--components", type=count, metavar="R", help="directions to fit on (all features)")
     parser.add_argument("--intercept", action=argparse.BooleanOptionalAction, default=True, help="biases of neurons")
     parser.add_argument("--gamma", type=float, default=0.0, help="margin added to that of every pair (%(default)s)")
     parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=False,

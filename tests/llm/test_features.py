@@ -343,6 +343,34 @@ def test_a_killed_extraction_goes_on_where_it_was(
     assert 0 < resumed.stats["cached"] < 7
 
 
+def test_prefixes_are_the_features_of_shorter_answers(model: FeatureModel, triples: Triples) -> None:
+    given: dict[str, Any] = {"layer": 2, "pooling": "last"}
+    whole, found = extract(model, triples, **given), extract(model, triples, prefixes=3, seed=1, **given)
+    m, added = len(whole.pairs), found.counts["prefixes"]
+    assert 0 < added <= 3 * m and len(found.pairs) == m + added == found.counts["pairs"]
+    np.testing.assert_allclose(found.X[found.pairs[:m]], whole.X[whole.pairs], atol=1e-5)
+    np.testing.assert_allclose(np.bincount(found.kept, found.weight), whole.weight)
+    np.testing.assert_array_equal(found.group, whole.group[found.kept])
+    possible = {}
+    for k, triple in enumerate(triples):
+        for side, response in enumerate((triple.chosen, triple.rejected)):
+            tokens = model.tokenizer(response, add_special_tokens=False)["input_ids"]
+            start = as_template(model, "auto").prompt_tokens(triple.prompt)
+            ids = np.array([[*start, *tokens]])
+            states = np.asarray(model.forward(ids, np.ones(ids.shape, dtype=bool), [2]).hidden[0][0])
+            possible[k, side] = states[len(start) :]
+    for (a, b), k in zip(found.pairs[m:], found.kept[m:], strict=True):
+        shares = []
+        for side, row in enumerate((a, b)):
+            distance = np.abs(possible[k, side] - found.X[row]).max(axis=1)
+            assert distance.min() < 1e-5
+            shares.append((1 + int(distance.argmin())) / len(distance))
+        # one share, rounded up to whole tokens: the two agree to the longer of both tokens
+        assert abs(shares[0] - shares[1]) < 1 / min(len(possible[k, 0]), len(possible[k, 1])) + 1e-9
+    with pytest.raises(ValueError, match="prefixes must be a whole number"):
+        extract(model, triples, prefixes=-1, **given)
+
+
 def test_files_of_features(model: FeatureModel, triples: Triples, tmp_path: Path) -> None:
     found = extract(model, triples, layer=2, pooling="mean")
     again = PairFeatures.load(found.save(tmp_path / "f.safetensors"))
