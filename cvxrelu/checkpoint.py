@@ -77,7 +77,7 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as members:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as members:
                 tree = json.loads(members["state"].tobytes())
                 state, run = _unpack(tree["state"], members), tree["run"]
         except DAMAGE as error:

@@ -3,8 +3,7 @@
 Of ADMM on (S), with `slack = 2 n P c` numbers in the working precision:
 
     NumPy   X twice (as given, and in its singular basis), a byte per entry of the patterns, three slacks (a step reads
-            one and writes one, in blocks of rows; two are measured), the matrix of a direct u-step four times while it
-            is inverted
+            one and writes one, in blocks of rows), the matrix of a direct u-step five times while it is inverted
     JAX     the same, with eight and a half slacks where XLA keeps the temporaries of a compiled chunk (measured by
             `compiled.memory_analysis()` on CPU), and X and patterns once more on the device
     CuPy    an estimate from the code, not measured: seven slacks
@@ -27,8 +26,8 @@ import numpy as np
 __all__ = ["Estimate", "Plan", "Sizes", "as_limit", "available_memory", "estimate_memory", "plan", "sizes_of"]
 
 SLACKS = {"numpy": 3.0, "jax": 8.5, "cupy": 7.0}  # arrays of the slack's size in an iteration
-INVERSE = 4.0  # matrices of the u-step's size while it is inverted
-LANDMARKS, CG_COLUMNS = 128, 5.0  # of the Nystrom preconditioner, and how many arrays (m, landmarks) it is made from
+INVERSE = 5.0  # matrices of the u-step's size while it is inverted
+LANDMARKS, CG_COLUMNS = 128, 4.0  # of the Nystrom preconditioner, and how many arrays (m, landmarks) it is made from
 FEWEST = 8  # landmarks where rows are streamed and little room is left
 BLOCKS, ROWS = 14.0, 30.0  # arrays (d, 2, c, P), and (m, c), beside the large ones
 WORKSPACE = 80e6  # blocks of rows and columns under way, of any problem
@@ -83,7 +82,7 @@ def estimate_memory(
     --------
     >>> estimate = estimate_memory(100_000, 50, 200)
     >>> round(estimate.bytes / 2**30, 2), round(estimate.parts["slack"] / 2**30, 2)
-    (1.6, 0.89)
+    (1.22, 0.89)
     """
     sizes = Sizes(n, d, P, c, n if m is None else m, np.dtype(dtype).itemsize)
     return _estimate(sizes, method, backend)
@@ -106,16 +105,16 @@ def _estimate(sizes: Sizes, method: str, backend: str) -> Estimate:
         parts |= {"slack": 8.0 * n * P + 4.0 * 8.0 * n * 2 * P * c, "faces": 4.0 * 8.0 * P * d * d}
     else:
         parts["slack"] = SLACKS[backend] * sizes.slack
-    if method == "gram":
-        parts["direct u-step"] = INVERSE * w * float(m) * m
-    elif method == "primal":
-        parts["direct u-step"] = INVERSE * w * (float(rank) * P) ** 2 + 2.0 * w * n * rank * P
-    elif method == "cg":
-        parts["preconditioner"] = CG_COLUMNS * w * m * min(m, LANDMARKS)
     parts["workspace"] = WORKSPACE
+    # The u-step is prepared when there is one slack; then its inverse, or its preconditioner, is one array of many.
+    size = {"gram": float(m) * m, "primal": (float(rank) * P) ** 2, "cg": float(m) * min(m, LANDMARKS)}.get(method, 0.0)
+    name, times = ("preconditioner", CG_COLUMNS) if method == "cg" else ("direct u-step", INVERSE)
+    scaled = 2.0 * w * n * rank * P if method == "primal" else 0.0  # the columns of F1
+    preparing = _sum({**parts, "slack": sizes.slack, name: times * w * size + scaled}) if size else _sum(parts)
+    iterating = _sum({**parts, name: w * size} if size else parts)
     # Drawing patterns and proving bounds come before and after; their own copies of X and products with the gates.
     aside = _sum({"X": 6.0 * 8.0 * n * d, "gates' products": 9.0 * n * P, "workspace": WORKSPACE})
-    return max(_sum(parts), aside, key=lambda found: found.bytes)
+    return max(preparing, iterating, aside, key=lambda found: found.bytes)
 
 
 def _sum(parts: dict[str, float]) -> Estimate:

@@ -31,9 +31,9 @@ BETAS = {"float64": (1e-100, 1e100), "float32": (1e-30, 1e30)}
 
 def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
     """Refuse data whose squares would not fit the precision; all zeros are fine."""
-    width = array[0].size if array.ndim > 1 else 1
-    rows = np.atleast_1d(array)
-    largest = max((float(np.abs(rows[b]).max()) for b in blocks(width, rows)), default=0.0)
+    array = np.atleast_1d(array)
+    width = array[:1].size
+    largest = max((float(np.abs(array[b]).max()) for b in blocks(width, array)), default=0.0)
     exponent = SCALES[working.name]
     if largest > 0 and not 10.0**-exponent <= largest <= 10.0**exponent:
         raise ValueError(

@@ -46,20 +46,16 @@ def test_numpy_peaks_are_below_the_estimate(n, d, P, c, solver, dtype, monkeypat
     X, y = data(n, d, c)
     cvxrelu.solve(X[:50], y[:50], beta=1.0, patterns=3, linear_solver="cg", **SAMPLED)  # imports
     tracemalloc.start()
-    sol = cvxrelu.solve(X, y, beta=50.0, patterns=P, linear_solver=solver, dtype=dtype, **SAMPLED)
+    sol = cvxrelu.solve(X, y, beta=500.0, patterns=P, linear_solver=solver, dtype=dtype, **SAMPLED)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     method = sol.settings["linear_solver"]
     assert (method == "cg") == (solver == "cg")
     estimate = estimate_memory(n, d, P, c, dtype=dtype, method=method)
     assert peak <= estimate.bytes <= FACTOR * peak, (peak, estimate)
-    slack = estimate.parts["slack"] / 2 if "slack" in estimate.parts else 0.0
-    held = estimate.bytes - estimate.parts.get("direct u-step", 0.0)
-    assert peak - (estimate.bytes - held) <= held
-    assert slack == 0.0 or slack == 2 * n * P * c * np.dtype(dtype).itemsize
 
 
-FACTOR = 2.0
+FACTOR = 2.0  # by which an estimate may be above; it is never below
 
 
 def test_jax_is_below_its_estimate():
