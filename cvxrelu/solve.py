@@ -15,25 +15,20 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.certify import FLOAT32_TOL, as_kind, check_kind, network_certificate, network_objective
-from cvxrelu.checkpoint import Checkpoint, as_folder
-from cvxrelu.conversion import to_arrays
+from cvxrelu.certify import as_kind, check_kind, network_certificate, network_objective
+from cvxrelu.checkpoint import as_folder
 from cvxrelu.memory import LARGE, as_limit, plan, sizes_of
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.options import Limits
-from cvxrelu.pricing import Priced
-from cvxrelu.problem import Problem, build_problem, fits
-from cvxrelu.refinement import Refined, Refinement
-from cvxrelu.resuming import open_checkpoint, refinement_state, resume_refinement
+from cvxrelu.problem import Problem, build_problem
+from cvxrelu.refinement_stage import RefinementStage, in_words
+from cvxrelu.resuming import open_checkpoint
 from cvxrelu.sampled_stage import SampledStage
 from cvxrelu.selection import select_backend, select_devices
-from cvxrelu.skip import free_coefficients
-from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap
+from cvxrelu.solution import Solution, Status
 from cvxrelu.validation import as_bool
 
 __all__ = ["solve"]
-
-STALLED = "refinement stopped making progress before the gap was at most tol; raise tol, or use dtype='float64'"
 
 
 def solve(
@@ -216,7 +211,7 @@ def solve(
                     print(f"{solution.status.value}: {solution.message}", flush=True)
                 return solution
             start = start or solution.network
-        stage = _RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started, saves)
+        stage = RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started, saves)
         return stage.run(start, solution)
 
 
@@ -245,132 +240,6 @@ def start_network(warm_start: Any, problem: Problem) -> ReLUNetwork:
     return network
 
 
-class _RefinementStage:
-    """Refinement as `solve` runs it: history, progress and the Solution around `refinement.Refinement`."""
-
-    def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, kind: str, dtype: Any, seed: int, verbose: bool,
-        callback: Callable | None, started: float, checkpoint: Checkpoint | None,
-    ) -> None:  # fmt: skip
-        self.problem, self.backend, self.limits, self.kind, self.seed = problem, backend, limits, kind, seed
-        self.verbose, self.callback, self.started, self.checkpoint = verbose, callback, started, checkpoint
-        self.spent = 0.0  # seconds in the runs that the checkpoint is of
-        self.last: dict[str, Any] | None = None  # state at the top of the round under way
-        self.dtype = problem.dtype.name
-        if dtype is None and limits.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32)):
-            self.dtype = "float32"
-        self.history = History()
-        self.reached = 0.0
-
-    def run(self, start: ReLUNetwork | None, sampled: Solution | None) -> Solution:
-        """Refine from the network given, certify what comes out, and put the Solution together."""
-        problem, limits = self.problem, self.limits
-        if sampled is not None:
-            self.history = sampled.history
-        search = Refinement(
-            problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact"
-        )
-        setup = self._elapsed()
-        try:
-            saved = None if self.checkpoint is None else self.checkpoint.load("refinement")
-            if saved is not None:
-                resume_refinement(search, saved)
-                self.history, self.spent = History(saved["history"]), saved["spent"]
-            elif start is not None:
-                W, A, _, _ = to_arrays(start, problem.intercept)
-                sizes = np.linalg.norm(W, axis=0)
-                search.start_from(W / sizes, A.T / sizes, sizes**2)
-            save = None if self.checkpoint is None else self._save
-            found = search.run(self._record, self.started + limits.time_limit, save)
-        except KeyboardInterrupt:
-            found = search.result(Status.INTERRUPTED)
-        if self.checkpoint is not None and self.last is not None:
-            self.checkpoint.save("refinement", self.last)
-        refined = self._elapsed()
-        return self._solution(found, sampled, setup, refined)
-
-    def _save(self, search: Refinement) -> None:
-        """Remember the top of a round, and write it down if it is time to."""
-        assert self.checkpoint is not None
-        state = self.last = refinement_state(search, self.history, self.spent + self._elapsed())
-        self.checkpoint.offer("refinement", lambda: state)
-
-    def _record(self, search: Refinement, added: int, priced: Priced) -> bool:
-        """Append to the history, print, call back; true when the callback asks to stop."""
-        record = {
-            "round": search.rounds,
-            "time": self.spent + search.reached - self.started,
-            "priced": self.spent + self._elapsed(),
-            "objective": search.objective,
-            "lower_bound": search.lower_bound,
-            "gap": relative_gap(search.objective, search.lower_bound),
-            "n_neurons": search.neurons.width,
-            "added": added,
-            "starts": priced.starts,
-        }
-        self.history.append(record)
-        if self.verbose:
-            print(refinement_row(record, header=search.rounds == 0), flush=True)
-        return bool(self.callback(dict(record))) if self.callback is not None else False
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.started
-
-    def _solution(self, found: Refined, sampled: Solution | None, setup: float, refined: float) -> Solution:
-        """The network, evaluated once more as it is returned, and its certificate."""
-        problem, limits = self.problem, self.limits
-        settings = {
-            "n": len(problem.X), "d": problem.n_features, "c": problem.n_outputs, "loss": problem.loss_name,
-            "beta": problem.beta, "tol": limits.tol, "intercept": problem.intercept, "skip": problem.skip_kind,
-            "seed": self.seed, "refine": True,
-        }  # fmt: skip
-        if problem.readout is not None:
-            settings["pairs"] = len(problem.loss.y)
-        if problem.penalised_skip is not None:
-            settings["skip_l2"] = problem.penalised_skip.l2
-        network = self._network(found, {"settings": settings, "status": found.status.value})
-        objective, dual = network_objective(network, problem)
-        if self.kind == "priced":
-            proof = found.dual[:, 0] if problem.scalar_output else found.dual
-            gap = relative_gap(objective, found.lower_bound)
-            certificate = Certificate("priced", False, found.lower_bound, gap, proof, found.starts, objective)
-        else:
-            certificate = network_certificate(
-                self.kind, problem, dual, objective, self.backend, seed=self.seed, known=found.neurons.u,
-                deadline=max(self.started + limits.time_limit, time.perf_counter() + 1.0),
-            )  # fmt: skip
-        timings = {"setup": setup, "refine": refined - setup, "certify": self._elapsed() - refined}
-        if sampled is not None:
-            timings = {**sampled.timings, **timings}
-        timings["total"] = self.spent + self._elapsed()
-        advice = STALLED if found.status is Status.MAX_ITER else found.status.advice
-        message = f"{advice} ({_in_words(certificate)}, tol {limits.tol:.1e})"
-        if self.verbose:
-            print(f"{found.status.value}: {message}", flush=True)
-        return Solution(
-            network, objective, certificate, None if sampled is None else sampled.sampled, found.status, message,
-            0 if sampled is None else sampled.n_iter, self.history, timings, self.backend.name, self.dtype,
-            self.backend.device, settings, found.rounds, problem,
-        )  # fmt: skip
-
-    def _network(self, found: Refined, metadata: dict[str, Any]) -> ReLUNetwork:
-        """Balanced weights, with the skip beside them: its coefficients, or the best where it is free."""
-        problem, (u, a, s) = self.problem, found.neurons
-        skip = bias = None
-        if problem.skip is not None:
-            z = found.z
-            if problem.skip.l2 == 0:
-                prediction = problem.read(np.maximum(problem.X @ u, 0.0) @ (s * a).T)
-                z = free_coefficients(problem.skip, problem.loss, prediction)
-            skip, bias = problem.skip.coefficients(z)
-        first, second = u * np.sqrt(s), (a * np.sqrt(s)).T
-        first, hidden_bias = (first[:-1], first[-1]) if problem.intercept else (first, None)
-        if problem.scalar_output:
-            second = second[:, 0]
-            skip, bias = (None if part is None else part[..., 0] for part in (skip, bias))
-        return ReLUNetwork(first, second, hidden_bias, skip, bias, metadata)
-
-
 def _certified(
     solution: Solution, kind: str, problem: Problem, backend: Backend, seed: int, started: float
 ) -> Solution:
@@ -384,10 +253,5 @@ def _certified(
     timings = {**solution.timings, "total": time.perf_counter() - started}
     gap = solution.sampled.gap if solution.sampled is not None else np.nan
     advice = solution.message.partition(" (")[0]
-    message = f"{advice} (sampled program: gap {gap:.1e}; {_in_words(certificate)})"
+    message = f"{advice} (sampled program: gap {gap:.1e}; {in_words(certificate)})"
     return replace(solution, certificate=certificate, timings=timings, message=message)
-
-
-def _in_words(certificate: Certificate) -> str:
-    nature = "rigorous" if certificate.rigorous else "an estimate"
-    return f"network program: gap {certificate.gap:.1e} by the {certificate.kind} bound, {nature}"
