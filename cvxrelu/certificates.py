@@ -198,7 +198,7 @@ def relaxed_bound(
     pulled, error = pull_back(readout, X, dual)
     for k in range(dual.shape[1]):
         p = pulled[:, k]
-        linear = block_norms(X.T @ p[:, None])[0] + gamma * xp.sum(length * xp.abs(p))
+        linear = block_norms(_correlation(X, p))[0] + gamma * xp.sum(length * xp.abs(p))
         sides = []
         for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
             scatter = _scatter(X, side)
@@ -209,6 +209,11 @@ def relaxed_bound(
             sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * gamma * trace)))
         total = total + (xp.maximum(*sides) + (zero if error is None else error[k])) ** 2
     return _scaled_bound(loss, dual, (1.0 + gamma) * xp.sqrt(total), beta, ridge)
+
+
+def _correlation(X: Float[Array, "n d"], p: Float[Array, " n"]) -> Float[Array, "d 1"]:
+    """X^T p."""
+    return summed(1, lambda b: X[b, :].T @ p[b, None], X)
 
 
 def _scatter(X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:

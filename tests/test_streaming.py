@@ -160,7 +160,6 @@ print(memory("VmHWM") - before)
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="235 MB were measured: some step still reads all rows at once")
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's peak of resident memory")
 def test_resident_memory_stays_within_the_limit(tmp_path):
     n, d = 100_000, 250  # 200 MB
