@@ -337,10 +337,14 @@ def verdict(result: dict[str, Any]) -> str:
     for other in ("linear", "two_phase") if ours else ():
         if other in means:
             theirs = means[other]
-            right = "at least" if ours["accuracy"] >= theirs["accuracy"] else "**below**"
-            loss = "at most" if ours["log_loss"] <= theirs["log_loss"] else "**above**"
-            sentences.append(f"{other}: accuracy {right}, log-loss {loss} that model's")
-    return "Pairwise against " + "; ".join(sentences) + "." if sentences else ""
+            words = []
+            for name, sign in (("accuracy", 1), ("log_loss", -1)):
+                gain = sign * (ours[name] - theirs[name])
+                words.append(
+                    f"{name.replace('_', '-')} {'equal' if gain == 0 else 'better' if gain > 0 else '**worse**'}"
+                )
+            sentences.append(f"{other}: {', '.join(words)}")
+    return "Means of pairwise against " + "; ".join(sentences) + "." if sentences else ""
 
 
 def page(results: Sequence[dict[str, Any]]) -> str:
