@@ -170,10 +170,12 @@ def solve(
     sampled = not refine or not isinstance(patterns, (int, np.integer)) or isinstance(patterns, bool)
     if not sampled and patterns < 1:
         raise ValueError(f"patterns is {patterns}; expected an integer P >= 1, or an array of patterns or gates")
+    divided = None if devices is None else select_devices(backend, devices, time_limit)
     sizes = sizes_of(X, y, pairs, patterns, intercept, dtype)
     memory = None
     if sizes is not None:
-        named = select_backend(backend, (X, y), 12.0 * sizes.slack * sizes.d / (2 * sizes.itemsize) if sampled else 0.0)
+        flops = 12.0 * sizes.slack * sizes.d / (2 * sizes.itemsize) if sampled else 0.0
+        named = divided or select_backend(backend, (X, y), flops)
         memory = plan(sizes, limits.linear_solver, named.name, refine, sampled, limit)
         if memory.streamed:
             check_streamed(kind, skip, pairs, folder)
@@ -188,10 +190,7 @@ def solve(
     if start is not None and not refine:
         raise ValueError("warm_start needs refine=True: the sampled program starts from zero")
     check_kind(kind, problem)
-    if devices is None:
-        chosen = select_backend(backend, (X, y), problem.flops if sampled else 0.0)
-    else:
-        chosen = select_devices(backend, devices, time_limit)
+    chosen = divided or select_backend(backend, (X, y), problem.flops if sampled else 0.0)
     options = {
         "refine": refine, "certificate": kind, "rho": limits.rho, "linear_solver": linear_solver, "seed": int(seed),
         "dtype": "auto" if dtype is None else "given", "working_dtype": problem.dtype.name, "backend": chosen.name,
