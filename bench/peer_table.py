@@ -174,13 +174,12 @@ def _peers_seconds(peers: dict[str, list[dict[str, Any]]], seed: int, target: fl
 
 
 def _summary_entry(pairs: list[tuple[float, tuple[float, bool, str]]]) -> list[str]:
-    """Median of ours, the most frequent fastest peer with its median, median and range of the ratios."""
-    reached = all(arrived for _, (_, arrived, _) in pairs)
-    names = [name for _, (_, arrived, name) in pairs if arrived]
+    """Median of ours, that of the fastest peers with a name, median and range of the ratios."""
+    fastest = sorted(found for _, found in pairs)
+    seconds, arrived, name = fastest[len(fastest) // 2]
     ratios = sorted(theirs / mine for mine, (theirs, _, _) in pairs)
-    seconds = statistics.median(theirs for _, (theirs, _, _) in pairs)
-    sign = "" if reached else "> "
-    who = f"{statistics.mode(names)} {sign}{seconds:.3g}" if names else f"none in {seconds:.3g}"
+    sign = "" if all(arrived for _, arrived, _ in fastest) else "> "
+    who = f"{name} {seconds:.3g}" if arrived else f"none in {seconds:.3g}"
     spread = "" if len(ratios) == 1 else f" ({ratios[0]:.2g}-{ratios[-1]:.2g})"
     return [
         f"{statistics.median(mine for mine, _ in pairs):.3g}",
