@@ -104,7 +104,7 @@ def _estimate(sizes: Sizes, method: str, backend: str) -> Estimate:
         # masks, the slack of all candidates and of the check; normals and inverses of the faces
         parts |= {"slack": 8.0 * n * P + 4.0 * 8.0 * n * 2 * P * c, "faces": 4.0 * 8.0 * P * d * d}
     else:
-        parts["slack"] = SLACKS[backend] * sizes.slack
+        parts["slack"] = SLACKS.get(backend, SLACKS["cupy"]) * sizes.slack
     parts["workspace"] = WORKSPACE
     # The u-step is prepared when there is one slack; then its inverse, or its preconditioner, is one array of many.
     size = {"gram": float(m) * m, "primal": (float(rank) * P) ** 2, "cg": float(m) * min(m, LANDMARKS)}.get(method, 0.0)
