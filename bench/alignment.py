@@ -377,7 +377,7 @@ def main() -> None:
     parser.add_argument("--log-probability", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--features", nargs="+", type=Path, help="files of features made before")
     parser.add_argument("--cached", action="store_true", help="table of the models whose splits are all there; no fits")
-    parser.add_argument("--name", help="of the result file (alignment, or alignment-quick)")
+    parser.add_argument("--name", help="of the result files, before the data set's (alignment, or alignment-quick)")
     options = parser.parse_args()
     if options.quick:
         options.pairs, options.components = options.pairs or 200, min(options.components, 32)
@@ -393,9 +393,10 @@ def main() -> None:
             f"{stem}-{result['data']}", {"options": {k: str(v) for k, v in vars(options).items()}, **result}
         )
         print(f"\nwritten {path}")
-    if stem == "alignment":  # the page has what is there, whichever run made it
-        files = [RESULTS / f"alignment-{name}.json" for name in SETS]
-        put_between_markers("docs/alignment.md", "alignment", page([read_json(f) for f in files if f.exists()]))
+    if not options.quick:  # the page has what is there, whichever runs made it
+        made = [read_json(file) for file in RESULTS.glob("alignment-*.json") if "quick" not in file.name]
+        made.sort(key=lambda result: (list(SETS).index(result["data"]), result["pairs"]))
+        put_between_markers("docs/alignment.md", "alignment", page(made))
 
 
 if __name__ == "__main__":
