@@ -107,7 +107,7 @@ def test_interrupt_and_time_limit(monkeypatch):
 
 def test_admm_goes_on_where_newton_ends_early(monkeypatch):
     p, gates = problem()
-    monkeypatch.setattr(SampledNewton, "run", lambda self, report: report() and False)
+    monkeypatch.setattr(SampledNewton, "run", lambda self, report, save: report() and False)
     sol = run(p, gates, tol=1e-3)
     assert sol.status is Status.OPTIMAL and sol.settings["linear_solver"] == "primal" and sol.sampled.gap <= 1e-3
 

@@ -215,7 +215,7 @@ def test_table_says_what_the_cells_say(tmp_path: Path) -> None:
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in text.splitlines() if "|" in line}
     assert rows["adelie"][:4] == ["2 (1-3)"] * 4
     assert rows["SCS"][:4] == ["2 (2-capped)", "capped (8-capped)", "capped", "capped"]
-    assert rows["Clarabel"][0] == "not installed, or not run"
+    assert "Clarabel" not in rows and "Not run: cvxrelu, cvxrelu, ADMM, pyscnn, Clarabel, the papers' ADMM" in text
     assert "3 seeds" in text
     assert "abacus, 1 cores; one thread per solver; load of the machine 1.0 to 2.0" in text
     assert "Versions: adelie 7." in text
@@ -227,14 +227,32 @@ def test_figure_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "b.json").write_text(
         json.dumps({"cell": Cell((9, 2, 3), 0.1, 0)._asdict(), "lower_bound": 1.0, "objective": 1.0})
     )
-    page = tmp_path / "docs" / "benchmarks.md"
+    (tmp_path / "c.json").write_text(json.dumps(cell("ours", 0, [(0.25, 1.0)])))
+    page, front = tmp_path / "docs" / "benchmarks.md", tmp_path / "README.md"
     page.parent.mkdir()
-    page.write_text("before\n<!-- begin:peers -->\nold\n<!-- end:peers -->\nafter\n")
+    for file in (page, front):
+        file.write_text("before\n<!-- begin:peers -->\nold\n<!-- end:peers -->\nafter\n")
     monkeypatch.setattr("bench.report.ROOT", tmp_path)
     monkeypatch.setattr(peer_table, "FIGURES", tmp_path / "docs" / "figures")
     peer_table.write(tmp_path)
     assert "| adelie | 1 | 1 | 1 | 1 |" in page.read_text()
     assert "old" not in page.read_text()
+    assert "| (9, 2, 3), 0.1 | 0.25 | adelie 1 | 4 | 0.25 | adelie 1 | 4 |" in front.read_text()
     assert (tmp_path / "docs" / "figures" / "peers.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit, match="no cells"):
         peer_table.write(tmp_path / "docs")
+
+
+def test_summary_compares_seed_by_seed_and_counts_the_stopped_at_the_cap() -> None:
+    theirs = [
+        cell("adelie", 0, [(1.0, 1.0)]),
+        cell("adelie", 1, [(9.0, 1.0)]),
+        cell("adelie", 2, [(1.0, 1.5)], "capped"),
+    ]
+    others = [cell("scs", s, [(3.0, 1.0)]) for s in range(2)]
+    ours = [cell("ours", s, [(0.5 * (s + 1), 1.0)]) for s in range(3)]
+    for each in (*theirs, *others, *ours):
+        each["bound"] = 1.0
+    found = {((9, 2, 3), 0.1): {"adelie": theirs, "scs": others, "ours": ours}}
+    row = peer_table.summary(found).splitlines()[-1]
+    assert row.startswith("| (9, 2, 3), 0.1 | 1 | SCS 3 | > 3 (2-6) |")
