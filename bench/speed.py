@@ -1,10 +1,11 @@
 """Speed of the building blocks: u-step direct against CG, JAX against NumPy, and the share of the machine's GEMM rate.
 
-Run `python -m bench.speed [--quick] [--one-core] [--only ustep backends gemm curves]`. All figures of a table come from
-one run, interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c (6
-n d P c multiply-adds); the GEMM rate is that of the two products the iteration consists of, X (n, d) times (d, 2 P) and
-X^T times (n, 2 P), by the same library in the same precision. `--one-core` times `gemm` and `curves` in CPU time, which
-stands still while other programs have the core.
+Run `python -m bench.speed [--quick] [--one-core] [--only ustep backends auto gemm curves solve]`, or `python -m
+bench.speed peers [...]` for the comparison with other solvers (`bench.peer_comparison`). All figures of a table come
+from one run, interleaved; a cell is `median (min-max)` over repeats. Useful flops of an ADMM iteration are 12 n d P c
+(6 n d P c multiply-adds); the GEMM rate is that of the two products the iteration consists of, X (n, d) times (d, 2 P)
+and X^T times (n, 2 P), by the same library in the same precision. `--one-core` times `gemm` and `curves` in CPU time,
+which stands still while other programs have the core.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import cvxrelu
+from bench import curve_plot
 from bench.problems import planted
 from bench.rates import clarabel_optimum
 from bench.report import markdown_table, put_between_markers, save_json, spread, timed
@@ -38,6 +41,8 @@ CLOCK = time.perf_counter
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["peers"]:  # a process of its own: threads are set before NumPy is imported
+        raise SystemExit(subprocess.call([sys.executable, "-m", "bench.peer_comparison", *sys.argv[2:]]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the three smallest sizes, nothing written")
     parser.add_argument("--only", nargs="*", choices=list(TABLES), default=list(TABLES))
@@ -55,7 +60,11 @@ def main() -> None:
         print(f"\n{name}\n{table}\n{note}", flush=True)
         if not arguments.quick:
             save_json(f"speed-{name}", {"header": header, "rows": rows, "note": note})
-            put_between_markers("docs/benchmarks.md", f"speed-{name}", f"{table}\n\n{note}")
+            figure = ""
+            if name == "curves":
+                curve_plot.plot(rows)
+                figure = "\n\n![Milliseconds of an iteration along n, d and P](figures/cost-curves.png)"
+            put_between_markers("docs/benchmarks.md", f"speed-{name}", f"{table}\n\n{note}{figure}")
 
 
 def one_core() -> None:
@@ -272,7 +281,7 @@ def curves_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[lis
     return header, rows, note
 
 
-CURVE, CURVE_STEPS = (1000, 25, 50), (1, 2, 4)
+CURVE, CURVE_STEPS = (1000, 25, 50), (1, 2, 4, 8)
 THEORY = {
     "n": "1 (12 n d P flops, passes over n P) to 2 (the (n, n) product)",
     "d": "1 (12 n d P flops), less what passes over n P cost",
