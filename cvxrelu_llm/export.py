@@ -156,7 +156,9 @@ def export_reward_model(
     return Path(folder)
 
 
-def export_sequence_classifier(head: ConvexRewardHead, model: Any, folder: str | Path) -> Path:
+def export_sequence_classifier(
+    head: ConvexRewardHead, model: Any, folder: str | Path, *, gguf_file: str | None = None
+) -> Path:
     """A linear head as the stock `...ForSequenceClassification` of its model, which needs no code beside the weights.
 
     For heads without neurons on the last layer with pooling "last". Such models have no bias: rewards are shifted by
@@ -165,7 +167,7 @@ def export_sequence_classifier(head: ConvexRewardHead, model: Any, folder: str |
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    base, source, keywords = _base_model(head, model, None)
+    base, source, keywords = _base_model(head, model, gguf_file)
     settings, network, config = head.feature_settings, head.network, base.config
     if network.n_neurons or network.skip is None:
         raise InputError(f"a stock classifier is linear, the head has {head.n_neurons} neurons; fit with beta=inf")
@@ -190,7 +192,9 @@ def export_sequence_classifier(head: ConvexRewardHead, model: Any, folder: str |
     return Path(folder)
 
 
-def export_qwen2_reward_model(head: ConvexRewardHead, model: Any, folder: str | Path) -> Path:
+def export_qwen2_reward_model(
+    head: ConvexRewardHead, model: Any, folder: str | Path, *, gguf_file: str | None = None
+) -> Path:
     """Weights and configuration of `Qwen2ForRewardModel`: `score` is Linear(D, D), ReLU, Linear(D, 1).
 
     vLLM and SGLang build that architecture from a Qwen2 configuration of that name. The head must be on the last layer
@@ -201,7 +205,7 @@ def export_qwen2_reward_model(head: ConvexRewardHead, model: Any, folder: str | 
     from safetensors.torch import save_file
     from transformers import AutoTokenizer
 
-    base, source, keywords = _base_model(head, model, None)
+    base, source, keywords = _base_model(head, model, gguf_file)
     config, settings = base.config, head.feature_settings
     if config.model_type != "qwen2":
         raise InputError(f"Qwen2 reward models need a Qwen2 model, got {config.model_type!r}")
