@@ -118,7 +118,9 @@ def export_reward_model(
 
     It holds the language model, the head, the tokenizer, and the few lines of code that put them together; TRL takes
     such models as `reward_funcs` or as a reward model. Texts have to be passed as the head was fitted on them: prompt
-    by the template in its settings, answer, no end-of-turn mark. A tokenizer without padding token gets its end token.
+    by the template in its settings, then the answer. The mark that the chat template puts behind an answer, or an end
+    token, is not pooled where a text ends with it, as texts of TRL do (causal models; an encoder's end is pooled). A
+    tokenizer without padding token gets its end token.
 
     Parameters
     ----------
@@ -142,6 +144,7 @@ def export_reward_model(
     config.num_labels, config.architectures = 1, [code.CvxreluRewardModel.__name__]
     config.auto_map = {"AutoModelForSequenceClassification": f"{MODELING}.{code.CvxreluRewardModel.__name__}"}
     tokenizer = AutoTokenizer.from_pretrained(source, **keywords)
+    config.reward_end_marks = _end_marks(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.pad_token_id is None:
@@ -224,6 +227,18 @@ def export_qwen2_reward_model(
         write_whole(work / "config.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
         AutoTokenizer.from_pretrained(source, **keywords).save_pretrained(work)
     return Path(folder)
+
+
+def _end_marks(tokenizer: Any) -> list[list[int]]:
+    """Tokens that may stand behind an answer that has ended, the longest first; none of encoders."""
+    if getattr(tokenizer, "cls_token_id", None) is not None:
+        return []
+    marks = [] if tokenizer.eos_token_id is None else [[tokenizer.eos_token_id]]
+    if getattr(tokenizer, "chat_template", None):
+        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "ANSWER"}]
+        behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("ANSWER")[2]
+        marks.append(list(tokenizer(behind, add_special_tokens=False)["input_ids"]))
+    return sorted((mark for mark in marks if mark), key=len, reverse=True)
 
 
 def _state(W: np.ndarray, b: np.ndarray, a: np.ndarray, c: float) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm import export
     from cvxrelu_llm.reward import ConvexRewardHead
 
-    head, out = ConvexRewardHead.load(options.head), Path(options.out)
+    out = Path(options.out)
     if out.exists():
         raise InputError(f"--out {out}: exists already; choose another name")
     if options.to not in ("torch", "onnx") and options.model is None:
@@ -36,6 +36,7 @@ def _run(options: argparse.Namespace) -> int:
     for name in ("model", "gguf_file"):
         if options.to in ("torch", "onnx") and getattr(options, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} has no effect with --to {options.to}: no model is written")
+    head = ConvexRewardHead.load(options.head)
     try:
         if options.to == "torch":
             from safetensors.torch import save

@@ -60,6 +60,15 @@ def test_inspect_finds_leaks(pairs: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 # -- alternate --------------------------------------------------------------------------------------------------------
+def test_training_data_have_the_same_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "test"):
+        row = {"prompt": "Why?", "better": f"because {name}", "worse": "no"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    columns = ["--columns", "chosen=better", "rejected=worse"]
+    assert main(["inspect", str(tmp_path / "test.jsonl"), "--against", str(tmp_path / "train.jsonl"), *columns]) == 1
+    assert "1 of 1 triples share" in capsys.readouterr().out
+
+
 def test_alternate_writes_what_python_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     messages = [{"role": ("pupil", "coach")[i % 2], "content": f"turn {i}"} for i in range(6)]
     data, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl.gz"
