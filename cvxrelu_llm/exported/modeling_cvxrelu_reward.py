@@ -2,8 +2,8 @@
 
 Written by cvxrelu beside the weights of an exported reward model; it needs `torch` and `transformers` only.
 `config.reward_layer` is a layer as in `output_hidden_states`, `config.reward_pooling` "last" or "mean" (over the tokens
-that are not padding), `config.reward_width` the number of hidden units. Rewards were fitted to answers alone: a mark that
-ends a turn, one of the token sequences in `config.reward_end_marks`, is not pooled where it stands last.
+that are not padding), `config.reward_width` the number of hidden units. Rewards were fitted to answers alone: a mark
+that ends a turn, one of the token sequences in `config.reward_end_marks`, is not pooled where it stands last.
 """
 
 from typing import Any
@@ -73,7 +73,7 @@ class CvxreluRewardModel(PreTrainedModel):
 
 
 def _without_end_mark(input_ids: Any, mask: Any, marks: Any) -> Any:
-    """`mask` without the first of `marks` that the tokens of a row end with; in causal models no state before it sees it."""
+    """`mask` without the first of `marks` that a row ends with; in causal models no other state has seen it."""
     mask = mask.clone()
     for row, kept in zip(input_ids, mask, strict=True):
         real = kept.nonzero()[:, 0]
