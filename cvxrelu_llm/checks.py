@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_bool", "as_fraction", "as_positive", "as_seed"]
+__all__ = ["as_bool", "as_fraction", "as_positive", "as_seed", "as_whole"]
 
 
 def as_bool(name: str, value: Any) -> bool:
@@ -32,6 +32,13 @@ def as_seed(seed: Any) -> int:
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed must be a nonnegative integer, got {seed!r}")
     return int(seed)
+
+
+def as_whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number from `least`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}")
+    return int(value)
 
 
 def _number(name: str, value: Any, wanted: str, above: float, below: float) -> float:

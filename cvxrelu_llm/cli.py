@@ -120,6 +120,13 @@ def _with_config(arguments: list[str], subparsers: dict[str, Any]) -> list[str]:
     sub = subparsers[name]
     flags = {flag: action.dest for action in sub._actions for flag in action.option_strings}
     named = {flags.get(text.partition("=")[0]) for text in typed}
+    needed = [action for action in sub._actions if action.required]
+    for action in needed:  # the configuration may hold them
+        action.required = False
+    found = sub.parse_args(typed)
+    named |= {action.dest for action in sub._actions if not action.option_strings and getattr(found, action.dest)}
+    for action in needed:
+        action.required = True
     extra = config_arguments(sub, {key: value for key, value in values.items() if key not in named}, path)
     return [*name.split(), *typed, *extra]
 

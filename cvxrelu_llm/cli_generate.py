@@ -24,6 +24,12 @@ __all__ = ["COMMANDS", "Entry", "add_arguments", "load_lm", "main"]
 OK = 0
 SAMPLING = ("temperature", "top_k", "top_p", "max_new_tokens")
 GUIDANCE = ("scale", "n_candidates", "every", "kl_budget", "schedule")
+UNUSED = {
+    "guided": ("n", "temperatures"),
+    "plain": (*GUIDANCE, "n", "temperatures"),
+    "best-of-n": (*GUIDANCE, "argmax", "temperatures"),
+    "compare": ("n", "name", "temperature"),
+}
 
 
 def main(args: argparse.Namespace) -> int:
@@ -37,8 +43,12 @@ def _generate(args: argparse.Namespace) -> int:
     from cvxrelu_llm.decoding import best_of_n, guide, sample
 
     _refuse_existing(args.out, args.overwrite)
-    if args.method == "best-of-n" and args.argmax:
-        raise ValueError("--argmax does not go with --method best-of-n: all texts would be the same")
+    for name in UNUSED[args.method]:
+        if getattr(args, name) != args.defaults[name]:
+            raise ValueError(f"--{name.replace('_', '-')} has no effect with --method {args.method}")
+    for name in ("layer", "pooling"):
+        if args.head is None and getattr(args, name) is not None:
+            raise ValueError(f"--{name} has no effect without --head")
     if args.method != "plain" and args.head is None:
         raise ValueError(f"--method {args.method} needs --head")
     prompts = []
@@ -242,7 +252,8 @@ def _generate_options(parser: Any) -> None:
     parser.add_argument("--argmax", action="store_true", help="take the most probable token; no bound then")
     parser.add_argument("--n", type=int, default=5, help="texts to choose from with --method best-of-n (5)")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.7, 1.0], metavar="T",
-                        help="of --method compare, which ignores --temperature")  # fmt: skip
+                        help="of --method compare, in place of --temperature")  # fmt: skip
+    parser.set_defaults(defaults={name: parser.get_default(name) for names in UNUSED.values() for name in names})
 
 
 def _build_options(parser: Any) -> None:

@@ -81,15 +81,18 @@ def config_arguments(parser: argparse.ArgumentParser, values: Mapping[str, Any],
         action = actions[name]
         if value is None:
             continue
+        several = isinstance(value, list) and action.nargs in ("+", "*")
         if not action.option_strings:
-            positional.append(_text(value, name, path))
+            positional += [_text(item, name, path) for item in (value if several else [value])]
         elif action.nargs == 0:
             if not isinstance(value, bool):
                 raise InputError(f"{path}, option {name!r}: expected true or false, got {value!r}")
             flags = [flag for flag in action.option_strings if flag.startswith("--no-") is not value]
             options += flags[:1]
-        elif isinstance(value, list) and action.nargs in ("+", "*"):
+        elif several:
             options += [action.option_strings[0], *(_text(item, name, path) for item in value)]
+        elif isinstance(value, list) and isinstance(action, argparse._AppendAction):
+            options += [f"{action.option_strings[0]}={_text(item, name, path)}" for item in value]
         else:
             options.append(f"{action.option_strings[0]}={_text(value, name, path)}")
     return [*options, *(["--", *positional] if positional else [])]

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from cvxrelu_llm.checks import as_seed
-from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count, without
+from cvxrelu_llm.checks import as_seed, as_whole
+from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, without
 from cvxrelu_llm.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.scorers import Scorer, as_tokens, checked
 from cvxrelu_llm.states import Tensor, Usage, prefill, torch
@@ -98,7 +98,7 @@ def guide(
     """
     sampling = Sampling(do_sample, temperature, top_k, top_p)
     guidance = Guidance(scale, n_candidates, every, kl_budget, schedule, normalise)
-    length = as_count("max_new_tokens", max_new_tokens)
+    length = as_whole("max_new_tokens", max_new_tokens)
     generator = _generator(lm, seed)
     ids = as_tokens(tokenizer, prompt, template).to(lm.device)
     ends = end_tokens(lm, tokenizer)
@@ -136,7 +136,7 @@ def sample(
     `do_sample=False`.
     """
     sampling = Sampling(do_sample, temperature, top_k, top_p)
-    n, length = as_count("n", n), as_count("max_new_tokens", max_new_tokens)
+    n, length = as_whole("n", n), as_whole("max_new_tokens", max_new_tokens)
     generator = _generator(lm, seed)
     ids = as_tokens(tokenizer, prompt, template).to(lm.device)
     ends = end_tokens(lm, tokenizer)

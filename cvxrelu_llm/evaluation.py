@@ -22,6 +22,7 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from cvxrelu_llm.calibration import abstention_curve, expected_calibration_error, log_losses
+from cvxrelu_llm.checks import as_fraction, as_positive, as_seed, as_whole
 from cvxrelu_llm.formats import Triple
 from cvxrelu_llm.pair_features import PairFeatures
 
@@ -116,9 +117,17 @@ def evaluate_margins(
     weight = np.ones(m) if weight is None else np.asarray(weight, dtype=np.float64)
     if m == 0 or not np.isfinite(margins).all():
         raise ValueError(f"margins must be finite numbers, at least one, got {m}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be strictly between 0 and 1, got {level!r}")
-    for name, given in (("group", group), ("weight", weight), ("lengths", lengths), ("subset", subset)):
+    level, temperature = as_fraction("level", level), as_positive("temperature", temperature)
+    n_boot, seed = as_whole("n_boot", n_boot, 0), as_seed(seed)
+    if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.sum() > 0):
+        raise ValueError("weight must be finite and nonnegative, and not all zero")
+    for name, given in (
+        ("group", group),
+        ("weight", weight),
+        ("lengths", lengths),
+        ("subset", subset),
+        ("rewards", rewards),
+    ):
         if given is not None and len(given) != m:
             raise ValueError(f"{name} must have one entry per pair, {m}, got {len(given)}")
     right, scaled = 0.5 * (1.0 + np.sign(margins)), margins / temperature

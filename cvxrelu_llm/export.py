@@ -118,7 +118,9 @@ def export_reward_model(
 
     It holds the language model, the head, the tokenizer, and the few lines of code that put them together; TRL takes
     such models as `reward_funcs` or as a reward model. Texts have to be passed as the head was fitted on them: prompt
-    by the template in its settings, answer, no end-of-turn mark. A tokenizer without padding token gets its end token.
+    by the template in its settings, then the answer. The mark that the chat template puts behind an answer, or an end
+    token, is not pooled where a text ends with it, as texts of TRL do (causal models; an encoder's end is pooled). A
+    tokenizer without padding token gets its end token.
 
     Parameters
     ----------
@@ -142,6 +144,7 @@ def export_reward_model(
     config.num_labels, config.architectures = 1, [code.CvxreluRewardModel.__name__]
     config.auto_map = {"AutoModelForSequenceClassification": f"{MODELING}.{code.CvxreluRewardModel.__name__}"}
     tokenizer = AutoTokenizer.from_pretrained(source, **keywords)
+    config.reward_end_marks = _end_marks(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.pad_token_id is None:
@@ -156,7 +159,9 @@ def export_reward_model(
     return Path(folder)
 
 
-def export_sequence_classifier(head: ConvexRewardHead, model: Any, folder: str | Path) -> Path:
+def export_sequence_classifier(
+    head: ConvexRewardHead, model: Any, folder: str | Path, *, gguf_file: str | None = None
+) -> Path:
     """A linear head as the stock `...ForSequenceClassification` of its model, which needs no code beside the weights.
 
     For heads without neurons on the last layer with pooling "last". Such models have no bias: rewards are shifted by
@@ -165,7 +170,7 @@ def export_sequence_classifier(head: ConvexRewardHead, model: Any, folder: str |
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    base, source, keywords = _base_model(head, model, None)
+    base, source, keywords = _base_model(head, model, gguf_file)
     settings, network, config = head.feature_settings, head.network, base.config
     if network.n_neurons or network.skip is None:
         raise InputError(f"a stock classifier is linear, the head has {head.n_neurons} neurons; fit with beta=inf")
@@ -190,7 +195,9 @@ def export_sequence_classifier(head: ConvexRewardHead, model: Any, folder: str |
     return Path(folder)
 
 
-def export_qwen2_reward_model(head: ConvexRewardHead, model: Any, folder: str | Path) -> Path:
+def export_qwen2_reward_model(
+    head: ConvexRewardHead, model: Any, folder: str | Path, *, gguf_file: str | None = None
+) -> Path:
     """Weights and configuration of `Qwen2ForRewardModel`: `score` is Linear(D, D), ReLU, Linear(D, 1).
 
     vLLM and SGLang build that architecture from a Qwen2 configuration of that name. The head must be on the last layer
@@ -201,7 +208,7 @@ def export_qwen2_reward_model(head: ConvexRewardHead, model: Any, folder: str | 
     from safetensors.torch import save_file
     from transformers import AutoTokenizer
 
-    base, source, keywords = _base_model(head, model, None)
+    base, source, keywords = _base_model(head, model, gguf_file)
     config, settings = base.config, head.feature_settings
     if config.model_type != "qwen2":
         raise InputError(f"Qwen2 reward models need a Qwen2 model, got {config.model_type!r}")
@@ -220,6 +227,18 @@ def export_qwen2_reward_model(head: ConvexRewardHead, model: Any, folder: str | 
         write_whole(work / "config.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
         AutoTokenizer.from_pretrained(source, **keywords).save_pretrained(work)
     return Path(folder)
+
+
+def _end_marks(tokenizer: Any) -> list[list[int]]:
+    """Tokens that may stand behind an answer that has ended, the longest first; none of encoders."""
+    if getattr(tokenizer, "cls_token_id", None) is not None:
+        return []
+    marks = [] if tokenizer.eos_token_id is None else [[tokenizer.eos_token_id]]
+    if getattr(tokenizer, "chat_template", None):
+        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "ANSWER"}]
+        behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("ANSWER")[2]
+        marks.append(list(tokenizer(behind, add_special_tokens=False)["input_ids"]))
+    return sorted((mark for mark in marks if mark), key=len, reverse=True)
 
 
 def _state(W: np.ndarray, b: np.ndarray, a: np.ndarray, c: float) -> dict[str, Any]:

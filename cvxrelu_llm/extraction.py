@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from cvxrelu_llm.batches import plan, pooled_states
 from cvxrelu_llm.cache import FeatureCache
+from cvxrelu_llm.checks import as_bool, as_whole
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.messages import Message
 from cvxrelu_llm.models import FeatureModel
@@ -39,23 +40,23 @@ class Extraction:
         progress: Any = False,
     ) -> None:
         self.model, self.template = model, as_template(model, template)
-        longest = _whole("max_length", min(DEFAULT_LENGTH, model.max_length) if max_length is None else max_length, 4)
+        longest = as_whole("max_length", min(DEFAULT_LENGTH, model.max_length) if max_length is None else max_length, 4)
         if longest > model.max_length:
             raise ValueError(f"max_length must be at most {model.max_length}, the model's limit, got {longest}")
         half = longest // 2 if max_response_length is None else max_response_length
-        self.max_length, self.max_response_length = longest, _whole("max_response_length", half, 1)
+        self.max_length, self.max_response_length = longest, as_whole("max_response_length", half, 1)
         fixed = len(self.template.head) + len(self.template.tail)
         if self.max_response_length + fixed >= longest:
             raise ValueError(f"max_response_length must leave room for the prompt in {longest} tokens, got {half}")
-        self.batch_tokens = _whole("batch_tokens", batch_tokens, 1)
-        self.share_prefix = bool(share_prefix) and model.shares_prefix
+        self.batch_tokens = as_whole("batch_tokens", batch_tokens, 1)
+        self.share_prefix = as_bool("share_prefix", share_prefix) and model.shares_prefix
         if padding_side not in (None, "left", "right"):
             raise ValueError(f"padding_side must be None, 'left' or 'right', got {padding_side!r}")
         if padding_side == "left" and not model.causal:
             raise ValueError("padding_side must be None or 'right': an encoder counts positions from the first column")
         if padding_side and self.share_prefix and getattr(model, "sliding_window", None):
             raise ValueError("padding_side must be None where attention slides over a window, or share_prefix False")
-        self.padding_side, self.cache, self.progress = padding_side, cache, bool(progress)
+        self.padding_side, self.cache, self.progress = padding_side, cache, as_bool("progress", progress)
         self.truncated = {"prompts_truncated": 0, "responses_truncated": 0}
 
     def settings(self, layers: Sequence[int], poolings: Sequence[str]) -> dict[str, Any]:
@@ -133,9 +134,3 @@ def _key(text: Text) -> bytes:
     parts = [np.asarray(part, dtype="<i8") for part in text]
     lengths = np.array([len(part) for part in parts], dtype="<i8")
     return hashlib.sha256(b"".join(array.tobytes() for array in (lengths, *parts))).digest()[:16]
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}")
-    return int(value)

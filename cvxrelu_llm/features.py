@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxrelu_llm import splits
+from cvxrelu_llm.checks import as_seed, as_whole
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.extraction import Extraction
 from cvxrelu_llm.formats import Triple
@@ -78,6 +79,7 @@ def extract(
     >>> features.X.shape, features.pairs.shape  # doctest: +SKIP
     ((8, 16), (4, 2))
     """
+    prefixes, seed = as_whole("prefixes", prefixes, 0), as_seed(seed)
     run = Extraction(
         model, template, max_length, max_response_length, batch_tokens, share_prefix, padding_side, cache, progress
     )
@@ -119,11 +121,9 @@ def extract(
 
 
 def _with_prefixes(
-    whole: Sequence[tuple[Text, Text]], prefixes: Any, seed: Any
+    whole: Sequence[tuple[Text, Text]], prefixes: int, seed: int
 ) -> tuple[list[tuple[Text, Text]], Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Pairs and their beginnings, which pair each is of, and shares of its weight; equal beginnings are left out."""
-    if isinstance(prefixes, bool) or not isinstance(prefixes, (int, np.integer)) or prefixes < 0:
-        raise ValueError(f"prefixes must be a whole number from 0, got {prefixes!r}")
     rng = np.random.default_rng([seed, 13])
     both, source = list(whole), list(range(len(whole)))
     for k, pair in enumerate(whole):

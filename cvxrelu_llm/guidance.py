@@ -12,11 +12,10 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 
 from cvxrelu_llm import kl
-from cvxrelu_llm.checks import as_bool, as_fraction, as_positive
+from cvxrelu_llm.checks import as_bool, as_fraction, as_positive, as_whole
 from cvxrelu_llm.scorers import Scorer, checked
 from cvxrelu_llm.states import LMState, Tensor, torch
 
@@ -44,7 +43,7 @@ class Sampling:
         as_bool("do_sample", self.do_sample)
         as_positive("temperature", self.temperature)
         if self.top_k is not None:
-            as_count("top_k", self.top_k)
+            as_whole("top_k", self.top_k)
         if self.top_p is not None and self.top_p != 1:
             as_fraction("top_p", self.top_p)
 
@@ -93,8 +92,8 @@ class Guidance:
         if isinstance(self.scale, bool) or self.scale != 0:
             as_positive("scale", self.scale)
         if self.n_candidates is not None:
-            as_count("n_candidates", self.n_candidates)
-        as_count("every", self.every)
+            as_whole("n_candidates", self.n_candidates)
+        as_whole("every", self.every)
         if self.kl_budget is not None:
             as_positive("kl_budget", self.kl_budget)
         if self.schedule not in ("bound", "exact"):
@@ -194,10 +193,3 @@ def without(logits: Tensor, tokens: Set[int]) -> Tensor:
     cut = logits.clone()
     cut[..., sorted(tokens)] = -torch.inf
     return cut
-
-
-def as_count(name: str, value: Any) -> int:
-    """A whole number from 1."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
-    return int(value)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cvxrelu_llm.checks import as_whole
 from cvxrelu_llm.decoding import end_tokens
-from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, as_count
+from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling
 from cvxrelu_llm.kl import KLCost
 from cvxrelu_llm.scorers import Scorer, checked
 from cvxrelu_llm.states import Tensor, prefill
@@ -51,7 +52,7 @@ class GuidedLogitsProcessor(LogitsProcessor):
     ) -> None:
         self.lm, self.scorer = lm, scorer
         self.sampling, self.guidance = sampling or Sampling(), guidance or Guidance()
-        self.max_new_tokens = as_count("max_new_tokens", max_new_tokens)
+        self.max_new_tokens = as_whole("max_new_tokens", max_new_tokens)
         self.text: GuidedText | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ class PairFeatures:
     pairs : (m, 2), rows of X: preferred, rejected.
     weight, margin : (m,) float64.
     group : (m,) which pairs belong to one prompt or conversation; a split must not divide a group.
-    kept : (m,) index of each pair among the triples; those whose sides became equal by truncation are missing.
+    kept : (m,) index of each pair among the triples; those whose sides became equal by truncation are missing, and
+        those on the other side of a split that `cvxrelu-llm extract` made.
     settings : what X depends on: model, revision, fingerprint, layer, pooling, template, lengths, precision.
     counts : "triples", "pairs", "rows", "prefixes" (pairs that are beginnings of others), and what truncation did:
         "equal_after_truncation" (dropped), "prompts_truncated", "responses_truncated" (kept).

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu_llm.checks import as_seed
+from cvxrelu_llm.checks import as_seed, as_whole
 from cvxrelu_llm.files import write_whole
 
 __all__ = ["STUDENT", "SUBJECTS", "TUTOR", "Speaker", "simulate", "write_conversations"]
@@ -93,10 +93,9 @@ def simulate(
     ------
     {"id", "subject", "messages": [{"role": "student" or "tutor", "content": text}, ...]}, at least four messages.
     """
-    if turns < SHORTEST:
-        raise ValueError(f"turns must be at least {SHORTEST}, got {turns}")
-    if n < 1 or len(subjects) == 0:
-        raise ValueError(f"n must be at least 1 and subjects at least one, got {n} and {len(subjects)}")
+    turns, n = as_whole("turns", turns, SHORTEST), as_whole("n", n)
+    if isinstance(subjects, str) or len(subjects) == 0:
+        raise ValueError(f"subjects must be a list of at least one, got {subjects!r}")
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
     return _conversations(
         tutor, student, [subject for subject in subjects for _ in range(n)], turns, options, as_seed(seed)

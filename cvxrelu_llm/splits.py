@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from cvxrelu_llm.checks import as_seed
 from cvxrelu_llm.formats import Triple
 
 __all__ = ["components", "kfold", "leakage", "prompt_key", "split"]
@@ -51,7 +52,7 @@ def split(triples: Sequence[Triple], fraction: Any, seed: Any) -> tuple[Int[np.n
     classes = components(triples)
     sizes = np.bincount(classes)
     wanted, taken, held_out = fraction * len(triples), 0, np.zeros(len(sizes), dtype=bool)
-    for number in np.random.default_rng(_seed(seed)).permutation(len(sizes)):
+    for number in np.random.default_rng(as_seed(seed)).permutation(len(sizes)):
         # a class goes over where that brings the share closer to what is wanted; large ones may be passed over
         if abs(taken + sizes[number] - wanted) < abs(taken - wanted):
             held_out[number] = True
@@ -71,7 +72,7 @@ def kfold(triples: Sequence[Triple], k: Any, seed: Any) -> list[tuple[Int[np.nda
     sizes = np.bincount(classes)
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 2 <= k <= len(sizes):
         raise ValueError(f"k must be a whole number from 2 to the number of groups ({len(sizes)}), got {k!r}")
-    shuffled = np.random.default_rng(_seed(seed)).permutation(len(sizes))
+    shuffled = np.random.default_rng(as_seed(seed)).permutation(len(sizes))
     load, fold = np.zeros(k, dtype=np.int64), np.zeros(len(sizes), dtype=np.int64)
     for number in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         fold[number] = int(np.argmin(load))
@@ -83,9 +84,3 @@ def leakage(train: Sequence[Triple], test: Sequence[Triple]) -> int:
     """How many triples of `test` share their prompt or their group with `train`; 0 is what a fair score needs."""
     classes = components([*train, *test])
     return int(np.isin(classes[len(train) :], classes[: len(train)]).sum())
-
-
-def _seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be a nonnegative integer, got {seed!r}")
-    return int(seed)

@@ -27,9 +27,10 @@ try:
 except ImportError as error:  # pragma: no cover
     raise ImportError("generation needs PyTorch and transformers: pip install 'cvxrelu[llm]'") from error
 
+from cvxrelu_llm.pooling import POOLINGS
+
 __all__ = ["POOLINGS", "LMState", "Usage", "prefill", "prefix_features"]
 
-POOLINGS = ("last", "mean", "response_mean")
 Tensor = torch.Tensor
 
 

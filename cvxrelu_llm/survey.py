@@ -50,8 +50,10 @@ def build_survey(
     title, intro : plain text, above the questions.
     seed : of the order; None draws one that nobody knows. Whoever knows a seed knows the order.
 
-    Returns ------- The key: {"format", "survey", "salt", "digest", "models", "order": {item id: [models in the order
-    shown]}, "prompts"}.
+    Returns
+    -------
+    The key: {"format", "survey", "salt", "digest", "models", "order": {item id: [models in the order shown]},
+    "prompts"}.
 
     Raises
     ------

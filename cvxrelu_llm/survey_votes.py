@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu_llm.checks import as_fraction, as_seed
+from cvxrelu_llm.checks import as_fraction, as_seed, as_whole
 from cvxrelu_llm.survey import FORMAT, order_digest
 
 __all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]
@@ -109,7 +109,7 @@ def score_survey(
     ------
     ValueError : a file is no export, belongs to another survey, or the key does not fit its own digest.
     """
-    level, record = as_fraction("level", level), _read_key(key)
+    level, draws, record = as_fraction("level", level), as_whole("draws", draws), _read_key(key)
     order, models = record["order"], record["models"]
     ballots: dict[str, Mapping[str, Any]] = {}
     for number, given in enumerate(votes, start=1):

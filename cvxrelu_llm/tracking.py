@@ -42,6 +42,7 @@ def log_metrics(
             for name, value in numbers.items():
                 writer.add_scalar(name, value, step)
         return
-    if options or (to == "wandb" and tracker.run is None):
-        tracker.init(**options)
+    running = tracker.run if to == "wandb" else tracker.context_vars.current_run.get()
+    if options or running is None:
+        tracker.init(**({"project": "cvxrelu"} | options if to == "trackio" else options))  # which has no default
     tracker.log(numbers, step=step)

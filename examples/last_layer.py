@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cvxrelu.logistic import solve_logistic
+import cvxrelu
 
 
 def main() -> None:
@@ -23,12 +23,12 @@ def main() -> None:
 
     preferred, rejected = draw(2000)
     A = features(preferred) - features(rejected)
-    sol = solve_logistic(A, l2=10.0, scale=0.5, verbose=True)
+    sol = cvxrelu.solve_logistic(A, l2=10.0, scale=0.5, verbose=True)
     print(sol.summary())
     print(f"the optimum lies in [{sol.lower_bound:.8f}, {sol.objective:.8f}], proven")
 
     # The same program as deep learning would do it: the certificate tells how far from the optimum it stops.
-    adamw = solve_logistic(A, l2=10.0, scale=0.5, method="adamw", max_iter=50)
+    adamw = cvxrelu.solve_logistic(A, l2=10.0, scale=0.5, method="adamw", max_iter=50)
     print(f"AdamW, 50 epochs: {adamw.objective / sol.objective - 1:.1e} above the optimum")
 
     preferred, rejected = draw(2000)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvxrelu.path import path
+import cvxrelu
 
 DEFAULT = Path("demo-output") / "regularisation_path.png"
 
@@ -25,7 +25,7 @@ def main(plot: Path = DEFAULT) -> None:
         return X, np.maximum(X @ teacher, 0) @ np.array([1.0, -1.0, 0.5]) + 0.5 * rng.standard_normal(n)
 
     X, y = draw(120)
-    found = path(X, y, betas=16, cv=3, skip="bias", tol=1e-2, verbose=True)
+    found = cvxrelu.path(X, y, betas=16, cv=3, skip="bias", tol=1e-2, verbose=True)
     print(found.message)
 
     X_fresh, y_fresh = draw(2000)

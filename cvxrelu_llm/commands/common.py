@@ -9,23 +9,35 @@ from cvxrelu_llm.command import count
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.triples import Triples, load_triples
 
-__all__ = ["add_data_options", "add_model_options", "add_text_options", "counted", "read_triples"]
+__all__ = [
+    "add_data_options",
+    "add_model_options",
+    "add_reading_options",
+    "add_text_options",
+    "counted",
+    "read_triples",
+]
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """DATA and how to read it."""
     parser.add_argument("data", nargs="?", metavar="DATA",
                         help="a .jsonl, .json, .csv (each also .gz) or .parquet file, or a hub data set")  # fmt: skip
+    add_reading_options(parser)
+    parser.add_argument("--strict", action="store_true", help="refuse the data where triples would be dropped")
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """What `load_triples` wants to know of data, wherever they are named."""
     parser.add_argument("--columns", nargs="+", metavar="NAME=COLUMN",
                         help="where fields have other names, e.g. chosen=better rejected=worse")  # fmt: skip
     parser.add_argument("--dialogue", choices=("auto", "text"), default="auto",
                         help="auto: texts marked with Human: and Assistant: become chat messages")  # fmt: skip
-    parser.add_argument("--strict", action="store_true", help="refuse the data where triples would be dropped")
     parser.add_argument("--split", default="train", metavar="NAME", help="of a hub data set (default: %(default)s)")
 
 
-def read_triples(options: argparse.Namespace) -> Triples:
-    """The triples that `add_data_options` describes."""
+def read_triples(options: argparse.Namespace, source: str | None = None) -> Triples:
+    """The triples of DATA, or of another source, read as the options say; `--strict` is of DATA alone."""
     columns = {}
     for item in options.columns or []:
         name, sign, column = item.partition("=")
@@ -34,7 +46,11 @@ def read_triples(options: argparse.Namespace) -> Triples:
         columns[name] = column
     try:
         return load_triples(
-            options.data, columns=columns, dialogue=options.dialogue, strict=options.strict, split=options.split
+            options.data if source is None else source,
+            columns=columns,
+            dialogue=options.dialogue,
+            strict=source is None and getattr(options, "strict", False),
+            split=options.split,
         )
     except ValueError as error:  # an unknown name in --columns
         raise InputError(str(error)) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cvxrelu_llm.command import Command, count, whole
+from cvxrelu_llm.commands.common import add_reading_options, read_triples
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.pair_features import PairFeatures
@@ -21,6 +22,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", nargs="?", metavar="HEAD", help="folder of `cvxrelu-llm fit`")
     parser.add_argument("--features", metavar="FILE", help="test.safetensors of `cvxrelu-llm extract`")
     parser.add_argument("--data", metavar="FILE", help="the triples these features are of, for control of length")
+    add_reading_options(parser)
     parser.add_argument("--subset", metavar="FIELD", help="field of the records in --data: accuracy for each value")
     parser.add_argument("--out", metavar="FILE", help="a JSON file for the metrics")
     parser.add_argument("--report", metavar="FILE", help="an HTML file with plots")
@@ -35,30 +37,26 @@ def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.evaluation import evaluate, length_differences
     from cvxrelu_llm.reward import ConvexRewardHead
     from cvxrelu_llm.tracking import log_metrics
-    from cvxrelu_llm.triples import load_triples
 
     head, features = ConvexRewardHead.load(options.head), PairFeatures.load(options.features)
     lengths, subset = None, None
     if options.subset and not options.data:
         raise InputError("--subset needs --data, the file that has the field")
     if options.data:
-        triples = load_triples(options.data)
+        triples = read_triples(options)
         if len(triples) != features.counts.get("triples"):
             raise InputError(
                 f"--data {options.data}: {len(triples)} triples, but the features are of "
-                f"{features.counts.get('triples')}; give the file that was extracted with --test-size 0"
+                f"{features.counts.get('triples')}; give the file that they were extracted from"
             )
         lengths = length_differences(triples)[features.kept]
         if options.subset:
-            records = list(read_records(options.data, split="train"))
-            if len(records) != len(triples):
-                raise InputError(
-                    f"--subset: {len(records)} records gave {len(triples)} triples; drop those without use"
-                )
-            names = [record.fields.get(options.subset) for record in records]
-            if None in names:
-                raise InputError(f"--subset {options.subset}: record {names.index(None) + 1} has no such field")
-            subset = [str(names[k]) for k in features.kept]
+            records = read_records(options.data, split=options.split)
+            names = {record.place: record.fields.get(options.subset) for record in records}
+            places = [triples[int(k)].source for k in features.kept]
+            if without := [place for place in places if names.get(place) is None]:
+                raise InputError(f"--subset {options.subset}: {without[0]} has no such field")
+            subset = [str(names[place]) for place in places]
     try:
         found = evaluate(
             head, features, lengths=lengths, subset=subset, n_boot=options.n_boot, level=options.level,

@@ -20,7 +20,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
                         help="torch: state of Sequential(Linear, ReLU, Linear) as safetensors; onnx: a graph; "
                         "transformers, classifier (linear heads), qwen2: folders with the language model")  # fmt: skip
     parser.add_argument("--out", metavar="PATH", help="the file, or the new folder, to write")
-    parser.add_argument("--model", metavar="NAME", help="the language model, for transformers and qwen2")
+    parser.add_argument("--model", metavar="NAME", help="the language model, for transformers, classifier and qwen2")
     parser.add_argument("--gguf-file", metavar="FILE", help="its name in that folder")
 
 
@@ -28,11 +28,15 @@ def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm import export
     from cvxrelu_llm.reward import ConvexRewardHead
 
-    head, out = ConvexRewardHead.load(options.head), Path(options.out)
+    out = Path(options.out)
     if out.exists():
         raise InputError(f"--out {out}: exists already; choose another name")
     if options.to not in ("torch", "onnx") and options.model is None:
         raise InputError(f"--to {options.to} needs --model, the language model that the head was fitted on")
+    for name in ("model", "gguf_file"):
+        if options.to in ("torch", "onnx") and getattr(options, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} has no effect with --to {options.to}: no model is written")
+    head = ConvexRewardHead.load(options.head)
     try:
         if options.to == "torch":
             from safetensors.torch import save
@@ -43,9 +47,9 @@ def _run(options: argparse.Namespace) -> int:
         elif options.to == "transformers":
             export.export_reward_model(head, options.model, out, gguf_file=options.gguf_file)
         elif options.to == "classifier":
-            export.export_sequence_classifier(head, options.model, out)
+            export.export_sequence_classifier(head, options.model, out, gguf_file=options.gguf_file)
         else:
-            export.export_qwen2_reward_model(head, options.model, out)
+            export.export_qwen2_reward_model(head, options.model, out, gguf_file=options.gguf_file)
     except ImportError as error:
         raise InputError(str(error)) from error
     print(f"written        {out}")

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cvxrelu_llm import splits
 from cvxrelu_llm.command import Command, share, whole
 from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples
 from cvxrelu_llm.errors import InputError
@@ -61,9 +64,11 @@ def _run(options: argparse.Namespace) -> int:
     say = (lambda *words: None) if options.quiet else print
     say(f"{options.data}: {counted(triples.counts)}")
     try:
-        parts = {"train": triples}
+        sides = {"train": np.arange(len(triples))}
         if options.test_size:
-            parts = dict(zip(("train", "test"), triples.split(options.test_size, options.seed), strict=True))
+            drawn = splits.split(triples, options.test_size, options.seed)
+            sides = dict(zip(("train", "test"), drawn, strict=True))
+        parts = {name: triples.select(side) for name, side in sides.items()}
         where = ("gguf_file", "dtype", "device", "revision", "backend")
         model = load_model(options.model, **{name: getattr(options, name) for name in where})
         say(f"{model.name}: {model.n_layers} layers of {model.hidden_size}, {model.dtype}")
@@ -77,6 +82,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.reference:
             say("log-probabilities of all answers, without a cache")
             features = _with_reference(options, model, parts, features)
+        for name, part in features.items():  # pairs are counted in DATA, for `eval --data` and `audit`
+            counts = {**part.counts, "triples": len(triples)}
+            features[name] = dataclasses.replace(part, kept=sides[name][part.kept], counts=counts)
     except InputError:
         raise
     except ValueError as error:  # settings that do not fit the model, or the data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.pair_features import PairFeatures
 
 __all__ = ["command"]
+
+UNUSED = {"pairwise": ("scale", "l2", "patterns", "refine"), "two_phase": ("skip", "skip_l2", "betas", "select")}
 
 
 def _auto(text: str) -> float | str:
@@ -53,16 +56,24 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path-tol", type=float, default=1e-2, help="relative gap along the path (%(default)s)")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for each solve (none)")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of folds and starts (%(default)s)")
+    parser.add_argument("--test", metavar="FILE", help="held-out features: their metrics go into the model card")
     parser.add_argument("--work", metavar="FOLDER", help="keep solved networks; a killed fit goes on from them")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _run(options: argparse.Namespace) -> int:
+    from cvxrelu_llm.evaluation import evaluate
     from cvxrelu_llm.reward import ConvexRewardHead
 
+    defaults = inspect.signature(ConvexRewardHead).parameters
+    for name in UNUSED[options.mode]:
+        given = getattr(options, name)
+        if (tuple(given) if isinstance(given, list) else given) != defaults[name].default:
+            raise InputError(f"--{name.replace('_', '-')} has no effect with --mode {options.mode}")
     if Path(options.out).exists():
         raise InputError(f"--out {options.out}: exists already; choose the name of a new folder")
     features = PairFeatures.load(options.features)
+    test = None if options.test is None else PairFeatures.load(options.test)
     if options.reference and features.reference is None:
         raise InputError(f"--reference: {options.features} holds no log-probabilities; run extract with --reference")
     names = ("mode", "skip", "skip_l2", "beta", "betas", "select", "folds", "components", "intercept", "gamma",
@@ -74,10 +85,13 @@ def _run(options: argparse.Namespace) -> int:
         raise
     except ValueError as error:
         raise InputError(str(error)) from error
-    head.save(options.out)
+    found = None if test is None else evaluate(head, test, seed=options.seed)
+    head.save(options.out, metrics=None if found is None else found.values())
     if not options.quiet:
         print(f"{options.features}: {head.n_pairs} pairs in {head.n_groups} groups, {features.X.shape[1]} features")
         print(head.summary())
+        if found is not None:
+            print(found.summary())
         print(f"written        {options.out}")
     return 0
 
@@ -86,7 +100,7 @@ command = Command(
     "fit a certified reward head to features",
     "Choose ridge and beta by grouped cross-validation inside the training pairs, solve the convex program, and write\n"
     "network, settings, certificate and model card.",
-    "  cvxrelu-llm fit features/train.safetensors --out head\n"
+    "  cvxrelu-llm fit features/train.safetensors --out head --test features/test.safetensors\n"
     "  cvxrelu-llm fit features/train.safetensors --out head --work work --select lowest\n",
     ("features", "out"),
     _add,

@@ -9,7 +9,7 @@ import numpy as np
 from cvxrelu_llm import splits
 from cvxrelu_llm.command import Command
 from cvxrelu_llm.commands.common import add_data_options, counted, read_triples
-from cvxrelu_llm.triples import Triples, load_triples
+from cvxrelu_llm.triples import Triples
 
 __all__ = ["command"]
 
@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     print(f"fingerprint     {triples.fingerprint}")
     if options.against is None:
         return 0
-    other = load_triples(options.against, dialogue=options.dialogue, split=options.split)
+    other = read_triples(options, options.against)
     leaked = splits.leakage(other, triples)
     print(f"leakage         {leaked} of {len(triples)} triples share a prompt or group with {options.against}")
     return 1 if leaked else 0

@@ -2,7 +2,8 @@
 
 Written by cvxrelu beside the weights of an exported reward model; it needs `torch` and `transformers` only.
 `config.reward_layer` is a layer as in `output_hidden_states`, `config.reward_pooling` "last" or "mean" (over the tokens
-that are not padding), `config.reward_width` the number of hidden units.
+that are not padding), `config.reward_width` the number of hidden units. Rewards were fitted to answers alone: a mark
+that ends a turn, one of the token sequences in `config.reward_end_marks`, is not pooled where it stands last.
 """
 
 from typing import Any
@@ -59,6 +60,8 @@ class CvxreluRewardModel(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones(hidden.shape[:2], device=hidden.device)
         mask = attention_mask.to(hidden.device)
+        if input_ids is not None:
+            mask = _without_end_mark(input_ids, mask, self.config.reward_end_marks)
         if self.config.reward_pooling == "last":
             positions = torch.arange(mask.shape[1], device=mask.device)
             last = (positions * (mask > 0)).argmax(dim=1)
@@ -67,6 +70,18 @@ class CvxreluRewardModel(PreTrainedModel):
             share = mask.to(hidden.dtype)[:, :, None]
             pooled = (hidden * share).sum(dim=1) / share.sum(dim=1)
         return SequenceClassifierOutput(logits=self.score(pooled.to(self.score[0].weight.dtype)))
+
+
+def _without_end_mark(input_ids: Any, mask: Any, marks: Any) -> Any:
+    """`mask` without the first of `marks` that a row ends with; in causal models no other state has seen it."""
+    mask = mask.clone()
+    for row, kept in zip(input_ids, mask, strict=True):
+        real = kept.nonzero()[:, 0]
+        for mark in marks:
+            if len(real) > len(mark) and row[real[-len(mark) :]].tolist() == list(mark):
+                kept[real[-len(mark) :]] = 0
+                break
+    return mask
 
 
 def _without_padding_behind(input_ids: Any, pad_token_id: int) -> Any:

@@ -60,6 +60,15 @@ def test_inspect_finds_leaks(pairs: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 # -- alternate --------------------------------------------------------------------------------------------------------
+def test_training_data_have_the_same_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "test"):
+        row = {"prompt": "Why?", "better": f"because {name}", "worse": "no"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    columns = ["--columns", "chosen=better", "rejected=worse"]
+    assert main(["inspect", str(tmp_path / "test.jsonl"), "--against", str(tmp_path / "train.jsonl"), *columns]) == 1
+    assert "1 of 1 triples share" in capsys.readouterr().out
+
+
 def test_alternate_writes_what_python_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     messages = [{"role": ("pupil", "coach")[i % 2], "content": f"turn {i}"} for i in range(6)]
     data, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl.gz"
@@ -88,6 +97,9 @@ def test_extract_writes_what_python_makes(
     for name, part in zip(("train", "test"), load_triples(pairs).split(0.3, 0), strict=True):
         found, expected = PairFeatures.load(out / f"{name}.safetensors"), extract(model, part, layer=2, pooling="last")
         np.testing.assert_array_equal(found.pairs, expected.pairs)
+        everything = load_triples(pairs)
+        assert [everything[int(k)] for k in found.kept] == [part[int(k)] for k in expected.kept]
+        assert found.counts["triples"] == len(everything)
         np.testing.assert_allclose(found.X, expected.X, rtol=1e-6)
     record = json.loads((out / "extraction.json").read_text())
     assert record["settings"]["layer"] == 2 and record["sweep"] is None and record["options"]["test_size"] == 0.3
@@ -177,6 +189,25 @@ def test_what_is_typed_has_precedence(tmp_path: Path) -> None:
     path.write_text(json.dumps({"data": "a.jsonl", "model": "m", "out": "o", "layer": 3, "quiet": True}))
     options = parse(["extract", "b.jsonl", "--layer", "5", "--config", str(path), "--out", "p"])
     assert (options.data, options.layer, options.out, options.model, options.quiet) == ("b.jsonl", 5, "p", "m", True)
+
+
+def test_a_configuration_holds_lists(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    survey = {"answers": ["a.jsonl", "b.jsonl"], "out": "page.html", "key": "key.json"}
+    talks = {"model": "m", "out": "talks.jsonl", "subject": ["verbs", "fractions"]}
+    prompts = {"model": "m", "prompts": "p.jsonl", "out": "o.jsonl", "head": "h", "temperatures": [0.1, 0.4]}
+    path.write_text(json.dumps({"survey build": survey, "simulate": talks, "generate": prompts, "inspect": {}}))
+    config = ["--config", str(path)]
+    assert parse(["survey", "build", *config]).answers == ["a.jsonl", "b.jsonl"]
+    assert parse(["survey", "build", "--out", "x.html", "c.jsonl", "d.jsonl", *config]).answers == [
+        "c.jsonl",
+        "d.jsonl",
+    ]
+    assert parse(["simulate", *config]).subject == ["verbs", "fractions"]
+    assert parse(["simulate", "--subject", "rivers", *config]).subject == ["rivers"]
+    assert parse(["generate", *config]).temperatures == [0.1, 0.4]
+    path.write_text(json.dumps({"data": "a.jsonl", "model": "m", "out": "o", "columns": ["chosen=a", "rejected=b"]}))
+    assert parse(["extract", *config]).columns == ["chosen=a", "rejected=b"]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_from_conversations_to_a_survey(
     run("fit", train, "--out", head, "--betas", 0.7, "--quiet")
     run("eval", head, "--features", test, "--n-boot", 50, "--out", tmp_path / "metrics.json",
         "--report", tmp_path / "report.html", "--quiet")  # fmt: skip
+    run("eval", head, "--features", test, "--data", pairs, "--n-boot", 50, "--out", tmp_path / "long.json", "--quiet")
     run("audit", head, "--features", train, "--limit", 3, "--out", tmp_path / "suspects.jsonl")
 
     prompts = tmp_path / "prompts.jsonl"
@@ -65,6 +66,7 @@ def test_from_conversations_to_a_survey(
 
     assert len(PairFeatures.load(train).pairs) + len(PairFeatures.load(test).pairs) == len(rows)
     assert {"rewards/accuracies", "log_loss"} <= set(json.loads((tmp_path / "metrics.json").read_text()))
+    assert "length_controlled_accuracy" in json.loads((tmp_path / "long.json").read_text())
     assert len((tmp_path / "suspects.jsonl").read_text().splitlines()) == 3
     scored = [json.loads(line) for line in answers[0].read_text().splitlines()]
     assert len(scored) == 3 and all(np.isfinite(row["score"]) for row in scored)

@@ -67,7 +67,10 @@ def test_generate_writes_what_the_functions_return(folder: Path, tmp_path: Path)
     assert rows[1]["score"] is None
     assert rows[1]["tokens"] == list(sample(lm, tokenizer, prompts[1], do_sample=False, **options)[0].tokens)
     assert rows[1]["kl"]["kind"] == "none" and rows[1]["kl"]["nats"] is None
-    rows = generate(folder, tmp_path / "cmp.jsonl", *heads, "--method", "compare", "--temperatures", "0.4", "1")
+    common = ("--model", folder / "lm", "--prompts", folder / "prompts.jsonl", "--quiet", "--max-new-tokens", 6)
+    out, sweep = tmp_path / "cmp.jsonl", ("--method", "compare", "--temperatures", "0.4", "1")
+    assert run("generate", *common, "--out", out, *heads, *sweep) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["temperature"] for row in rows] == [0.4, 1.0] and rows[0]["plain_read"] >= rows[0]["guided_read"]
 
 
@@ -145,6 +148,11 @@ def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:
             run("generate", "--model", folder / "lm", "--prompts", file, "--out", tmp_path / "x.jsonl", *words)
 
     refused("--method guided needs --head")
+    refused("--kl-budget has no effect with --method plain", "--method", "plain", "--kl-budget", "3")
+    refused("--argmax has no effect with --method best-of-n", "--method", "best-of-n", "--argmax")
+    refused("--temperature has no effect with --method compare", "--method", "compare", "--temperature", "1")
+    refused("--n has no effect with --method guided", "--n", "3")
+    refused("--pooling has no effect without --head", "--method", "plain", "--pooling", "mean")
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
     refused("no prompts in it", "--method", "plain", prompts=empty)

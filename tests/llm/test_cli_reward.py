@@ -13,6 +13,7 @@ from preference_data import preferences
 
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.cli import main
+from cvxrelu_llm.evaluation import evaluate
 from cvxrelu_llm.reward import ConvexRewardHead
 
 
@@ -49,6 +50,22 @@ def test_fit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "60 pairs in 30 groups" in out and "linear Bradley-Terry model" in out
     assert run("fit", folder / "train.safetensors", "--out", folder / "m", "--folds", 1) == 2
     assert "folds must be" in capsys.readouterr().err and not (folder / "m").exists()
+    for words, complaint in (
+        (("--patterns", 8), "--patterns has no effect with --mode pairwise"),
+        (("--mode", "two_phase", "--no-skip"), "--skip has no effect with --mode two_phase"),
+        (("--mode", "two_phase", "--betas", 0.5), "--betas has no effect with --mode two_phase"),
+    ):
+        assert run("fit", folder / "train.safetensors", "--out", folder / "m", *words) == 2
+        assert complaint in capsys.readouterr().err and not (folder / "m").exists()
+
+
+def test_fit_puts_held_out_metrics_on_the_card(folder: Path) -> None:
+    given = ("fit", folder / "train.safetensors", "--beta", "linear", "--skip-l2", 1.0, "--quiet")
+    assert run(*given, "--test", folder / "test.safetensors", "--out", folder / "carded") == 0
+    head = ConvexRewardHead.load(folder / "carded")
+    expected = evaluate(head, preferences(m=30, seed=1)).values()
+    assert head.metrics == pytest.approx(expected) and "rewards/accuracies" in expected
+    assert f"| log_loss | {expected['log_loss']:.4f} |" in (folder / "carded" / "README.md").read_text()
 
 
 def test_eval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +77,17 @@ def test_eval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"accuracy/x", "accuracy/y", "length_controlled_accuracy", "rewards/margins"} <= set(found)
     assert found["ece"]["low"] is None and found["log_loss"]["low"] <= found["log_loss"]["value"]
     assert "<svg" in (folder / "report.html").read_text()
+
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    useless = {"question": "?", "better": "same", "worse": "same"}
+    renamed = [
+        {"question": r["prompt"], "better": r["chosen"], "worse": r["rejected"], "field": r["field"]} for r in rows
+    ]
+    (folder / "renamed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [useless, *renamed]))
+    columns = ("--columns", "prompt=question", "chosen=better", "rejected=worse")
+    other = ("--data", folder / "renamed.jsonl", "--subset", "field", *columns)
+    assert run(*given, *other, "--out", folder / "again.json") == 0  # what is dropped moves no subset
+    assert json.loads((folder / "again.json").read_text()) == found
     assert run(*given, "--subset", "field") == 2
     assert run(*given, "--data", folder / "test.jsonl", "--subset", "nothing") == 2
     assert "no such field" in capsys.readouterr().err
@@ -87,6 +115,8 @@ def test_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.testing.assert_allclose((hidden @ state["2.weight"].T + state["2.bias"])[:, 0], expected, atol=1e-4)
     assert run("export", folder / "head", "--to", "qwen2", "--out", folder / "q") == 2
     assert "needs --model" in capsys.readouterr().err
+    assert run("export", folder / "head", "--to", "onnx", "--out", folder / "q", "--model", "m") == 2
+    assert "--model has no effect with --to onnx" in capsys.readouterr().err
 
 
 def test_demo_without_a_model(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import sys
 import types
 from pathlib import Path
@@ -97,6 +99,16 @@ def test_bad_input(head: ConvexRewardHead) -> None:
         evaluate_margins([1.0, 2.0], [0, 1], lengths=[1.0])
     with pytest.raises(ValueError, match="finite"):
         evaluate_margins([np.nan], [0])
+    for options, words in (
+        ({"n_boot": -1}, "n_boot must be a whole number from 0"),
+        ({"seed": 0.5}, "seed must be"),
+        ({"level": 1.0}, "level must be"),
+        ({"temperature": 0.0}, "temperature must be"),
+        ({"weight": [1.0, -1.0]}, "weight must be"),
+        ({"rewards": [[1.0, 0.0]]}, "rewards must have one entry per pair"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            evaluate_margins([1.0, 2.0], [0, 1], **options)
     marked = as_pair_features(np.eye(5, dtype=np.float32), [[0, 1]], settings={"fingerprint": "a"})
     with pytest.raises(InputError, match="wrong features"):
         own = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(marked)
@@ -133,6 +145,31 @@ def test_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [({"a": 1.0}, 3), {"project": "p"}, ({"b": 2.0}, 4)]
     with pytest.raises(ValueError, match="wandb, tensorboard, trackio"):
         log_metrics({}, "mlflow")
+    module = types.ModuleType("trackio")  # like wandb's, but a project has to be named, and a run be open
+    module.context_vars = types.SimpleNamespace(current_run=contextvars.ContextVar("run", default=None))
+    module.init = lambda project: module.context_vars.current_run.set(project)
+    module.log = lambda metrics, step: seen.append((module.context_vars.current_run.get(), metrics, step))
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    log_metrics({"c": 3.0}, "trackio", step=1)
+    log_metrics({"c": 4.0}, "trackio", step=2)
+    log_metrics({"c": 5.0}, "trackio", project="own")
+    assert seen[-3:] == [("cvxrelu", {"c": 3.0}, 1), ("cvxrelu", {"c": 4.0}, 2), ("own", {"c": 5.0}, 0)]
+
+    class Writer(contextlib.AbstractContextManager):
+        def __init__(self, **options: Any) -> None:
+            seen.append(options)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            seen.append((name, value, step))
+
+        def __exit__(self, *_: object) -> None:
+            seen.append("closed")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    log_metrics({"d": 6.0}, "tensorboard", step=5, log_dir="runs")
+    assert seen[-3:] == [{"log_dir": "runs"}, ("d", 6.0, 5), "closed"]
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(ImportError, match="pip install trackio"):
         log_metrics({}, "trackio")

@@ -133,8 +133,16 @@ def test_texts_score_alike_everywhere(
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
     with torch.no_grad():
         np.testing.assert_allclose(served(batch, attention_mask=mask).logits[:, 0].numpy(), scores, atol=1e-4)
+        turns = [[*(m._asdict() for m in prompt), {"role": "assistant", "content": text}] for prompt, text in texts]
+        ended = tokenizer([tokenizer.apply_chat_template(turn, tokenize=False) for turn in turns],
+                          return_tensors="pt", padding=True, add_special_tokens=False)  # fmt: skip
+        assert ended["input_ids"].shape[1] > width  # as TRL writes texts: with the mark that ends a turn
+        marked = {name: ended[name] for name in ("input_ids", "attention_mask")}
+        np.testing.assert_allclose(served(**marked).logits[:, 0].numpy(), scores, atol=1e-4)
         if pooling == "last":  # padding is recognised by its token too
             np.testing.assert_allclose(served(batch).logits[:, 0].numpy(), scores, atol=1e-4)
+            stop = torch.tensor([[*row, tokenizer.eos_token_id] for row in ids[:1]])
+            np.testing.assert_allclose(served(stop).logits[:, 0].numpy(), scores[:1], atol=1e-4)
     with pytest.raises(InputError, match="exists already"):
         export_reward_model(head, model_folder, tmp_path / "reward")
 

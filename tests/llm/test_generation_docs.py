@@ -43,5 +43,11 @@ def test_commands_parse_and_options_are_known(root: Path) -> None:
                 program, *words = shlex.split(line)
                 assert program == "cvxrelu-llm"
                 seen.add(parser.parse_args(words).action)
+    pages = {"generation.md": ("generate", "simulate"), "survey.md": ("survey build", "survey score")}
+    parsers = add_arguments(argparse.ArgumentParser().add_subparsers())
+    for page, names in pages.items():
+        text = (root / "docs" / page).read_text(encoding="utf-8")
+        flags = {flag for name in names for action in parsers[name]._actions for flag in action.option_strings}
+        assert not {flag for flag in flags if flag.startswith("--") and f"`{flag}`" not in text} - {"--help"}, page
     entries = [e for entry in COMMANDS.values() for e in ([entry] if isinstance(entry, Entry) else entry.values())]
     assert seen == {entry.run for entry in entries}

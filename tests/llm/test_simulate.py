@@ -117,10 +117,13 @@ def test_empty_and_repeated_replies_are_drawn_again_and_short_conversations_drop
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="turns must be at least 4, got 3"):
+    with pytest.raises(ValueError, match="turns must be a whole number from 4, got 3"):
         simulate(*speakers(), turns=3)
-    with pytest.raises(ValueError, match="subjects at least one, got 1 and 0"):
-        simulate(*speakers(), subjects=[])
+    with pytest.raises(ValueError, match="n must be a whole number from 1, got 0"):
+        simulate(*speakers(), n=0)
+    for subjects in ([], "photosynthesis"):
+        with pytest.raises(ValueError, match="subjects must be a list of at least one"):
+            simulate(*speakers(), subjects=subjects)
     with pytest.raises(ValueError, match="seed must be"):
         simulate(*speakers(), seed=-1)
     assert len(set(SUBJECTS)) == len(SUBJECTS)

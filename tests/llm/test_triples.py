@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import sys
+import types
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -110,8 +112,8 @@ def test_columns_weights_margins_and_groups() -> None:
 
 def test_every_kind_of_file_gives_the_same_triples(tmp_path: Path) -> None:
     rows = [
-        {"prompt": "Why?", "chosen": "Because, “so”.", "rejected": "No.", "weight": 2.0, "group": "g"},
-        {"prompt": "Who?", "chosen": "me\nand you", "rejected": "us", "weight": 1.0, "group": "h"},
+        {"prompt": "Why?", "chosen": "Because, “so”.", "rejected": "No.", "weight": 2.0, "margin": 0.5, "group": "g"},
+        {"prompt": "Who?", "chosen": "me\nand you", "rejected": "us", "weight": 1.0, "margin": -1.0, "group": "h"},
     ]
     files = [write_jsonl(tmp_path / "a.jsonl", rows), write_jsonl(tmp_path / "b.jsonl.gz", rows)]
     files.append(tmp_path / "c.json")
@@ -129,6 +131,32 @@ def test_every_kind_of_file_gives_the_same_triples(tmp_path: Path) -> None:
     prints = {path.name: load_triples(path).fingerprint for path in files}
     prints["memory"] = load_triples(rows).fingerprint
     assert len(set(prints.values())) == 1, prints
+
+
+def test_data_sets_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`owner/name` goes to `datasets.load_dataset`, here a stand-in, with the split; what fails there is one line."""
+    asked: list[tuple[str, str]] = []
+
+    def load_dataset(name: str, split: str) -> list[dict[str, str]]:
+        asked.append((name, split))
+        if name == "owner/absent":
+            raise RuntimeError("404")
+        return [{"prompt": "Why?", "chosen": "a", "rejected": "b", "weight": 2.0, "margin": 0.5, "group": "g"}]
+
+    module: Any = types.ModuleType("datasets")
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    found = load_triples("owner/name", split="validation")[0]
+    assert asked == [("owner/name", "validation")] and found.source == "owner/name, record 0"
+    assert (found.chosen, found.weight, found.margin, found.group) == ("a", 2.0, 0.5, "g")
+    with pytest.raises(InputError, match=r"owner/absent: no such file, and the hub does not give it \(404\)"):
+        load_triples("owner/absent")
+
+
+def test_data_sets_in_memory() -> None:
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    rows = [{"prompt": [{"role": "user", "content": "Why?"}], "chosen": "a", "rejected": "b", "weight": 2.0}]
+    assert load_triples(datasets.Dataset.from_list(rows)).fingerprint == load_triples(rows).fingerprint
 
 
 def test_saved_triples_come_back(tmp_path: Path, triples: Triples) -> None:
