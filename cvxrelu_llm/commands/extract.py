@@ -82,9 +82,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.reference:
             say("log-probabilities of all answers, without a cache")
             features = _with_reference(options, model, parts, features)
-        for name, part in features.items():  # pairs are counted in DATA, for `eval --data` and `audit`
-            counts = {**part.counts, "triples": len(triples)}
-            features[name] = dataclasses.replace(part, kept=sides[name][part.kept], counts=counts)
+        for name, found in features.items():  # pairs are counted in DATA, for `eval --data` and `audit`
+            counts = {**found.counts, "triples": len(triples)}
+            features[name] = dataclasses.replace(found, kept=sides[name][found.kept], counts=counts)
     except InputError:
         raise
     except ValueError as error:  # settings that do not fit the model, or the data
