@@ -19,6 +19,7 @@ from cvxrelu_llm.standard import standardise
 __all__ = ["MODELS", "kept_mark"]
 
 RULE = "significant"  # `select` of the pairwise head
+CALIBRATION = 2  # of `calibrate`: margins that another one calibrated are not taken from the cache
 Margins = tuple[np.ndarray, dict[str, Any]]  # of the test pairs, calibrated, and what else is worth knowing
 
 
@@ -27,7 +28,9 @@ def kept_mark(name: str) -> str:
 
     The networks solved along the path depend on none of it, and are kept under a name without.
     """
-    return f"-{RULE}" if name == "pairwise" else ""
+    if name in ("length", "LM log-probability"):
+        return ""
+    return f"{f'-{RULE}' if name == 'pairwise' else ''}-c{CALIBRATION}"
 
 
 def head(**given: Any) -> Callable[..., Margins]:
@@ -37,7 +40,8 @@ def head(**given: Any) -> Callable[..., Margins]:
             chosen["components"] = None
         found = ConvexRewardHead(**chosen)
         found.fit(train, folder=folder if "mode" not in given and "beta" not in given else None)
-        about = {"neurons": found.n_neurons, "gap": found.certificate["gap"], "kind": found.certificate["kind"]}
+        about = {"neurons": found.n_neurons, "gap": found.certificate["gap"], "kind": found.certificate["kind"],
+                 "temperature": found.temperature}  # fmt: skip
         return found.margins(test.X, test.pairs) / found.temperature, about
 
     return fit
@@ -98,7 +102,7 @@ def mlp(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, optio
     with torch.no_grad():
         f = net(torch.tensor(standard.apply(test.X), dtype=torch.float32))[:, 0].double().numpy()
     margins = (f[test.pairs[:, 0]] - f[test.pairs[:, 1]]) / temperature
-    return margins, {"width": width, "weight decay": decay, "steps": steps}
+    return margins, {"width": width, "weight decay": decay, "steps": steps, "temperature": temperature}
 
 
 def lightgbm(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: Any) -> Margins:
@@ -129,7 +133,8 @@ def lightgbm(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, 
                 best = (found.log_loss, (trees, leaves, found.temperature))
     trees, leaves, temperature = best[1]
     model = run(np.arange(len(train.pairs)), trees, leaves)
-    return margins(model, test, np.arange(len(test.pairs))) / temperature, {"trees": trees, "leaves": leaves}
+    about = {"trees": trees, "leaves": leaves, "temperature": temperature}
+    return margins(model, test, np.arange(len(test.pairs))) / temperature, about
 
 
 MODELS: dict[str, Callable[..., Margins]] = {
