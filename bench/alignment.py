@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 
+from bench.alignment_models import MODELS, kept_mark
 from bench.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
-from cvxrelu_llm.calibration import calibrate, log_losses
+from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.cli_generate import load_lm
 from cvxrelu_llm.conversations import alternate
 from cvxrelu_llm.evaluation import evaluate_margins, length_differences
@@ -36,8 +36,7 @@ from cvxrelu_llm.head_selection import grouped_folds
 from cvxrelu_llm.models import load_model
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reference import reference_log_ratios
-from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
-from cvxrelu_llm.standard import standardise
+from cvxrelu_llm.reward import as_pair_features
 from cvxrelu_llm.triples import Triples, load_triples
 
 DATA, CACHE = ROOT.parent / "shared" / "data", ROOT / "bench" / ".cache" / "alignment"
@@ -50,7 +49,6 @@ SETS: dict[str, tuple[str, Callable[[str], Triples]]] = {
 LIMITS = {"mathdial": 1200, "truthfulqa": 1200}  # pairs, by whole conversations and questions
 SPLITS, BATCH = 5, 50
 VERSION = 2  # of what a split depends on besides its options: results of another one are not taken from the cache
-Margins = tuple[np.ndarray, dict[str, Any]]  # of the test pairs, calibrated, and what else is worth knowing
 
 
 # -- features ---------------------------------------------------------------------------------------------------------
@@ -128,120 +126,6 @@ def part(features: PairFeatures, which: np.ndarray) -> PairFeatures:
     )  # fmt: skip
 
 
-# -- models: each is fitted to training pairs and gives calibrated margins of test pairs ------------------------------
-def head(**given: Any) -> Callable[..., Margins]:
-    def fit(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: argparse.Namespace) -> Margins:
-        chosen = {"components": options.components, "time_limit": options.time_limit, **given}
-        if given:  # the others see all features
-            chosen["components"] = None
-        found = ConvexRewardHead(**chosen)
-        found.fit(train, folder=folder if "mode" not in given and "beta" not in given else None)
-        about = {"neurons": found.n_neurons, "gap": found.certificate["gap"], "kind": found.certificate["kind"]}
-        return found.margins(test.X, test.pairs) / found.temperature, about
-
-    return fit
-
-
-def single(name: str) -> Callable[..., Margins]:
-    """One number per pair, and its best slope without constant."""
-
-    def fit(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: Any) -> Margins:
-        if extra[name] is None:
-            raise LookupError("not available for these features")
-        (known, fresh) = extra[name]
-        size = max(float(np.abs(known).max()), 1e-12)
-        known, fresh = known / size, fresh / size
-        slope = scipy.optimize.minimize_scalar(lambda b: log_losses(b * known).mean(), bounds=(-50, 50)).x
-        return slope * fresh, {}
-
-    return fit
-
-
-def mlp(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: Any) -> Margins:
-    """A Bradley-Terry network of one hidden layer by Adam: width, weight decay and number of steps on inner folds."""
-    import torch
-
-    inner = grouped_folds(train.group, 3, 0)[0]
-    outer = np.setdiff1d(np.arange(len(train.pairs)), inner)
-
-    def run(which: np.ndarray, width: int, decay: float, steps: int, watch: Any) -> tuple[Any, list[float]]:
-        standard = standardise(train.X, train.pairs[which].ravel(), None)
-        torch.manual_seed(0)
-        net = torch.nn.Sequential(torch.nn.Linear(train.X.shape[1], width), torch.nn.ReLU(), torch.nn.Linear(width, 1))
-        rows = torch.tensor(standard.apply(train.X), dtype=torch.float32)
-        a, b = (rows[train.pairs[which, side]] for side in (0, 1))
-        adam = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=decay)
-        history = []
-        for step in range(steps):
-            batch = torch.randint(len(a), (min(128, len(a)),))
-            loss = torch.nn.functional.softplus(net(b[batch]) - net(a[batch])).mean()
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            if watch is not None and (step + 1) % 20 == 0:
-                with torch.no_grad():
-                    f = net(rows)[:, 0].double().numpy()
-                history.append(f[train.pairs[watch, 0]] - f[train.pairs[watch, 1]])
-        return (net, standard), history
-
-    best: tuple[float, Any] = (np.inf, None)
-    for width in (32, 128):
-        for decay in (1e-2, 1.0, 10.0):
-            _, history = run(outer, width, decay, 300, inner)
-            for i, margins in enumerate(history):
-                loss = calibrate(margins).log_loss
-                if loss < best[0]:
-                    best = (loss, (width, decay, 20 * (i + 1), calibrate(margins).temperature))
-    width, decay, steps, temperature = best[1]
-    (net, standard), _ = run(np.arange(len(train.pairs)), width, decay, steps, None)
-    with torch.no_grad():
-        f = net(torch.tensor(standard.apply(test.X), dtype=torch.float32))[:, 0].double().numpy()
-    margins = (f[test.pairs[:, 0]] - f[test.pairs[:, 1]]) / temperature
-    return margins, {"width": width, "weight decay": decay, "steps": steps}
-
-
-def lightgbm(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: Any) -> Margins:
-    """Trees by the ranking loss, a pair a query; number of trees and their size on inner folds."""
-    try:
-        from lightgbm import LGBMRanker
-    except ImportError as error:
-        raise LookupError("lightgbm is not installed") from error
-
-    inner = grouped_folds(train.group, 3, 0)[0]
-    outer = np.setdiff1d(np.arange(len(train.pairs)), inner)
-
-    def run(which: np.ndarray, trees: int, leaves: int) -> Any:
-        model = LGBMRanker(n_estimators=trees, num_leaves=leaves, learning_rate=0.05, verbose=-1, random_state=0,
-                           n_jobs=1)  # fmt: skip
-        pairs = train.pairs[which]
-        return model.fit(train.X[pairs.ravel()], np.tile([1, 0], len(pairs)), group=np.full(len(pairs), 2))
-
-    def margins(model: Any, features: PairFeatures, which: np.ndarray) -> np.ndarray:
-        f = model.predict(features.X)
-        return f[features.pairs[which, 0]] - f[features.pairs[which, 1]]
-
-    best: tuple[float, Any] = (np.inf, None)
-    for trees in (50, 150):
-        for leaves in (4, 15):
-            found = calibrate(margins(run(outer, trees, leaves), train, inner))
-            if found.log_loss < best[0]:
-                best = (found.log_loss, (trees, leaves, found.temperature))
-    trees, leaves, temperature = best[1]
-    model = run(np.arange(len(train.pairs)), trees, leaves)
-    return margins(model, test, np.arange(len(test.pairs))) / temperature, {"trees": trees, "leaves": leaves}
-
-
-MODELS: dict[str, Callable[..., Margins]] = {
-    "pairwise": head(),
-    "linear": head(beta=np.inf),
-    "two_phase": head(mode="two_phase"),
-    "MLP": mlp,
-    "LightGBM": lightgbm,
-    "length": single("lengths"),
-    "LM log-probability": single("log_probability"),
-}
-
-
 # -- the table --------------------------------------------------------------------------------------------------------
 def run_set(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     features = PairFeatures.load(path)
@@ -260,7 +144,7 @@ def run_set(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         for name in options.models:
             components = options.components if name == "pairwise" else None
             mark = f"{digest}-v{VERSION}-{components}-{options.time_limit}-{name.replace(' ', '-')}-{j}"
-            kept = CACHE / "splits" / f"{mark}.json"
+            kept = CACHE / "splits" / f"{mark}{kept_mark(name)}.json"
             if kept.exists():
                 record = json.loads(kept.read_text())
             elif options.cached:

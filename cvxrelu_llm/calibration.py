@@ -1,11 +1,22 @@
 """How far a margin can be believed: temperature, expected calibration error, Brier score, abstention.
 
-The head says that the first of a pair is preferred with probability `sigma(margin / T)`. T is the minimiser of the
-log-loss over pairs that the margins were not fitted on; the loss is convex in 1/T. Since every pair is given as
-(preferred, rejected), its mirror image carries the same information: a predicted probability p stands for a confidence
-`max(p, 1 - p)`, and is right when the margin is positive.
+The head says that the first of a pair is preferred with probability `sigma(margin / T)`. T is found on pairs that the
+margins z were not fitted on, as the minimiser of
 
-Source: Guo, Pleiss, Sun and Weinberger, *On calibration of modern neural networks*, ICML 2017.
+    sum_k weight_k [t log(1 + exp(-z_k / T)) + (1 - t) log(1 + exp(z_k / T))],      t = (m + 1) / (m + 2)
+
+which is strictly convex in 1/T. With t = 1 it would be the log-loss, whose minimiser is T = 0 where every z_k > 0, and
+then the first error to come costs without bound. Platt's targets t say what m pairs can tell of the next one: with a
+uniform prior, m successes out of m leave a probability of 1 / (m + 2) for the other outcome. They keep T away from 0,
+and as m grows give the T of the log-loss. m is the number of pairs, with unequal weights the effective one,
+`(sum weight)^2 / sum weight^2`.
+
+Since every pair is given as (preferred, rejected), its mirror image carries the same information: a predicted
+probability p stands for a confidence `max(p, 1 - p)`, and is right when the margin is positive.
+
+Sources: J. Platt, *Probabilistic outputs for support vector machines and comparisons to regularized likelihood
+methods*, in Advances in Large Margin Classifiers, 1999; Guo, Pleiss, Sun and Weinberger, *On calibration of modern
+neural networks*, ICML 2017.
 """
 
 from __future__ import annotations
@@ -18,8 +29,6 @@ from jaxtyping import Float
 from scipy.special import expit
 
 __all__ = ["Calibration", "abstention_curve", "brier", "calibrate", "expected_calibration_error", "log_losses"]
-
-LARGEST = 1e3  # of 1/T: margins that are always right would ask for infinity
 
 
 class Calibration(NamedTuple):
@@ -54,23 +63,24 @@ def expected_calibration_error(
 
 
 def calibrate(margins: Float[np.ndarray, " m"], weight: Float[np.ndarray, " m"] | None = None) -> Calibration:
-    """The temperature that fits held-out margins best, and the calibration with it.
+    """The temperature that fits held-out margins best, by smoothed targets, and the calibration with it.
 
-    Where the best 1/T is not positive, because the margins are worth nothing, T is 1000 times the size of a margin.
+    What is reported with it is not smoothed. Where the best 1/T is not positive, because the margins are worth nothing,
+    T is 1000 times the size of a margin.
     """
     weight = np.ones(len(margins)) if weight is None else weight
     size = float(np.sqrt(np.average(margins**2, weights=weight))) or 1.0
+    effective = float(weight.sum()) ** 2 / float(weight @ weight)
+    target = (effective + 1) / (effective + 2)
 
     def slope(inverse: float) -> float:
-        return -float(np.sum(weight * margins * expit(-inverse * margins)))
+        return float(np.sum(weight * margins * (expit(inverse * margins) - target)))
 
-    low, high = 1e-3 / size, LARGEST / size
-    if slope(low) >= 0:
-        inverse = low
-    elif slope(high) <= 0:
-        inverse = high
-    else:
-        inverse = float(scipy.optimize.brentq(slope, low, high, xtol=1e-12, rtol=1e-10))
+    inverse, high = 1e-3 / size, 1.0 / size
+    if slope(inverse) < 0:
+        while slope(high) < 0:  # it is positive as soon as sigma(high * margin) > t for every positive margin
+            high *= 2.0
+        inverse = float(scipy.optimize.brentq(slope, inverse, high, xtol=1e-12 / size, rtol=1e-10))
     scaled = inverse * margins
     loss = float(np.average(log_losses(scaled), weights=weight))
     return Calibration(

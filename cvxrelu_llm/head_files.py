@@ -24,7 +24,8 @@ from cvxrelu import ReLUNetwork
 from cvxrelu_llm.calibration import Calibration
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import new_folder, write_whole
-from cvxrelu_llm.head_selection import Choice, Point
+from cvxrelu_llm.head_rule import Point
+from cvxrelu_llm.head_selection import Choice
 from cvxrelu_llm.reward import ConvexRewardHead
 from cvxrelu_llm.standard import Standard
 
@@ -67,6 +68,7 @@ def describe(head: ConvexRewardHead, metrics: Mapping[str, Any]) -> dict[str, An
                 "skip_l2": choice.skip_l2,
                 "beta": choice.beta,
                 "points": [point._asdict() for point in choice.points],
+                "groups": choice.n_groups,
             },
             "calibration": None if head.calibration is None else head.calibration._asdict(),
             "data": {"sha256": head.data_hash, "pairs": head.n_pairs, "groups": head.n_groups},
@@ -107,7 +109,8 @@ def read_head(folder: Path) -> ConvexRewardHead:
         head.feature_settings = record["features"]
         head.certificate = record["certificate"]
         points = [Point(**{k: _number(v) for k, v in point.items()}) for point in record["choice"]["points"]]
-        head.choice = Choice(record["choice"]["skip_l2"], record["choice"]["beta"], points, None)
+        chosen = record["choice"]
+        head.choice = Choice(chosen["skip_l2"], chosen["beta"], points, None, chosen["groups"])
         head.calibration = None if record["calibration"] is None else Calibration(**record["calibration"])
         head.data_hash = record["data"]["sha256"]
         head.n_pairs, head.n_groups = record["data"]["pairs"], record["data"]["groups"]

@@ -15,10 +15,10 @@ from cvxrelu_llm.calibration import Calibration
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.head_data import data_hash
+from cvxrelu_llm.head_rule import Point
 from cvxrelu_llm.head_selection import (
     RIDGES,
     Choice,
-    Point,
     Rows,
     grouped_folds,
     linear_direction,
@@ -34,7 +34,7 @@ from cvxrelu_llm.standard import Standard, standardise
 __all__ = ["HeadFitting"]
 
 
-SELECTION = 2  # of how ridge and beta are chosen: a fit that another one began is not gone on with
+SELECTION = 2  # of how the ridge is chosen and the path walked: a fit that another one began is not gone on with
 
 
 class HeadFitting:
@@ -130,7 +130,7 @@ class HeadFitting:
                 margins[test] = o["scale"] * (held_out @ last.theta)
             return margins
 
-        blank = Point("two_phase", 0.0, beta, np.nan, 0.0, 0.0, 0.0, 0.0, np.nan)
+        blank = Point("two_phase", 0.0, beta, np.nan, 0.0, 0.0, 0.0, 0.0, np.nan, 0.0)
         ridges = [ridge * total for ridge in RIDGES]
         ridge, found, points = walk_ridges(margins_at, ridges, features.weight, features.group, blank)
         return Choice(ridge, beta, points, found)
@@ -222,17 +222,22 @@ class HeadFitting:
         return self.data.X[np.unique(self.data.pairs)].astype(np.float64)
 
     def _work_folder(self, folder: Path) -> Path:
-        """`folder`, empty or of the same fit."""
+        """`folder`, empty or of the same fit.
+
+        It holds the networks along the path, and those do not depend on the rule that chooses among them (`select`).
+        """
         folder.mkdir(parents=True, exist_ok=True)
         mark = {
             "format": "cvxrelu-fit",
             "selection": SELECTION,
             "data": self.data_hash,
-            "options": _plain(self.options),
+            "options": {name: value for name, value in _plain(self.options).items() if name != "select"},
         }
         file = folder / "fit.json"
         if file.exists():
-            if json.loads(file.read_text(encoding="utf-8")) != mark:
+            known = json.loads(file.read_text(encoding="utf-8"))
+            known.get("options", {}).pop("select", None)
+            if known != mark:
                 raise InputError(f"{folder}: holds a fit of other data or with other options; choose another folder")
         elif any(path.suffix == ".safetensors" for path in folder.iterdir()):
             raise InputError(f"{folder}: holds files that are not of a fit; choose another folder")

@@ -5,10 +5,7 @@ ridge, the network program for falling beta, each point started from the one bef
 ends when two points in a row have not improved. In a fold, beta and ridge are multiplied by its share of all weight,
 because the loss is a sum.
 
-The rule that decides: neurons are taken only where the held-out log-loss of the best point is below that of the linear
-model by more than one standard error of the *paired* difference, groups being the units (`select="one_se"`);
-`select="lowest"` takes the smallest loss. The first hardly ever loses to the linear model, and gives away gains that
-the data cannot tell from chance.
+Whether the best point of the path is taken, or the linear model, is said in `head_rule`.
 
 A solve that has ended is a file, so a fit that was killed goes on after the last one, to the same answer.
 """
@@ -26,10 +23,10 @@ import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.head_rule import Point, accuracy_of, paired_difference, taken
 from cvxrelu_llm.standard import standardise
 
-__all__ = ["Choice", "Point", "Rows", "grouped_folds", "linear_network", "paired_difference", "select_beta",
-           "select_ridge", "walk_ridges"]  # fmt: skip
+__all__ = ["Choice", "Rows", "grouped_folds", "linear_network", "select_beta", "select_ridge", "walk_ridges"]
 
 RIDGES = tuple(float(ridge) for ridge in 10.0 ** np.arange(2, -8.5, -0.5))  # per unit of weight
 PATIENCE = 2  # points of beta in a row that do not improve
@@ -61,33 +58,17 @@ class Fold(NamedTuple):
     share: float
 
 
-class Point(NamedTuple):
-    """One candidate: a ridge or a beta, its held-out log-loss and the difference to the linear model's.
-
-    `loss` and `difference` come with standard errors over groups; `n_neurons` is the mean over folds.
-    """
-
-    kind: str
-    skip_l2: float
-    beta: float
-    relative: float
-    loss: float
-    error: float
-    difference: float
-    difference_error: float
-    n_neurons: float
-
-
 class Choice(NamedTuple):
     """What was chosen, the table it was chosen by, and the out-of-fold margins of the choice.
 
-    beta None means the linear model.
+    beta None means the linear model; n_groups is that of the pairs when a path was walked, else 0.
     """
 
     skip_l2: float
     beta: float | None
     points: list[Point]
     margins: Float[np.ndarray, " m"] | None
+    n_groups: int = 0
 
 
 def grouped_folds(group: Int[np.ndarray, " m"], k: int, seed: int) -> list[Int[np.ndarray, " j"]]:
@@ -141,18 +122,6 @@ def margins_of(network: ReLUNetwork, Z: np.ndarray, pairs: np.ndarray) -> np.nda
     return f[pairs[:, 0]] - f[pairs[:, 1]]
 
 
-def paired_difference(
-    losses: Float[np.ndarray, " m"], others: Float[np.ndarray, " m"], weight: np.ndarray, group: np.ndarray
-) -> tuple[float, float]:
-    """Mean of `losses - others` and its standard error, groups being what is independent."""
-    _, classes = np.unique(group, return_inverse=True)
-    total = float(weight.sum())
-    mean = float(weight @ (losses - others)) / total
-    sums = np.bincount(classes, weight * (losses - others - mean))
-    groups = len(sums)
-    return mean, float(np.sqrt(groups / max(groups - 1, 1) * np.sum(sums**2)) / total)
-
-
 def select_ridge(
     folds: list[Fold], pairs: np.ndarray, weight: np.ndarray, group: np.ndarray, ridges: Sequence[float]
 ) -> tuple[float, np.ndarray, list[Point]]:
@@ -165,7 +134,7 @@ def select_ridge(
             margins[test] = margins_of(linear_network(linear_direction(rows, ridge * share)), Z, pairs[test])
         return margins
 
-    blank = Point("linear", 0.0, np.inf, np.inf, 0.0, 0.0, 0.0, 0.0, 0.0)
+    blank = Point("linear", 0.0, np.inf, np.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     return walk_ridges(margins_at, [ridge * total for ridge in ridges], weight, group, blank)
 
 
@@ -183,7 +152,8 @@ def walk_ridges(
     for ridge in sorted(ridges, reverse=True):
         margins = margins_at(ridge)
         loss, error = paired_difference(log_losses(margins), np.zeros(len(margins)), weight, group)
-        points.append(blank._replace(skip_l2=ridge, loss=loss, error=error))
+        accuracy = accuracy_of(margins, weight)
+        points.append(blank._replace(skip_l2=ridge, loss=loss, error=error, accuracy=accuracy))
         if best is None or loss < best[0]:
             best = (loss, ridge, margins)
         elif ridge < 0.99 * ALWAYS * float(weight.sum()):
@@ -205,7 +175,7 @@ def select_beta(
     rule: str,
     folder: Path | None,
 ) -> Choice:
-    """Down the path in beta, fold by fold; see the module for the rule.
+    """Down the path in beta, fold by fold, and the choice by `rule`, of `head_rule.taken`.
 
     linear : out-of-fold margins of the linear model; None where the network has no skip.
     """
@@ -238,17 +208,21 @@ def select_beta(
         difference = paired_difference(losses, base, weight, group)
         points.append(
             Point(
-                "network", skip_l2, factor * largest, factor, loss, error, *difference, n_neurons=float(np.mean(widths))
+                "network", skip_l2, factor * largest, factor, loss, error, *difference,
+                n_neurons=float(np.mean(widths)), accuracy=accuracy_of(margins, weight),
             )
-        )
+        )  # fmt: skip
         found.append(margins)
         stale = 0 if loss < best else stale + 1
         best = min(best, loss)
         if stale >= PATIENCE:
             break
-    lowest = min(range(len(points)), key=lambda i: points[i].loss)
-    point = points[lowest]
-    needed = point.difference_error if rule == "one_se" else 0.0
-    if linear is not None and not point.difference < -needed:
-        return Choice(skip_l2, None, points, linear)
-    return Choice(skip_l2, point.beta, points, found[lowest])
+    n_groups = len(np.unique(group))
+    if linear is None:  # nothing to fall back on
+        which = min(range(len(points)), key=lambda i: points[i].loss)
+    else:
+        decided = taken(points, accuracy_of(linear, weight), n_groups, rule)
+        if decided is None:
+            return Choice(skip_l2, None, points, linear, n_groups)
+        which = decided
+    return Choice(skip_l2, points[which].beta, points, found[which], n_groups)

@@ -23,6 +23,7 @@ from cvxrelu_llm.calibration import calibrate, log_losses
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.head_data import IDENTITY, as_pair_features, checked_margins, data_hash
 from cvxrelu_llm.head_fitting import HeadFitting
+from cvxrelu_llm.head_rule import RULES, compared
 from cvxrelu_llm.head_selection import Rows
 from cvxrelu_llm.influence import Influence, Suspect, influence_of, suspects
 from cvxrelu_llm.pair_features import PairFeatures
@@ -43,8 +44,8 @@ class ConvexRewardHead(HeadFitting):
     beta : > 0; "auto" chooses along the path by held-out log-loss; with two_phase it is phase I's, and "auto" means a
         tenth of its `beta_max`. np.inf asks for the linear model.
     betas : the path, as shares of `beta_max`, each in (0, 1).
-    select : "one_se", neurons only where they beat the linear model by one standard error of the paired difference;
-        "lowest", wherever their held-out loss is lower.
+    select : "significant", neurons only where their held-out loss is below the linear model's by a paired t-test over
+        groups, corrected for the points of the path, and their accuracy is not; "lowest", wherever the loss is lower.
     folds : of the grouped cross-validation inside the training pairs.
     components : directions of the standardised features to fit on; None for all features. With beta="auto" and skip
         the first is that of the linear model of all features, which thus stays the beginning of the path; the others,
@@ -80,7 +81,7 @@ class ConvexRewardHead(HeadFitting):
         skip_l2: float | str = "auto",
         beta: float | str = "auto",
         betas: Sequence[float] = (0.7, 0.5, 0.35, 0.25, 0.15),
-        select: str = "one_se",
+        select: str = "significant",
         folds: int = 3,
         components: int | None = None,
         intercept: bool = True,
@@ -96,7 +97,7 @@ class ConvexRewardHead(HeadFitting):
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         _one_of("mode", mode, ("pairwise", "two_phase"))
-        _one_of("select", select, ("one_se", "lowest"))
+        _one_of("select", select, RULES)
         for name in ("skip_l2", "beta", "l2"):
             value = given[name]
             if value != "auto" and not (isinstance(value, (int, float)) and value > 0):
@@ -359,6 +360,7 @@ class ConvexRewardHead(HeadFitting):
             f"gap {c['gap']:.1e} ({c['kind']}, {kind})",
             f"Lipschitz      at most {self.lipschitz:.4g} in raw features",
         ]
+        lines += compared(choice.points, choice.n_groups, choice.beta is not None)
         if self.calibration is not None:
             k = self.calibration
             lines.append(

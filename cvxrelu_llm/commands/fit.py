@@ -39,8 +39,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
                         help="the path that auto walks, as shares of beta_max")  # fmt: skip
     parser.add_argument("--skip-l2", type=_auto, default="auto", metavar="L", help="ridge of the linear part")
     parser.add_argument("--skip", action=argparse.BooleanOptionalAction, default=True, help="have a linear part")
-    parser.add_argument("--select", choices=("one_se", "lowest"), default="one_se",
-                        help="neurons where they beat the linear model by one standard error, or at all")  # fmt: skip
+    parser.add_argument("--select", choices=("significant", "lowest"), default="significant",
+                        help="neurons where they beat the linear model significantly, or at all")  # fmt: skip
     parser.add_argument("--folds", type=count, default=3, metavar="K", help="of the cross-validation (%(default)s)")
     parser.add_argument("--components", type=count, metavar="R", help="directions to fit on (all features)")
     parser.add_argument("--intercept", action=argparse.BooleanOptionalAction, default=True, help="biases of neurons")

@@ -48,6 +48,13 @@ def test_fit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     out = capsys.readouterr().out
     assert "60 pairs in 30 groups" in out and "linear Bradley-Terry model" in out
+    assert ConvexRewardHead.load(folder / "l").options["select"] == "significant"
+    lowest = ("--select", "lowest", "--beta", "linear")
+    assert run("fit", folder / "train.safetensors", "--out", folder / "lowest", *lowest, "--quiet") == 0
+    assert ConvexRewardHead.load(folder / "lowest").options["select"] == "lowest"
+    with pytest.raises(SystemExit):
+        run("fit", folder / "train.safetensors", "--out", folder / "m", "--select", "best")
+    assert "'significant', 'lowest'" in capsys.readouterr().err
     assert run("fit", folder / "train.safetensors", "--out", folder / "m", "--folds", 1) == 2
     assert "folds must be" in capsys.readouterr().err and not (folder / "m").exists()
     for words, complaint in (

@@ -19,7 +19,8 @@ from scipy.optimize import minimize
 import cvxrelu
 from cvxrelu_llm.calibration import brier, calibrate, expected_calibration_error, log_losses
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.head_selection import grouped_folds, paired_difference
+from cvxrelu_llm.head_rule import paired_difference
+from cvxrelu_llm.head_selection import grouped_folds
 from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
 from cvxrelu_llm.standard import lipschitz_bound, standardise
 
