@@ -171,7 +171,7 @@ def solve(
     if not sampled and patterns < 1:
         raise ValueError(f"patterns is {patterns}; expected an integer P >= 1, or an array of patterns or gates")
     divided = None if devices is None else select_devices(backend, devices, time_limit)
-    sizes = sizes_of(X, y, pairs, patterns, intercept, dtype)
+    sizes = sizes_of(X, y, pairs, patterns, intercept, dtype, loss)
     memory = None
     if sizes is not None:
         flops = 12.0 * sizes.slack * sizes.d / (2 * sizes.itemsize) if sampled else 0.0
