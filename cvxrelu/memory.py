@@ -191,7 +191,9 @@ def _refusal(estimate: Estimate, room: float, limit: float | None, backend: str,
     return MemoryError(f"{need}, and the machine has {in_words(room / OVER)} free; {advice}")
 
 
-def sizes_of(X: Any, y: Any, pairs: Any, patterns: Any, intercept: Any, dtype: Any) -> Sizes | None:
+def sizes_of(
+    X: Any, y: Any, pairs: Any, patterns: Any, intercept: Any, dtype: Any, loss: Any = "squared"
+) -> Sizes | None:
     """The sizes that these arguments ask for, or None where they are not what they should be: others say so."""
     try:
         n, d = map(int, X.shape if hasattr(X, "shape") else np.shape(X))
@@ -202,9 +204,11 @@ def sizes_of(X: Any, y: Any, pairs: Any, patterns: Any, intercept: Any, dtype: A
         m = n if pairs is None else int(np.shape(pairs)[0])
         shape = (m,) if y is None else tuple(y.shape if hasattr(y, "shape") else np.shape(y))
         c = int(shape[1]) if len(shape) == 2 else 1
+        if loss == "multinomial" and len(shape) == 1:  # labels 0 to c - 1
+            c = max(2, int(y.max() if hasattr(y, "max") else np.max(y)) + 1)
         name = str(getattr(X, "dtype", "float64")) if dtype is None else str(getattr(dtype, "__name__", dtype))
         return Sizes(n, d + bool(intercept is True), P, c, m, 4 if "32" in name or "16" in name else 8)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
 
 

@@ -45,13 +45,14 @@ class RefinementStage:
 
     def run(self, start: ReLUNetwork | None, sampled: Solution | None) -> Solution:
         """Refine from the network given, certify what comes out, and put the Solution together."""
-        problem, limits = self.problem, self.limits
+        problem, limits, before = self.problem, self.limits, 0.0
         if sampled is not None:
-            self.history = sampled.history
+            self.history, before = sampled.history, self._elapsed()
+            self.spent = sampled.timings["total"] - before
         search = Refinement(
             problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact"
         )
-        setup = self._elapsed()
+        setup = self._elapsed() - before
         try:
             saved = None if self.checkpoint is None else self.checkpoint.load("refinement")
             if saved is not None:
@@ -67,7 +68,7 @@ class RefinementStage:
             found = search.result(Status.INTERRUPTED)
         if self.checkpoint is not None and self.last is not None:
             self.checkpoint.save("refinement", self.last)
-        refined = self._elapsed()
+        refined = self._elapsed() - before - setup
         return self._solution(found, sampled, setup, refined)
 
     def _save(self, search: Refinement) -> None:
@@ -99,7 +100,7 @@ class RefinementStage:
 
     def _solution(self, found: Refined, sampled: Solution | None, setup: float, refined: float) -> Solution:
         """The network, evaluated once more as it is returned, and its certificate."""
-        problem, limits = self.problem, self.limits
+        problem, limits, evaluated = self.problem, self.limits, self._elapsed()
         settings = {
             "n": len(problem.X), "d": problem.n_features, "c": problem.n_outputs, "loss": problem.loss_name,
             "beta": problem.beta, "tol": limits.tol, "intercept": problem.intercept, "skip": problem.skip_kind,
@@ -120,9 +121,9 @@ class RefinementStage:
                 self.kind, problem, dual, objective, self.backend, seed=self.seed, known=found.neurons.u,
                 deadline=max(self.started + limits.time_limit, time.perf_counter() + 1.0),
             )  # fmt: skip
-        timings = {"setup": setup, "refine": refined - setup, "certify": self._elapsed() - refined}
+        timings = {"setup": setup, "refine": refined, "certify": self._elapsed() - evaluated}
         if sampled is not None:
-            timings = {**sampled.timings, **timings}
+            timings = {**sampled.timings, **{name: sampled.timings.get(name, 0.0) + s for name, s in timings.items()}}
         timings["total"] = self.spent + self._elapsed()
         advice = STALLED if found.status is Status.MAX_ITER else found.status.advice
         message = f"{advice} ({in_words(certificate)}, tol {limits.tol:.1e})"

@@ -43,7 +43,7 @@ def streamed_patterns(patterns: Any, X: np.ndarray, seed: int, check_patterns: b
     if isinstance(patterns, (int, np.integer)) and not isinstance(patterns, bool):
         gates, drawn = np.random.default_rng(seed).standard_normal((d, int(patterns))), True
     else:
-        gates, drawn = np.asarray(patterns), False
+        gates, drawn = np.asarray(None if isinstance(patterns, tuple) else patterns), False
         if gates.dtype.kind != "f" or gates.ndim != 2 or len(gates) != d or gates.shape[1] == 0 or check_patterns:
             raise ValueError(
                 f"patterns must be a number, or a float ({d}, P) of gates, where rows are streamed, got "

@@ -34,6 +34,8 @@ def response_log_probabilities(
     template, max_length, max_response_length : as in `extract`.
     share_prefix : run the prompt once; False runs it before every response, for models whose cache cannot be repeated.
     """
+    if template not in ("auto", "chat", "plain"):
+        raise ValueError(f"template must be 'auto', 'chat' or 'plain', got {template!r}")
     import torch
 
     if template == "auto":

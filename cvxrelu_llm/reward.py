@@ -223,7 +223,8 @@ class ConvexRewardHead(HeadFitting):
 
         Parameters
         ----------
-        add : more pairs, of the same features. remove, flip : pairs to drop, or to turn around.
+        add : more pairs, of the same features; their `reference` counts where the head was fitted with one.
+        remove, flip : pairs to drop, or to turn around. The margin of a pair stays; its reference changes sign.
         weight : new weights by pair.
         """
         data = self._needed()
@@ -234,6 +235,8 @@ class ConvexRewardHead(HeadFitting):
                 raise ValueError(f"{name} must hold numbers of pairs from 0 to {m - 1}, got {indices}")
         pairs, weights, margin = data.pairs.copy(), data.weight.copy(), self.margin.copy()
         pairs[lists["flip"]] = pairs[lists["flip"]][:, ::-1]
+        offset = margin - (data.margin + self.options["gamma"])  # the reference's, which changes its sign
+        margin[lists["flip"]] -= 2 * offset[lists["flip"]]
         for i, value in (weight or {}).items():
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"weight of pair {i} must be finite and nonnegative, got {value!r}")
@@ -245,7 +248,12 @@ class ConvexRewardHead(HeadFitting):
             own = checked_margins(add)
             if add.X.shape[1] != data.X.shape[1]:
                 raise ValueError(f"add has {add.X.shape[1]} features, expected {data.X.shape[1]}")
-            more = [add.X, add.pairs + len(data.X), add.weight, own + self.options["gamma"], own,
+            added = own + self.options["gamma"]
+            if offset.any():
+                if add.reference is None:
+                    raise InputError("the head was fitted with a reference, and add holds none")
+                added = added + add.reference
+            more = [add.X, add.pairs + len(data.X), add.weight, added, own,
                     add.group + data.group.max(initial=-1) + 1, add.kept]  # fmt: skip
             parts = [np.concatenate(both) for both in zip(parts, more, strict=True)]
         X, pairs, weights, margin, own_margin, group, kept = parts

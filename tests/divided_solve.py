@@ -52,7 +52,11 @@ def traffic(backend: Any) -> dict[str, Any]:
     backend, inputs = stepper(backend, (60, 6, 16))
     with backend.scope():
         state = inputs[3]
+        put = [((3, 16), 1), ((3, 16), None), ((3, 14), 1), ((8, 16), 0)]
         return {
+            "placed": [
+                list(backend.put(np.zeros(shape), split=axis).sharding.shard_shape(shape)) for shape, axis in put
+            ],
             "divided": [str(getattr(state, name).sharding.spec) for name in ("x", "t")],
             "collectives": collectives(backend, inputs),
         }

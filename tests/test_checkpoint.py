@@ -15,8 +15,15 @@ from checkpoint_child import CASES, X, Y, answer, run
 
 import cvxrelu
 from cvxrelu import admm, checkpoint, newton_stage
-from cvxrelu.checkpoint import Checkpoint
-from cvxrelu.solution import Status
+from cvxrelu.checkpoint import Checkpoint, digest
+from cvxrelu.neurons import Neurons
+from cvxrelu.options import Limits
+from cvxrelu.problem import build_problem
+from cvxrelu.refinement import Refinement
+from cvxrelu.resuming import load_sampled, open_checkpoint, refinement_state, resume_refinement
+from cvxrelu.sampled_stage import SampledStage
+from cvxrelu.selection import get_backend
+from cvxrelu.solution import History, Status
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +161,79 @@ def test_max_iter_reached_is_where_the_next_run_goes_on(tmp_path):
     assert second.n_iter == 45 and second.history[0] == first.history[0]
 
 
+def backdate(folder, stage):
+    """As if the runs so far had taken a thousand seconds more."""
+    saved = json.loads((folder / "run.json").read_text())
+    held = Checkpoint(folder, saved["problem"], saved["options"])
+    state = held.load(stage)
+    held.save(stage, {**state, "spent": state["spent"] + 1000.0})
+
+
+@pytest.mark.parametrize(("case", "stage"), [("admm", "sampled"), ("both", "sampled"), ("refinement", "refinement")])
+def test_times_include_those_of_the_runs_before(case, stage, tmp_path):
+    assert killed_after(1, case, tmp_path)
+    backdate(tmp_path, stage)
+    sol = run(case, tmp_path)
+    times = sol.history["time"]
+    assert np.all(np.diff(times) >= 0) and times[0] < 1000.0 < times[-1] <= sol.timings["total"] < 2000.0
+
+
+def test_phases_do_not_overlap(tmp_path):
+    def slow(_):
+        time.sleep(0.02)  # within the sampled stage, which is no part of preparing the refinement
+
+    first = run("both", tmp_path, slow)
+    for sol in (first, run("both", tmp_path)):
+        assert sum(s for name, s in sol.timings.items() if name != "total") <= sol.timings["total"] * 1.01 + 1e-3
+        assert sol.timings["iterate"] == first.timings["iterate"] > 0  # of which there is no more in the second run
+
+
+def test_nothing_of_a_sampled_stage_is_forgotten(tmp_path):
+    """All that a run has changed, found by looking: what is not computed again is as it was."""
+    problem = build_problem(X, Y[:, 0], beta=1.0, patterns=15, seed=3)
+    limits = Limits.read(rho=None, tol=1e-9, max_iter=40, time_limit=None, linear_solver="direct")
+
+    def made():
+        return SampledStage(problem, get_backend("numpy"), limits, 3, False, None, opened(tmp_path))
+
+    stage, fresh, again = made(), made(), made()
+    stage.run()
+    fresh._set_up()
+    again._set_up()
+    load_sampled(again)
+    computed = {"basis", "data", "state", "landmarks", "rho", "system", "factor_seconds", "started", "exact", "best"}
+    computed |= {"checkpoint", "history", "timings"}
+    changed = {
+        name
+        for name, value in vars(stage).items()
+        if name not in computed and not (hasattr(fresh, name) and equal(value, getattr(fresh, name)))
+    }
+    assert changed >= {"iteration", "residuals", "balance_at", "best_gap", "best_at", "method", "rho_values"}
+    assert not [name for name in changed if not equal(getattr(stage, name), getattr(again, name))]
+    assert again.history.records == stage.history.records
+    for name in ("factor", "iterate"):
+        assert again.timings[name] == stage.timings[name] > 0
+
+
+def test_nothing_of_a_refinement_is_forgotten(tmp_path):
+    problem, rounds = build_problem(X, Y[:, 0], beta=1.0), []
+
+    def made():
+        return Refinement(problem, get_backend("numpy"), dtype="float64", tol=1e-6, seed=3)
+
+    search, fresh, again = made(), made(), made()
+    search.run(lambda *_: rounds.append(None) or len(rounds) == 4, np.inf)
+    search.idle, search.near = 2, True
+    opened(tmp_path).save("refinement", refinement_state(search, History(), 0.0))
+    resume_refinement(again, opened(tmp_path).load("refinement"))
+    held = [name for name, value in vars(search).items() if isinstance(value, (bool, int, float, np.ndarray, Neurons))]
+    changed = {name for name in held if name != "reached" and not equal(getattr(search, name), getattr(fresh, name))}
+    assert changed >= {"neurons", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near"}
+    assert not [name for name in changed if not equal(getattr(search, name), getattr(again, name))]
+    assert search.pricing.misses.size > 0 and equal(search.pricing.misses, again.pricing.misses)
+    assert search.pricing.rng.random() == again.pricing.rng.random() != fresh.pricing.rng.random()
+
+
 CHANGES = [
     ("beta", {"beta": 2.0}),
     ("y", {"y": Y[:, 0] + 1e-9}),
@@ -185,6 +265,46 @@ def test_other_data_are_refused(tmp_path):
     run("admm", tmp_path, max_iter=5)
     with pytest.raises(ValueError, match="another X"):
         cvxrelu.solve(X + 1e-12, beta=1.0, backend="numpy", seed=3, max_iter=5, checkpoint=tmp_path, **CASES["admm"])
+
+
+RNG = np.random.default_rng(5)
+PAIRS = np.arange(80).reshape(40, 2)
+PLANE = RNG.standard_normal((1, 8))
+PREFERENCES = {
+    "y": np.sign(RNG.standard_normal(40)), "beta": 1.0, "loss": "logistic", "pairs": PAIRS, "skip": "linear",
+    "skip_l2": 0.1, "equality": (PLANE, [1.0]), "patterns": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("loss", "squared"),
+        ("margin", 0.5),
+        ("pairs", PAIRS[:, ::-1]),
+        ("skip_l2", 0.2),
+        ("equality", (PLANE, [2.0])),
+        ("equality", (-2 * PLANE + np.eye(8)[:1], [1.0])),
+    ],
+)
+def test_all_of_the_problem_is_compared(name, value, tmp_path):
+    open_checkpoint(tmp_path, build_problem(X, **PREFERENCES), {}, None)
+    open_checkpoint(tmp_path, build_problem(X, **PREFERENCES), {}, None)
+    with pytest.raises(ValueError, match=rf"^checkpoint .*\b{name}\b"):
+        open_checkpoint(tmp_path, build_problem(X, **{**PREFERENCES, name: value}), {}, None)
+
+
+def test_digests_are_of_all_entries_shape_and_type(monkeypatch):
+    whole = RNG.standard_normal((7, 3))
+    expected = digest(whole)
+    monkeypatch.setattr(checkpoint, "HASHED", 6)  # two rows at a time
+    assert digest(whole) == digest(np.asfortranarray(whole)) == digest(whole.copy()) == expected
+    for row in range(7):
+        changed = whole.copy()
+        changed[row, 2] += 1e-9
+        assert digest(changed) != expected
+    zeros = [np.zeros((2, 3)), np.zeros((3, 2)), np.zeros(6), np.zeros((2, 6), dtype=np.float32)]
+    assert len(set(map(digest, zeros))) == len(zeros)
 
 
 def test_other_limits_are_not(tmp_path):
@@ -316,3 +436,21 @@ def test_writes_are_spaced(tmp_path, monkeypatch):
     for now in (100.0, 101.0, 104.9, 105.1, 109.0, 110.2):
         held.offer("sampled", lambda now=now: written.append(now) or {"now": now})
     assert written == [100.0, 105.1, 110.2]
+
+
+def test_writing_takes_no_more_than_its_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "INTERVAL", 5.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 0.05)
+    held, clock, savez = opened(tmp_path), [100.0], np.savez
+
+    def slow(*args, **arrays):
+        clock[0] += 2.0
+        savez(*args, **arrays)
+
+    monkeypatch.setattr(checkpoint.np, "savez", slow)
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: clock[0])
+    begun = []
+    for now in (100.0, 108.0, 141.0, 142.5, 160.0, 184.6):  # two seconds are a twentieth of forty
+        clock[0] = now
+        held.offer("sampled", lambda now=now: begun.append(now) or {"now": now})
+    assert begun == [100.0, 142.5, 184.6]

@@ -185,4 +185,5 @@ def test_columns_below_the_limit_may_be_left_early(seed, limit):
     above = lengths > limit
     np.testing.assert_allclose(early.points[:, above], whole.points[:, above], atol=1e-9)
     assert early.converged[above].all()
+    np.testing.assert_allclose(early.points[:, early.converged], whole.points[:, early.converged], atol=1e-9)
     assert np.all(found[~above] <= limit + 1e-9) and np.all(found >= lengths - 1e-9)

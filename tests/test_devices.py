@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +17,11 @@ from divided_solve import solved
 
 import cvxrelu
 from cvxrelu import newton_stage
-from cvxrelu.backends.mesh import as_devices
+from cvxrelu.backends.mesh import MeshBackend, as_devices
+from cvxrelu.backends.numpy import NumpyBackend
+from cvxrelu.options import Limits
+from cvxrelu.pricing import Pricing
+from cvxrelu.problem import build_problem
 from cvxrelu.sampled_stage import SampledStage
 from cvxrelu.selection import get_backend
 
@@ -70,6 +75,7 @@ def test_four_devices_give_what_one_gives(expected):
     assert_same(found, expected)
     assert np.abs(expected["blocks"]).max() > 0
     assert all(re.search(r"'devices',?\)$", spec) for spec in found["divided"]), found["divided"]
+    assert found["placed"] == [[3, 4], [3, 16], [3, 14], [2, 16]]
     # One sum of the n numbers of the prediction; the solution of the inner system to all devices.
     assert found["collectives"] == {"all-reduce": [60], "all-gather": [60]}
 
@@ -85,6 +91,41 @@ def test_two_processes_give_what_one_gives(expected):
         limit, others = process["refused"]
         assert limit.startswith("time_limit is 10.0, and devices belong to several processes")
         assert "expected devices of this process alone, or of every process" in others
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 8])
+def test_directions_are_padded_to_what_devices_divide(count):
+    """Otherwise all devices would get copies, and do the same work."""
+    backend = MeshBackend.__new__(MeshBackend)
+    backend.mesh = SimpleNamespace(size=count)
+    for size in range(1, 200):
+        padded = backend.padded(size)
+        assert size <= padded <= max(32, 2 * size) and padded % count == 0
+
+
+class Noting(NumpyBackend):
+    """Notes what is put with an axis to divide."""
+
+    def __init__(self):
+        self.divided = []
+
+    def put(self, tree, dtype=None, split=None):
+        if split is not None:
+            self.divided.append((tree.shape, split))
+        return super().put(tree, dtype, split)
+
+
+def test_pricing_and_patterns_are_put_divided():
+    backend = Noting()
+    pricing = Pricing(backend, X, X, np.random.default_rng(2))
+    pricing.price(Y, np.zeros((6, 0)), 16, waves=1, polished=4)
+    assert {shape[0] for shape, _ in backend.divided} == {6} and {axis for _, axis in backend.divided} == {1}
+    assert len(backend.divided) >= 5 and max(shape[1] for shape, _ in backend.divided) >= 32  # ascents, polish, rank
+    backend = Noting()
+    problem = build_problem(X, Y, beta=0.5, patterns=9)
+    limits = Limits.read(rho=None, tol=1e-1, max_iter=1, time_limit=None, linear_solver="direct")
+    SampledStage(problem, backend, limits, 0, False, None)._set_up()
+    assert backend.divided == [(problem.patterns.patterns.shape, 1)]
 
 
 # -- input ------------------------------------------------------------------------------------------------------------

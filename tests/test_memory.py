@@ -2,13 +2,15 @@
 
 import importlib
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import cvxrelu
 from cvxrelu import memory, newton_stage, preparation, sampled_stage, streaming
-from cvxrelu.memory import Sizes, estimate_memory, plan
+from cvxrelu.memory import Plan, Sizes, estimate_memory, plan, sizes_of
+from cvxrelu.problem import build_problem
 from cvxrelu.solution import Status
 
 SOLVE = importlib.import_module("cvxrelu.solve")  # the name in the package is the function's
@@ -62,7 +64,6 @@ def test_jax_is_below_its_estimate():
     jax = pytest.importorskip("jax")
     from cvxrelu import admm
     from cvxrelu.options import Limits
-    from cvxrelu.problem import build_problem
     from cvxrelu.selection import get_backend
 
     X, y = data(1500, 8)
@@ -87,6 +88,43 @@ def test_estimates_grow_with_everything():
         for name in sizes:
             assert estimate_memory(**{**sizes, name: 10 * sizes[name]}, method=method).bytes >= small
     assert estimate_memory(**sizes, method="cg", dtype="float32").bytes < estimate_memory(**sizes, method="cg").bytes
+
+
+PAIRS = np.stack([np.arange(100), np.arange(100, 200)], axis=1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"intercept": True},
+        {"dtype": "float32"},
+        {"y": RNG.standard_normal((400, 3))},
+        {"y": np.ones(100), "pairs": PAIRS},
+        {"y": None, "pairs": PAIRS, "loss": "logistic"},
+        {"patterns": RNG.random((400, 7)) < 0.5},
+        {"patterns": RNG.standard_normal((6, 7))},
+        {"patterns": (RNG.random((400, 7)) < 0.5, None)},
+        {"y": np.arange(400) % 4, "loss": "multinomial"},
+        {"y": np.zeros(400), "loss": "multinomial"},
+        {"y": np.eye(4)[np.arange(400) % 4], "loss": "multinomial"},
+    ],
+    ids=str,
+)
+def test_sizes_are_those_of_the_problem(changed):
+    given = {"y": Y, "beta": 1.0, "patterns": 5, "pairs": None, "intercept": False, "dtype": None, "loss": "squared"}
+    given |= changed
+    problem = build_problem(X, **given)
+    n, d, _, c = problem.shape
+    expected = Sizes(n, d, problem.n_requested, c, len(problem.loss.y), problem.dtype.itemsize)
+    names = ("y", "pairs", "patterns", "intercept", "dtype", "loss")
+    assert sizes_of(X, *(given[name] for name in names)) == expected
+    assert sizes_of(X.astype(np.float32), *(given[name] for name in names)).itemsize == 4
+
+
+@pytest.mark.parametrize("y", [["a"] * 400, np.full(400, np.nan), np.full(400, np.inf), None])
+def test_sizes_of_bad_labels_are_not_known(y):
+    assert sizes_of(X, y, None, 5, False, None, "multinomial") is None
 
 
 # -- what a limit does ------------------------------------------------------------------------------------------------
@@ -156,6 +194,47 @@ def test_without_a_limit_the_machine_is_one(monkeypatch):
     monkeypatch.setattr(SOLVE, "build_problem", no_work)
     with pytest.raises(MemoryError, match=r"estimated to need .* and the machine has 9\.54 MiB free"):
         cvxrelu.solve(X, Y, beta=1.0, backend="numpy")
+
+
+def test_without_a_limit_estimates_may_be_half_too_large(monkeypatch):
+    sizes = Sizes(1000, 10, 10**4, 1, 1000, 8)
+    need = estimate_memory(1000, 10, 10**4).bytes
+
+    def streamed(available, limit):
+        monkeypatch.setattr(memory, "available_memory", lambda: available)
+        return plan(sizes, "auto", "numpy", False, True, limit).streamed
+
+    assert [streamed(need / 1.45, None), streamed(need / 1.55, None)] == [False, True]
+    assert [streamed(0.0, 1.01 * need), streamed(1e12, 0.99 * need)] == [False, True]
+
+
+@pytest.mark.parametrize("count", [0, 10, 500])
+def test_the_preconditioner_of_streamed_rows_takes_what_is_left(count):
+    """Four arrays (m, landmarks) while it is made."""
+    sizes = Sizes(10**6, 10, 50, 1, 2 * 10**6, 8)
+    least = estimate_memory(*sizes[:5], method="streamed")
+    made = Plan(least, True, least.bytes + count * 4 * 2e6 * 8 + 1.0)
+    assert made.landmarks(sizes, "numpy") == min(memory.LANDMARKS, memory.FEWEST + count)
+    assert made._replace(streamed=False).landmarks(sizes, "numpy") == memory.LANDMARKS
+
+
+def test_available_memory_is_the_least_of_what_is_told(monkeypatch):
+    system, group = "/proc/meminfo", "/sys/fs/cgroup/memory."
+    told = {system: "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable:    8000 kB\nBuffers: 1 kB\n"}
+
+    def read(name):
+        if name not in told:
+            raise FileNotFoundError(name)
+        return told[name]
+
+    monkeypatch.setattr(memory, "Path", lambda name: SimpleNamespace(read_text=lambda encoding: read(name)))
+    assert memory.available_memory() == 8000 * 1024
+    told |= {f"{group}max": "max\n", f"{group}current": "70\n"}
+    assert memory.available_memory() == 8000 * 1024
+    told[f"{group}max"] = "5000000\n"
+    assert memory.available_memory() == 5000000 - 70
+    told[f"{group}current"] = "6000000\n"
+    assert memory.available_memory() == 0
 
 
 @pytest.mark.parametrize("bad", ["4GB", True, None.__class__, [1]])

@@ -256,3 +256,31 @@ def test_summary_compares_seed_by_seed_and_counts_the_stopped_at_the_cap() -> No
     found = {((9, 2, 3), 0.1): {"adelie": theirs, "scs": others, "ours": ours}}
     row = peer_table.summary(found).splitlines()[-1]
     assert row.startswith("| (9, 2, 3), 0.1 | 1 | SCS 3 | > 3 (2-6) |")
+
+
+def test_seconds_to_a_gap_are_the_fewest_of_any_run_within_the_cap() -> None:
+    """With the bound at 99: 100 has a gap of exactly one in a hundred *of the objective*, 100.01 a little more."""
+    found = cell("adelie", 0, [(1.0, 100.01), (4.0, 100.0), (5.0, 99.0)])
+    found["runs"] += [{"name": "b", "points": [{"seconds": s, "objective": v} for s, v in [(3.0, 100.0), (8.0, 90.0)]]}]
+    found["bound"] = 99.0
+    assert peer_table.seconds_to(found, 0.01) == 3.0
+    assert peer_table.seconds_to(found, 0.0101) == 1.0
+    assert peer_table.seconds_to(found, 1e-6) == 5.0
+    assert peer_table.seconds_to(found, -0.05) == 8.0  # a network, below the bound of (S)
+    found["cap"] = 4.5
+    assert peer_table.seconds_to(found, 1e-6) is None
+    assert peer_table.best_gap(found) == pytest.approx(-0.1)
+
+
+def test_columns_beside_the_seconds() -> None:
+    first = {"name": "first", "points": [], "seconds": 5.0}
+    again = {"name": "again", "points": [], "call_seconds": 1.5, "seconds": 7.0}
+    compiled = {"name": "compile", "points": [], "seconds": 0.25}
+    assert peer_table.compile_seconds({"runs": [first, again]}) == 3.5
+    assert peer_table.compile_seconds({"runs": [compiled, again]}) == 0.25
+    assert peer_table.compile_seconds({"runs": [{**first, "seconds": 1.0}, again]}) == 0.0
+    assert peer_table.compile_seconds({"runs": [again]}) == 0.0
+    cells = [cell("adelie", s, [(1.0, value)]) for s, value in enumerate((1.0, 1.25, 2.0))]
+    for each, memory in zip(cells, (3e6, 9e6, 5e6), strict=True):
+        each |= {"bound": 1.0, "memory": memory, "memory_before": None if memory == 9e6 else 1e6}
+    assert peer_table._row("adelie", cells)[-3:] == ["0", "5 (1)", "5.0e-01"]

@@ -1,6 +1,7 @@
 """Rows streamed from files: the same answers as in memory, and memory that stays within the limit."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,11 +116,14 @@ def test_what_needs_all_rows_is_refused(changed, named, tight, tmp_path):
 def test_bad_rows_are_found(tight, tmp_path):
     bad = X.copy()
     bad[321, 2] = np.nan
-    with pytest.raises(ValueError, match=r"^X \(rows .*must be finite"):
+    with pytest.raises(ValueError, match=r"^X \(rows .*must be finite") as error:
         cvxrelu.solve(mapped(bad, tmp_path), Y[:, 0], **OPTIONS, memory_limit=tight)
-    with pytest.raises(ValueError, match=r"^patterns must be a number, or a float"):
-        patterns = X @ RNG.standard_normal((D, 4)) >= 0
-        cvxrelu.solve(mapped(X, tmp_path), Y[:, 0], **{**OPTIONS, "patterns": patterns}, memory_limit=tight)
+    first, last = map(int, re.findall(r"\d+", str(error.value))[:2])
+    assert first <= 321 <= last < first + 100
+    gates = RNG.standard_normal((D, 4))
+    for patterns in (X @ gates >= 0, (X @ gates >= 0, gates), cvxrelu.sample_patterns(X, 4, 0)):
+        with pytest.raises(ValueError, match=r"^patterns must be a number, or a float"):
+            cvxrelu.solve(mapped(X, tmp_path), Y[:, 0], **{**OPTIONS, "patterns": patterns}, memory_limit=tight)
 
 
 def test_maps_are_not_changed(tight, tmp_path):
@@ -139,6 +143,7 @@ def test_scratch_files_have_no_name(tmp_path):
         array[5] = 1.0
         streaming.release(array)
         assert array.sum() == 3.0 and not list(tmp_path.iterdir())
+    assert streaming.SCRATCH == [None]
 
 
 PROBE = """

@@ -23,6 +23,7 @@ from cvxrelu_llm.pooling import POOLINGS
 __all__ = ["command"]
 
 FILES = ("train.safetensors", "test.safetensors", "extraction.json")
+CAUSAL = "--reference: answers have log-probabilities under causal models with --backend torch only"
 
 
 def _layer(text: str) -> int | str:
@@ -60,6 +61,8 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError(f"--out {out}: holds {there[0]} already; choose another folder, or pass --overwrite")
     if options.reference and options.prefixes:
         raise InputError("--reference does not go with --prefixes: the ratios are those of whole answers")
+    if options.reference and options.backend != "torch":
+        raise InputError(CAUSAL)
     triples = read_triples(options)
     say = (lambda *words: None) if options.quiet else print
     say(f"{options.data}: {counted(triples.counts)}")
@@ -71,6 +74,8 @@ def _run(options: argparse.Namespace) -> int:
         parts = {name: triples.select(side) for name, side in sides.items()}
         where = ("gguf_file", "dtype", "device", "revision", "backend")
         model = load_model(options.model, **{name: getattr(options, name) for name in where})
+        if options.reference and not model.causal:
+            raise InputError(CAUSAL)
         say(f"{model.name}: {model.n_layers} layers of {model.hidden_size}, {model.dtype}")
         texts = ("template", "max_length", "max_response_length", "batch_tokens", "share_prefix", "cache", "seed")
         settings = {name: getattr(options, name) for name in texts} | {"progress": not options.quiet}
@@ -114,8 +119,6 @@ def _with_reference(
     from cvxrelu_llm.cli_generate import load_lm
     from cvxrelu_llm.reference import reference_log_ratios
 
-    if options.backend != "torch" or not model.causal:
-        raise InputError("--reference: answers have log-probabilities under causal models with --backend torch only")
     where = {"gguf_file": options.gguf_file, "revision": options.revision}
     lm, tokenizer = load_lm(options.model, str(model.device), model.dtype, **where)
     found = {}

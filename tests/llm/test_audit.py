@@ -57,6 +57,36 @@ def test_edits_are_fits_of_the_edited_pairs(options: dict[str, Any]) -> None:
     assert (back.data.pairs[[2, 3]] == features.pairs[[3, 4]]).all()  # type: ignore[union-attr]
 
 
+def test_a_flipped_pair_turns_its_reference_too() -> None:
+    """log p(preferred) - log p(other) changes its sign with the order; the margin asked of the pair does not."""
+    features, more = preferences(m=40), preferences(m=5, seed=5)
+    rng = np.random.default_rng(2)
+    reference, added = rng.standard_normal(40), rng.standard_normal(5)
+    features = dataclasses.replace(features, margin=rng.random(40))
+    head = ConvexRewardHead(gamma=0.25, **LINEAR).fit(features, reference=reference)
+    edited = head.edit(flip=[3, 4], remove=[0], add=dataclasses.replace(more, reference=added))
+    pairs, signed = features.pairs.copy(), reference.copy()
+    pairs[[3, 4]], signed[[3, 4]] = pairs[[3, 4]][:, ::-1], -reference[[3, 4]]
+    expected = dataclasses.replace(
+        features,
+        X=np.concatenate([features.X, more.X]),
+        pairs=np.concatenate([pairs[1:], more.pairs + len(features.X)]),
+        weight=np.ones(44),
+        margin=np.concatenate([features.margin[1:] + 0.25 + signed[1:], 0.25 + added]),
+        group=np.arange(44),
+        kept=np.arange(44),
+    )
+    fresh = without_standard(head, expected)
+    np.testing.assert_allclose(edited.score(features.X), fresh.score(features.X), atol=1e-6)
+    back = edited.edit(flip=[2, 3])
+    np.testing.assert_allclose(back.margin[:39], head.margin[1:], atol=1e-12)
+    with pytest.raises(InputError, match="add holds none"):
+        head.edit(add=more)
+    plain = ConvexRewardHead(**LINEAR).fit(features)  # without a reference that of what is added does not count
+    edits = [plain.edit(add=part) for part in (more, dataclasses.replace(more, reference=added))]
+    np.testing.assert_array_equal(edits[0].margin, edits[1].margin)
+
+
 def test_two_phase_keeps_its_first_layer() -> None:
     head = ConvexRewardHead("two_phase", beta=2.0, l2=0.5, patterns=6, tol=1e-2).fit(preferences(m=40, d=3))
     edited = head.edit(flip=[0])

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cvxrelu_llm.cli import main
+from cvxrelu_llm.cli_generate import load_lm
+from cvxrelu_llm.commands import extract as commands_extract
 from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.reference import reference_log_ratios, response_log_probabilities
 from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.triples import load_triples
 
 WORDS = ["area", "width", "length", "Oregon", "rectangle", "pink", "together", "the"]
 
@@ -92,6 +97,11 @@ def test_the_reference_offset_of_a_run(
     run("fit", "--config", tmp_path / "run.json")
     known = PairFeatures.load(features / "train.safetensors")
     assert known.reference is not None and known.reference.shape == (len(known.pairs),) and known.reference.std() > 0
+    lm, tokenizer = load_lm(str(model_folder), dtype="float32")
+    triples = load_triples(pairs).split(0.2, 0)[0].select(known.kept)
+    ratios = reference_log_ratios(lm, tokenizer, triples, max_length=32, max_response_length=16)
+    np.testing.assert_allclose(known.reference, ratios, atol=1e-4)
+    assert np.abs(reference_log_ratios(lm, tokenizer, triples) - ratios).max() > 1e-2  # truncation counts
     head = ConvexRewardHead.load(tmp_path / "head")
     expected = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(known, reference=known.reference)
     np.testing.assert_allclose(head.score(known.X), expected.score(known.X), atol=1e-10)
@@ -105,3 +115,25 @@ def test_the_reference_offset_of_a_run(
     bare = str(tmp_path / "bare" / "train.safetensors")
     assert main(["fit", bare, "--out", str(tmp_path / "b"), "--reference"]) == 2
     assert "run extract with --reference" in capsys.readouterr().err and not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_reference_that_cannot_be_is_refused_before_work(
+    backend: str, lessons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("work was begun")
+
+    encoder = SimpleNamespace(name="encoder", n_layers=2, hidden_size=4, dtype="float32", causal=False)
+    monkeypatch.setattr(commands_extract, "load_model", lambda *_, **__: encoder if backend == "torch" else refuse())
+    monkeypatch.setattr(commands_extract, "extract", refuse)
+    run("alternate", lessons, "--student", "student", "--tutor", "tutor", "--out", tmp_path / "pairs.jsonl")
+    words = ["extract", str(tmp_path / "pairs.jsonl"), "--model", "m", "--out", str(tmp_path / "out")]
+    assert main([*words, "--backend", backend, "--reference"]) == 2
+    assert "--reference: answers have log-probabilities under causal models" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_template_is_refused() -> None:
+    with pytest.raises(ValueError, match="template must be 'auto', 'chat' or 'plain', got 'chatty'"):
+        response_log_probabilities(None, SimpleNamespace(chat_template="x"), [], [], template="chatty")

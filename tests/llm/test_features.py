@@ -19,6 +19,7 @@ from tiny_models import write_model
 from cvxrelu_llm import batches, features
 from cvxrelu_llm.cache import FeatureCache
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.extraction import _key
 from cvxrelu_llm.features import PairFeatures, embed, extract
 from cvxrelu_llm.messages import Message
 from cvxrelu_llm.models import FeatureModel, load_model
@@ -302,6 +303,13 @@ def test_cache_keeps_rows_by_key(tmp_path: Path) -> None:
     assert len(again) == 2 and again.get(b"m" * 16) is None
     np.testing.assert_array_equal(again.get(b"l" * 16), [3, 4, 5])
     assert len(FeatureCache(tmp_path, {"a": 2}, 3)) == len(FeatureCache(tmp_path, {"a": 1}, 4)) == 0
+
+
+def test_keys_tell_where_the_response_begins_and_ends() -> None:
+    """Equal tokens pool differently: over the response alone, or without the closing token of an encoder."""
+    texts = [Text((1, 2), (3, 4)), Text((1,), (2, 3, 4)), Text((1, 2, 3), (4,)), Text((1, 2), (3,), (4,)),
+             Text((1, 2), (3, 5)), Text((1 << 32, 2), (3, 4))]  # fmt: skip
+    assert len(set(map(_key, texts))) == len(texts) and _key(Text((1, 2), (3, 4))) == _key(texts[0])
 
 
 KILLED = """

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from preference_data import preferences
 from scipy.optimize import minimize
 
 import cvxrelu
+from cvxrelu_llm import head_selection
 from cvxrelu_llm.calibration import brier, calibrate, expected_calibration_error, log_losses
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.head_data import data_hash
 from cvxrelu_llm.head_rule import paired_difference
-from cvxrelu_llm.head_selection import grouped_folds
+from cvxrelu_llm.head_selection import grouped_folds, linear_network, make_folds, select_beta, select_ridge
+from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
 from cvxrelu_llm.standard import lipschitz_bound, standardise
 
@@ -178,8 +184,6 @@ def test_folds_keep_groups_whole() -> None:
 
 def test_no_fold_sees_its_test_pairs() -> None:
     """Features of a held-out group may be anything: what is fitted without it does not move."""
-    from cvxrelu_llm.head_selection import make_folds
-
     features = preferences(m=20)
     tests = grouped_folds(features.group, 3, 0)
     spoiled = features.X.copy()
@@ -188,6 +192,92 @@ def test_no_fold_sees_its_test_pairs() -> None:
         make_folds(X, features.pairs, features.weight, features.margin, tests, None) for X in (features.X, spoiled)
     ]
     np.testing.assert_array_equal(parts[0][0].rows.differences, parts[1][0].rows.differences)
+
+
+def unequal_folds() -> tuple[PairFeatures, list[np.ndarray], list[Any]]:
+    """Two folds, of a fifth and of four fifths of the pairs, with weights."""
+    rng = np.random.default_rng(4)
+    X, pairs = rng.standard_normal((60, 3)), np.arange(60).reshape(-1, 2)
+    first = X[pairs[:, 0], 0] > X[pairs[:, 1], 0]  # the first feature decides
+    features = as_pair_features(X, np.where(first[:, None], pairs, pairs[:, ::-1]), weight=rng.uniform(0.5, 2.0, 30))
+    tests = [np.arange(6), np.arange(6, 30)]
+    return features, tests, make_folds(features.X, features.pairs, features.weight, features.margin, tests, None)
+
+
+def test_the_ridge_of_a_fold_is_that_of_all_pairs_on_its_share() -> None:
+    """As if the pairs of a fold weighed as much as all: what is chosen on folds then suits the whole."""
+    features, tests, folds = unequal_folds()
+    f, total = features, features.weight.sum()
+    ridge, margins, points = select_ridge(folds, f.pairs, f.weight, f.group, (0.05,))
+    assert ridge == points[0].skip_l2 == pytest.approx(0.05 * total)
+    for (rows, Z, test, _), other in zip(folds, reversed(tests), strict=True):
+        weight = f.weight[other] * total / f.weight[other].sum()
+        theta = cvxrelu.solve_logistic(rows.differences, l2=0.05 * total, sample_weight=weight).theta
+        expected = (Z[f.pairs[test, 0]] - Z[f.pairs[test, 1]]) @ theta
+        np.testing.assert_allclose(margins[test], expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_beta_and_ridge_of_a_fold_are_multiplied_by_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, tests, folds = unequal_folds()
+    f, asked = features, []
+
+    def solve(Z: np.ndarray, **options: Any) -> SimpleNamespace:
+        asked.append(options)
+        return SimpleNamespace(network=linear_network(np.zeros(3)))
+
+    monkeypatch.setattr(head_selection.cvxrelu, "solve", solve)
+    select_beta(folds, f.pairs, f.weight, f.group, np.zeros(30), 8.0, (0.5,), 3.0, {"tol": 0.1}, "significant", None)
+    for options, other in zip(asked, reversed(tests), strict=True):
+        share = f.weight[other].sum() / f.weight.sum()
+        assert (options["beta"], options["skip_l2"]) == pytest.approx((4.0 * share, 3.0 * share))
+        np.testing.assert_array_equal(options["sample_weight"], f.weight[other])
+        assert options["loss"] == "logistic" and options["tol"] == 0.1
+
+
+@pytest.mark.parametrize("gain", ["small", "large", "none"])
+@pytest.mark.parametrize("rule", ["significant", "lowest"])
+def test_the_rule(gain: str, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On networks that are there already, so that nothing is solved: which point is taken, how far the walk goes."""
+    features, _, folds = unequal_folds()
+    f, rng = features, np.random.default_rng(0)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a solve")
+
+    monkeypatch.setattr(head_selection.cvxrelu, "solve", refuse)
+    noise = rng.standard_normal(30)
+    noise -= f.weight @ noise / f.weight.sum()
+    truth = {"small": 0.0, "large": 2.0, "none": 0.0}[gain]
+    thetas = [truth * np.eye(3)[0], *(scale * np.eye(3)[1] for scale in (-1.0, 1.0, 3.0))]
+    for i, theta in enumerate(thetas):
+        for j in range(2):
+            linear_network(theta).save(tmp_path / f"point-{i:03d}-fold-{j:02d}.safetensors")
+
+    def losses_of(theta: np.ndarray) -> np.ndarray:
+        found = np.zeros(30)
+        for _, Z, test, _ in folds:
+            found[test] = np.log1p(np.exp(-(Z[f.pairs[test, 0]] - Z[f.pairs[test, 1]]) @ theta))
+        return found
+
+    table = [losses_of(theta) for theta in thetas]
+    size = {"small": 0.05, "large": 3.0, "none": 0.0}[gain]
+    linear = size * noise  # worthless margins, whose loss is above that of none at all by little, by much, or not
+    base = np.log1p(np.exp(-linear))
+    mean = f.weight @ (table[0] - base) / f.weight.sum()
+    error = np.sqrt(30 / 29 * np.sum((f.weight * (table[0] - base - mean)) ** 2)) / f.weight.sum()
+    count = 2 if gain == "none" else 3  # points that are looked at
+    needed = scipy.stats.t.ppf(1 - 0.05 / count, 29) * error
+    taken = mean < (-needed if rule == "significant" else 0.0)
+    assert taken == {"small": rule == "lowest", "large": True, "none": False}[gain], (mean, error)
+    shares = (0.3, 0.6, 0.4, 0.5)  # walked from the largest down, whatever their order
+    choice = select_beta(folds, f.pairs, f.weight, f.group, linear, 8.0, shares, 1.5, {}, rule, tmp_path)
+    averages = [f.weight @ losses / f.weight.sum() for losses in table]
+    assert averages[0] <= min(averages[1:3])  # two points in a row that do not improve: the fourth is not looked at
+    assert [point.relative for point in choice.points] == [0.6, 0.5, 0.4][:count]
+    np.testing.assert_allclose([point.loss for point in choice.points], averages[:count])
+    assert (choice.points[0].difference, choice.points[0].difference_error) == pytest.approx((mean, error))
+    assert choice.beta == (pytest.approx(0.6 * 8.0) if taken else None) and choice.skip_l2 == 1.5
+    np.testing.assert_allclose(np.log1p(np.exp(-choice.margins)), table[0] if taken else base)
 
 
 def test_paired_difference_counts_groups() -> None:
@@ -277,6 +367,28 @@ def test_a_killed_fit_goes_on_to_the_same_answer(curved: ConvexRewardHead, tmp_p
     np.testing.assert_allclose(head.score(preferences().X), curved.score(preferences().X), atol=1e-9)
     with pytest.raises(InputError, match="other data or with other options"):
         ConvexRewardHead(**FAST).fit(preferences(seed=1), folder=folder)
+
+
+def test_a_fit_of_an_earlier_way_to_choose_is_not_gone_on_with(tmp_path: Path) -> None:
+    head = ConvexRewardHead()
+    head.data_hash = "0"
+    head._work_folder(tmp_path)
+    assert head._work_folder(tmp_path) == tmp_path
+    mark = json.loads((tmp_path / "fit.json").read_text())
+    (tmp_path / "fit.json").write_text(json.dumps({**mark, "selection": mark["selection"] - 1}))
+    with pytest.raises(InputError, match="choose another folder"):
+        head._work_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["X", "pairs", "weight", "margin", "group", "settings"])
+def test_the_hash_of_a_fit_is_of_all_that_it_depends_on(name: str) -> None:
+    features = dataclasses.replace(preferences(m=6), settings={"layer": 1, "pooling": "last", "model": "a"})
+    changed = dict(features.settings, layer=2) if name == "settings" else np.array(getattr(features, name))
+    if isinstance(changed, np.ndarray):
+        changed[-1] = changed[-1][::-1] if changed.ndim == 2 else changed[-1] + 1
+    other = dataclasses.replace(features, **{name: changed})
+    assert data_hash(features, features.margin) == data_hash(dataclasses.replace(features), features.margin.copy())
+    assert data_hash(other, other.margin) != data_hash(features, features.margin)
 
 
 # -- input ------------------------------------------------------------------------------------------------------------
