@@ -180,11 +180,12 @@ def _summary_entry(pairs: list[tuple[float, tuple[float, bool, str]]]) -> list[s
     ratios = sorted(theirs / mine for mine, (theirs, _, _) in pairs)
     sign = "" if all(arrived for _, arrived, _ in fastest) else "> "
     who = f"{name} {seconds:.3g}" if arrived else f"none in {seconds:.3g}"
-    spread = "" if len(ratios) == 1 else f" ({ratios[0]:.2g}-{ratios[-1]:.2g})"
+    shown = [f"{value:.2g}" if value < 100 else f"{value:.0f}" for value in (statistics.median(ratios), *ratios)]
+    spread = "" if len(ratios) == 1 else f" ({shown[1]}-{shown[-1]})"
     return [
         f"{statistics.median(mine for mine, _ in pairs):.3g}",
         who,
-        f"{sign}{statistics.median(ratios):.2g}{spread}",
+        f"{sign}{shown[0]}{spread}",
     ]
 
 
