@@ -222,7 +222,8 @@ def plot(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> None:
 
     columns = 2
     rows = -(-len(cells) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(10, 3.2 * rows), squeeze=False, constrained_layout=True)
+    figure, axes = plt.subplots(rows, columns, figsize=(10, 3.2 * rows), squeeze=False, sharey=True,
+                                constrained_layout=True)  # fmt: skip
     for axis in axes.flat[len(cells) :]:
         axis.set_visible(False)
     colours = {peer: f"C{k % 10}" for k, peer in enumerate(NAMES)}
@@ -232,9 +233,12 @@ def plot(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> None:
                 medians = [_median([seconds_to(cell, target) for cell in peers[peer]]) for target in GAPS]
                 if np.isfinite(medians).any():
                     axis.loglog(GAPS, medians, "o-", color=colours[peer], label=name)
+        cap = max(cell["cap"] for found in peers.values() for cell in found if "cap" in cell)
+        axis.axhline(cap, color="0.6", linestyle=":", label="cap")
         axis.invert_xaxis()
         axis.set(title=f"n, d, P = {size}, {fraction:g} beta_max", xlabel="true gap", ylabel="seconds")
-        axis.legend(frameon=False, fontsize=7)
+    lines = {line.get_label(): line for axis in axes.flat[: len(cells)] for line in axis.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     FIGURES.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURES / "peers.png", dpi=110, metadata={"Software": None})
     plt.close(figure)
