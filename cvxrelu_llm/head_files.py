@@ -108,6 +108,7 @@ def read_head(folder: Path) -> ConvexRewardHead:
         head.standard = Standard(arrays["center"], arrays["scale"], arrays.get("basis"))
         head.feature_settings = record["features"]
         head.certificate = record["certificate"]
+        head.classifier_gap = _number(head.certificate.get("classifier_gap"))
         points = [Point(**{k: _number(v) for k, v in point.items()}) for point in record["choice"]["points"]]
         chosen = record["choice"]
         head.choice = Choice(chosen["skip_l2"], chosen["beta"], points, None, chosen["groups"])

@@ -133,7 +133,8 @@ class ConvexRewardHead(HeadFitting):
         reference : (m,) log-probability of the preferred answer under a language model minus that of the other, which
             is added to the margins: the reference offset of direct preference optimisation, so that the score becomes
             the log-probability ratio of a policy. See `reference_log_ratios`, and `reference` of the features.
-        folder : keeps what is solved, one network a file; a fit that was killed goes on from there to the same answer.
+        folder : keeps what is solved, one network a file (pairwise: of the path; two_phase: of phase I); a fit that was
+            killed goes on from there to the same answer.
 
         Returns
         -------
@@ -156,14 +157,14 @@ class ConvexRewardHead(HeadFitting):
         self.standard = standardise(features.X, features.pairs.ravel(), components)
         rows = Rows(self.standard.apply(features.X), features.pairs, features.weight, margin)
         if self.options["mode"] == "two_phase":
-            self.choice = self._choose_last_layer(features, margin, rows)
+            self.choice = self._choose_last_layer(features, margin, rows, work)
         else:
             self.choice = self._choose(features, margin, rows, work)
             if self._reduces():
                 if self.choice.beta is None:
                     self.standard = standardise(features.X, features.pairs.ravel(), None)
                 rows = rows._replace(Z=self.standard.apply(features.X))
-        self._solve(rows, None)
+        self._solve(rows, None, work)
         held_out = self.choice.margins
         self.calibration = None if held_out is None else calibrate(held_out, features.weight)
         return self

@@ -57,7 +57,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for each solve (none)")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of folds and starts (%(default)s)")
     parser.add_argument("--test", metavar="FILE", help="held-out features: their metrics go into the model card")
-    parser.add_argument("--work", metavar="FOLDER", help="keep solved networks; a killed fit goes on from them")
+    parser.add_argument("--work", metavar="FOLDER", help="keep networks of the path or of phase I; a killed fit goes on")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 

@@ -279,6 +279,56 @@ def test_a_killed_fit_goes_on_to_the_same_answer(curved: ConvexRewardHead, tmp_p
         ConvexRewardHead(**FAST).fit(preferences(seed=1), folder=folder)
 
 
+def test_a_two_phase_fit_goes_on_to_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after one fold; phase I is solved for what is missing only, and its gap is reported all the same."""
+    features, solve, calls = preferences(m=40, d=3), cvxrelu.two_phase, []
+    options: dict[str, Any] = {"folds": 2, "scale": 0.5, "patterns": 8, "tol": 1e-2}
+    whole = ConvexRewardHead("two_phase", **options).fit(features)
+
+    def counted(X: Any, **given: Any) -> Any:
+        calls.append(len(X))
+        if len(calls) == 2:
+            raise MemoryError
+        return solve(X, **given)
+
+    monkeypatch.setattr(cvxrelu, "two_phase", counted)
+    with pytest.raises(MemoryError):
+        ConvexRewardHead("two_phase", **options).fit(features, folder=tmp_path)
+    assert [file.name for file in tmp_path.glob("*.safetensors")] == ["classifier-fold-00.safetensors"]
+    for expected in (4, 4):  # the other fold and the final fit; then nothing
+        head = ConvexRewardHead("two_phase", **options).fit(features, folder=tmp_path)
+        assert len(calls) == expected
+        np.testing.assert_array_equal(head.score(features.X), whole.score(features.X))
+        assert head.certificate == whole.certificate and head.choice.points == whole.choice.points
+    assert head.certificate["classifier_gap"] <= 1e-2
+    again = ConvexRewardHead.load(head.save(tmp_path / "head")).attach(features)
+    assert again.certificate["classifier_gap"] == whole.certificate["classifier_gap"]
+    with pytest.raises(InputError, match="other data or with other options"):
+        ConvexRewardHead("two_phase", **{**options, "patterns": 9}).fit(features, folder=tmp_path)
+
+
+def test_an_interrupted_solve_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solvers answer Ctrl-C with the network that they have so far, which is no answer to go on from."""
+    features, solve, two_phase = preferences(m=40, d=3), cvxrelu.solve, cvxrelu.two_phase
+
+    def stopped(solution: Any) -> Any:
+        return dataclasses.replace(solution, status=cvxrelu.Status.INTERRUPTED)
+
+    def stopped_phases(*given: Any, **options: Any) -> Any:
+        found = two_phase(*given, **options)
+        return found._replace(classifier=stopped(found.classifier))
+
+    monkeypatch.setattr(cvxrelu, "solve", lambda *given, **options: stopped(solve(*given, **options)))
+    monkeypatch.setattr(cvxrelu, "two_phase", stopped_phases)
+    for name, head in (
+        ("pairwise", ConvexRewardHead(**FAST)),
+        ("two_phase", ConvexRewardHead("two_phase", folds=2, patterns=4, tol=1e-2)),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            head.fit(features, folder=tmp_path / name)
+        assert [file.name for file in (tmp_path / name).iterdir()] == ["fit.json"]
+
+
 # -- input ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options, words",
