@@ -98,9 +98,7 @@ class HeadFitting:
         o = self.options
         return o["components"] is not None and o["mode"] == "pairwise" and o["skip"] and o["beta"] == "auto"
 
-    def _choose_last_layer(
-        self, features: PairFeatures, margin: np.ndarray, rows: Rows, work: Path | None
-    ) -> Choice:
+    def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows, work: Path | None) -> Choice:
         """Phase I once per fold; the ridge of phase II by held-out log-loss."""
         o, total = self.options, float(features.weight.sum())
         if o["beta"] == "auto":

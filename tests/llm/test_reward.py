@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -341,11 +342,49 @@ def test_an_interrupted_solve_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
         ({"skip": False, "beta": np.inf}, "linear model"),
         ({"select": "best"}, "select must be"),
         ({"components": 0}, "components"),
+        ({"patterns": 8}, "patterns must be left at its default with mode='pairwise', where it has no effect, got 8"),
+        ({"scale": 2.0}, "scale must be left at its default"),
+        ({"l2": 0.5}, "l2 must be left at its default"),
+        ({"refine": True}, "refine must be left at its default"),
+        ({"mode": "two_phase", "skip": False}, "skip must be left at its default with mode='two_phase'"),
+        ({"mode": "two_phase", "skip_l2": 1.0}, "skip_l2 must be left at its default"),
+        ({"mode": "two_phase", "betas": [0.5]}, "betas must be left at"),
+        ({"mode": "two_phase", "select": "lowest"}, "select must be left at its default"),
+        ({"beta": np.inf, "select": "lowest"}, "select must be left at its default with beta=inf"),
+        ({"beta": 2.0, "betas": (0.5,)}, "betas must be left at its default with beta=2.0"),
+        ({"skip": False, "skip_l2": 1.0}, "skip_l2 must be left at its default with skip=False"),
+        ({"skip": False, "select": "lowest"}, "select must be left at its default with skip=False"),
     ],
 )
 def test_bad_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ConvexRewardHead(**options)
+
+
+def test_options_at_their_defaults_may_be_named() -> None:
+    """Whatever the mode, and whether the path is a tuple or a list."""
+    default = ConvexRewardHead().options
+    assert ConvexRewardHead(**default).options == default
+    for change in ({"mode": "two_phase"}, {"beta": np.inf}, {"beta": 2.0}, {"skip": False}):
+        given = {**default, **change}
+        assert ConvexRewardHead(**given).options == given
+
+
+@pytest.mark.parametrize("margin", [-0.1, np.nan, np.inf])
+def test_bad_margin(curved: ConvexRewardHead, margin: float) -> None:
+    with pytest.raises(ValueError, match="margin must be a finite number from 0"):
+        curved.decide(np.zeros((2, 4)), [[0, 1]], margin=margin)
+
+
+def test_saved_options_without_effect_are_dropped(tmp_path: Path) -> None:
+    """Heads of before they were refused can still be loaded."""
+    head = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(preferences(m=10))
+    file = head.save(tmp_path / "head") / "head.json"
+    record = json.loads(file.read_text())
+    record["options"] |= {"select": "lowest", "patterns": 8}
+    file.write_text(json.dumps(record))
+    again = ConvexRewardHead.load(tmp_path / "head")
+    assert again.options == head.options and again.summary() == head.summary()
 
 
 @pytest.mark.parametrize(
