@@ -87,6 +87,19 @@ def test_eval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["ece"]["low"] is None and found["log_loss"]["low"] <= found["log_loss"]["value"]
     assert "<svg" in (folder / "report.html").read_text()
 
+    assert "Layers and poolings" not in (folder / "report.html").read_text()
+    row = {"layer": 1, "pooling": "mean", "accuracy": 0.7, "standard_error": 0.1, "loss": 0.6, "l2": 1.0}
+    table = [row, {**row, "layer": 2, "accuracy": 0.6}]
+    for settings, shown in (({}, True), ({"layer": 9}, False)):  # the other extraction is not that of the features
+        record = {"settings": settings, "sweep": {"pairs": 41, "table": table}}
+        (folder / "extraction.json").write_text(json.dumps(record))
+        assert run(*given, "--report", folder / "swept.html", "--quiet") == 0
+        assert ("by a linear head on 41 training pairs" in (folder / "swept.html").read_text()) is shown
+    (folder / "extraction.json").write_text("[]")
+    assert run(*given, "--report", folder / "swept.html") == 2
+    assert "extraction.json: not the record of an extraction" in capsys.readouterr().err
+    (folder / "extraction.json").unlink()
+
     rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     useless = {"question": "?", "better": "same", "worse": "same"}
     renamed = [
