@@ -35,11 +35,9 @@ def kept_mark(name: str) -> str:
 
 def head(**given: Any) -> Callable[..., Margins]:
     def fit(train: PairFeatures, test: PairFeatures, extra: Any, folder: Path, options: argparse.Namespace) -> Margins:
-        chosen = {"components": options.components, "time_limit": options.time_limit, "select": RULE, **given}
-        if given:  # the others see all features
-            chosen["components"] = None
-        found = ConvexRewardHead(**chosen)
-        found.fit(train, folder=folder if "mode" not in given and "beta" not in given else None)
+        chosen = given or {"components": options.components, "select": RULE}  # the others see all features
+        found = ConvexRewardHead(**chosen, time_limit=options.time_limit)
+        found.fit(train, folder=folder if "beta" not in given else None)
         about = {"neurons": found.n_neurons, "gap": found.certificate["gap"], "kind": found.certificate["kind"],
                  "temperature": found.temperature}  # fmt: skip
         return found.margins(test.X, test.pairs) / found.temperature, about

@@ -118,9 +118,10 @@ def _survey_score(args: argparse.Namespace) -> int:
 
 def _simulate(args: argparse.Namespace) -> int:
     _refuse_existing(args.out, args.overwrite)
-    lm, tokenizer = load_lm(args.model, args.device)
+    lm, tokenizer = _lm(args)
     tutor = Speaker(lm, tokenizer, TUTOR)
-    student = Speaker(*(load_lm(args.student_model, args.device) if args.student_model else (lm, tokenizer)), STUDENT)
+    other = load_lm(args.student_model, args.device, args.dtype or "auto") if args.student_model else (lm, tokenizer)
+    student = Speaker(*other, STUDENT)
     subjects = args.subject or SUBJECTS
     sampling = {name: getattr(args, name) for name in SAMPLING}
     talks = simulate(tutor, student, subjects=subjects, n=args.n, turns=args.turns, seed=args.seed, **sampling)
@@ -164,6 +165,14 @@ def load_lm(
     return lm.to(device).eval(), tokenizer
 
 
+def _lm(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Model and tokenizer of --model."""
+    if args.gguf_file is not None and args.model.endswith(".gguf"):
+        raise ValueError(f"--gguf-file has no effect with --model {args.model}, which is such a file")
+    where = {"gguf_file": args.gguf_file, "revision": args.revision}
+    return load_lm(args.model, args.device, args.dtype or "auto", **where)
+
+
 def _guided_lm(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Model, tokenizer, and the scorer of --head: a folder of `fit`, which knows its features, or a bare network."""
     from cvxrelu_llm.scorers import HiddenStateScorer
@@ -173,16 +182,17 @@ def _guided_lm(args: argparse.Namespace) -> tuple[Any, Any, Any]:
         args.template = args.template or "auto"
         layer, pooling = -1 if args.layer is None else args.layer, args.pooling or "last"
         scorer = None if network is None else HiddenStateScorer(network.predict, layer=layer, pooling=pooling)
-        return *load_lm(args.model, args.device), scorer
+        return *_lm(args), scorer
     from cvxrelu_llm.reward import ConvexRewardHead
 
     head = ConvexRewardHead.load(args.head)
     settings = head.feature_settings
-    for name in ("layer", "pooling", "template"):
+    for name in ("layer", "pooling", "template", "dtype"):
         given, fitted = getattr(args, name), settings.get(name)
         if given is not None and given != fitted:
             raise ValueError(f"--{name} {given}: the head in {args.head} was fitted on {name} {fitted!r}; leave it out")
-    lm, tokenizer = load_lm(args.model, args.device, str(settings.get("dtype") or "auto"))
+    args.dtype = settings.get("dtype")
+    lm, tokenizer = _lm(args)
     args.template = settings.get("template")
     return lm, tokenizer, head.scorer(lm, tokenizer)
 
@@ -286,6 +296,10 @@ def _simulate_options(parser: Any) -> None:
 
 def _model_options(parser: Any, tokens: int, temperature: float) -> None:
     parser.add_argument("--model", required=True, help="a folder, a .gguf file, or the name of a model on the hub")
+    parser.add_argument("--gguf-file", metavar="FILE", help="its name in that folder or repository")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"),
+                        help="default: that of the head's features, or else of the file")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="as PyTorch names it (cpu)")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"({temperature})")
     parser.add_argument("--top-k", type=int, default=50, help="(50)")

@@ -26,7 +26,7 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import new_folder, write_whole
 from cvxrelu_llm.head_rule import Point
 from cvxrelu_llm.head_selection import Choice
-from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.reward import ConvexRewardHead, without_effect
 from cvxrelu_llm.standard import Standard
 
 __all__ = ["model_card", "read_head", "write_head"]
@@ -101,13 +101,15 @@ def read_head(folder: Path) -> ConvexRewardHead:
         if record.get("format") != FORMAT:
             raise InputError(f"{folder}: not a folder of a reward head")
         options = {name: _number(value) for name, value in record["options"].items()}
-        head = ConvexRewardHead(**options)
+        vain = {name for name, _ in without_effect(options)}  # once allowed
+        head = ConvexRewardHead(**{name: value for name, value in options.items() if name not in vain})
         arrays = load_file(folder / "standard.safetensors")
         head.network = ReLUNetwork.load(folder / "network.safetensors")
         head.standardised = ReLUNetwork.load(folder / "standardised.safetensors")
         head.standard = Standard(arrays["center"], arrays["scale"], arrays.get("basis"))
         head.feature_settings = record["features"]
         head.certificate = record["certificate"]
+        head.classifier_gap = _number(head.certificate.get("classifier_gap"))
         points = [Point(**{k: _number(v) for k, v in point.items()}) for point in record["choice"]["points"]]
         chosen = record["choice"]
         head.choice = Choice(chosen["skip_l2"], chosen["beta"], points, None, chosen["groups"])

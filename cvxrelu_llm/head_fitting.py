@@ -24,6 +24,7 @@ from cvxrelu_llm.head_selection import (
     linear_direction,
     linear_network,
     make_folds,
+    refuse_interrupted,
     select_beta,
     select_ridge,
     walk_ridges,
@@ -53,7 +54,7 @@ class HeadFitting:
     standardised: ReLUNetwork
     network: ReLUNetwork
     solution: Any
-    classifier: Any = None
+    classifier_gap: float | None = None  # of phase I
     certificate: dict[str, Any]
 
     def _choose(self, features: PairFeatures, margin: np.ndarray, rows: Rows, work: Path | None) -> Choice:
@@ -97,7 +98,7 @@ class HeadFitting:
         o = self.options
         return o["components"] is not None and o["mode"] == "pairwise" and o["skip"] and o["beta"] == "auto"
 
-    def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows) -> Choice:
+    def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows, work: Path | None) -> Choice:
         """Phase I once per fold; the ridge of phase II by held-out log-loss."""
         o, total = self.options, float(features.weight.sum())
         if o["beta"] == "auto":
@@ -113,8 +114,9 @@ class HeadFitting:
         tests = grouped_folds(features.group, o["folds"], o["seed"])
         folds = make_folds(features.X, features.pairs, features.weight, margin, tests, o["components"])
         parts = []
-        for part, Z, test, share in folds:
-            network = self._two_phase(part, beta * share, total * share, o["path_tol"]).network
+        for j, (part, Z, test, share) in enumerate(folds):
+            file = None if work is None else work / f"classifier-fold-{j:02d}.safetensors"
+            network, _, _ = self._two_phase(part, beta * share, total * share, o["path_tol"], file)
             known, fresh = _hidden(network, part.Z), _hidden(network, Z)
             differences = known[part.pairs[:, 0]] - known[part.pairs[:, 1]]
             held_out = fresh[features.pairs[test, 0]] - fresh[features.pairs[test, 1]]
@@ -149,31 +151,48 @@ class HeadFitting:
             **given,
         )  # fmt: skip
 
-    def _two_phase(self, rows: Rows, beta: float, l2: float, tol: float) -> Any:
+    def _two_phase(
+        self, rows: Rows, beta: float, l2: float, tol: float, file: Path | None
+    ) -> tuple[ReLUNetwork, float, cvxrelu.LogisticSolution]:
+        """(network of phase I, its gap, last layer); phase I is kept in `file`, and taken from there."""
         o = self.options
-        return cvxrelu.two_phase(
+        record = None if file is None else file.with_suffix(".json")
+        if file is not None and record is not None and file.exists():
+            network, gap = ReLUNetwork.load(file), json.loads(record.read_text(encoding="utf-8"))["gap"]
+            return network, float(gap), self._last_layer(network, rows, l2)
+        phases = cvxrelu.two_phase(
             rows.Z, pairs=rows.pairs, beta=beta, l2=l2, scale=o["scale"], margin=rows.margin,
             sample_weight=rows.weight, intercept=o["intercept"], patterns=o["patterns"], refine=o["refine"],
             certificate="priced", tol=tol, time_limit=o["time_limit"], seed=o["seed"],
         )  # fmt: skip
+        classifier = phases.classifier
+        refuse_interrupted(classifier)
+        gap = float(classifier.gap if classifier.sampled is None else classifier.sampled.gap)
+        if file is not None and record is not None:
+            write_whole(record, json.dumps({"gap": gap}) + "\n")  # first: where the network is, the gap is too
+            classifier.network.save(file)
+        return classifier.network, gap, phases.last_layer
 
-    def _solve(self, rows: Rows, warm: ReLUNetwork | None) -> None:
+    def _last_layer(self, network: ReLUNetwork, rows: Rows, l2: float) -> cvxrelu.LogisticSolution:
+        """Phase II as `cvxrelu.two_phase` solves it, on the hidden layer of `network`."""
+        o, hidden = self.options, _hidden(network, rows.Z)
+        return cvxrelu.solve_logistic(
+            hidden[rows.pairs[:, 0]] - hidden[rows.pairs[:, 1]], l2=l2, scale=o["scale"], margin=rows.margin,
+            sample_weight=rows.weight, time_limit=o["time_limit"], seed=o["seed"],
+        )  # fmt: skip
+
+    def _solve(self, rows: Rows, warm: ReLUNetwork | None, work: Path | None = None) -> None:
         """The final program, at what was chosen; `warm` is a standardised network to start from."""
         o, choice = self.options, self.choice
         if o["mode"] == "two_phase":
             assert choice.beta is not None
             if warm is None:
-                phases = self._two_phase(rows, choice.beta, choice.skip_l2, o["tol"])
-                network, self.classifier, last = phases.network, phases.classifier, phases.last_layer
+                file = None if work is None else work / "classifier.safetensors"
+                frozen, self.classifier_gap, last = self._two_phase(rows, choice.beta, choice.skip_l2, o["tol"], file)
             else:  # an edit: the first layer stays frozen
-                hidden = _hidden(warm, rows.Z)
-                last = cvxrelu.solve_logistic(
-                    hidden[rows.pairs[:, 0]] - hidden[rows.pairs[:, 1]], l2=choice.skip_l2, scale=o["scale"],
-                    margin=rows.margin, sample_weight=rows.weight,
-                )  # fmt: skip
-                network = ReLUNetwork(warm.first_layer, last.theta, warm.hidden_bias)
+                frozen, last = warm, self._last_layer(warm, rows, choice.skip_l2)
             # scores are in units of log-odds, whatever the scale
-            network = ReLUNetwork(network.first_layer, o["scale"] * network.second_layer, network.hidden_bias)
+            network = ReLUNetwork(frozen.first_layer, o["scale"] * last.theta, frozen.hidden_bias)
             self.solution, program = last, "last layer, the first being frozen"
         elif choice.beta is None:
             last = cvxrelu.solve_logistic(
@@ -209,9 +228,8 @@ class HeadFitting:
             "kind": "dual" if proof is None else proof.kind, "rigorous": proof is None or proof.rigorous,
             "skip_l2": choice.skip_l2, "beta": choice.beta,
         }  # fmt: skip
-        if o["mode"] == "two_phase" and getattr(self, "classifier", None) is not None:
-            self.certificate["classifier_gap"] = float(self.classifier.sampled.gap if self.classifier.sampled
-                                                       else self.classifier.gap)  # fmt: skip
+        if self.classifier_gap is not None:
+            self.certificate["classifier_gap"] = self.classifier_gap
 
     def _remember(self, features: PairFeatures, margin: np.ndarray) -> None:
         self.data, self.margin, self.data_hash = features, margin, data_hash(features, margin)
@@ -224,7 +242,8 @@ class HeadFitting:
     def _work_folder(self, folder: Path) -> Path:
         """`folder`, empty or of the same fit.
 
-        It holds the networks along the path, and those do not depend on the rule that chooses among them (`select`).
+        It holds the networks along the path, and those do not depend on the rule that chooses among them (`select`);
+        with two_phase the networks of phase I, each with its gap beside it.
         """
         folder.mkdir(parents=True, exist_ok=True)
         mark = {

@@ -26,7 +26,16 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.head_rule import Point, accuracy_of, paired_difference, taken
 from cvxrelu_llm.standard import standardise
 
-__all__ = ["Choice", "Rows", "grouped_folds", "linear_network", "select_beta", "select_ridge", "walk_ridges"]
+__all__ = [
+    "Choice",
+    "Rows",
+    "grouped_folds",
+    "linear_network",
+    "refuse_interrupted",
+    "select_beta",
+    "select_ridge",
+    "walk_ridges",
+]
 
 RIDGES = tuple(float(ridge) for ridge in 10.0 ** np.arange(2, -8.5, -0.5))  # per unit of weight
 PATIENCE = 2  # points of beta in a row that do not improve
@@ -122,6 +131,12 @@ def margins_of(network: ReLUNetwork, Z: np.ndarray, pairs: np.ndarray) -> np.nda
     return f[pairs[:, 0]] - f[pairs[:, 1]]
 
 
+def refuse_interrupted(solution: cvxrelu.Solution) -> None:
+    """KeyboardInterrupt where the user stopped the solve: what it had found so far must not be kept as its answer."""
+    if solution.status is cvxrelu.Status.INTERRUPTED:
+        raise KeyboardInterrupt
+
+
 def select_ridge(
     folds: list[Fold], pairs: np.ndarray, weight: np.ndarray, group: np.ndarray, ridges: Sequence[float]
 ) -> tuple[float, np.ndarray, list[Point]]:
@@ -193,11 +208,13 @@ def select_beta(
             if file is not None and file.exists():
                 network = ReLUNetwork.load(file)
             else:
-                network = cvxrelu.solve(
+                solution = cvxrelu.solve(
                     rows.Z, beta=factor * largest * share, loss="logistic", pairs=rows.pairs,
                     sample_weight=rows.weight, margin=rows.margin, warm_start=before[j],
                     skip_l2=skip_l2 * share, **options,
-                ).network  # fmt: skip
+                )  # fmt: skip
+                refuse_interrupted(solution)
+                network = solution.network
                 if file is not None:
                     network.save(file)
             margins[test] = margins_of(network, Z, pairs[test])

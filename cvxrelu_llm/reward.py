@@ -11,6 +11,7 @@ A reward is defined up to a constant; it is chosen so that the mean over the tra
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,11 +30,15 @@ from cvxrelu_llm.influence import Influence, Suspect, influence_of, suspects
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.standard import lipschitz_bound, standardise
 
-__all__ = ["ConvexRewardHead", "as_pair_features"]
+__all__ = ["ConvexRewardHead", "as_pair_features", "without_effect"]
+
+UNUSED = {"pairwise": ("scale", "l2", "patterns", "refine"), "two_phase": ("skip", "skip_l2", "betas", "select")}
 
 
 class ConvexRewardHead(HeadFitting):
     """A certified reward: `fit` it to pair features, `score` features or texts, `save` it with its model card.
+
+    Options that have no effect beside the others must be left at their defaults.
 
     Parameters
     ----------
@@ -116,6 +121,12 @@ class ConvexRewardHead(HeadFitting):
             raise ValueError(f"betas must be shares of beta_max strictly between 0 and 1, got {betas}")
         if beta == np.inf and (not skip or mode != "pairwise"):
             raise ValueError("beta=inf asks for the linear model, which is mode='pairwise' with skip=True")
+        given["betas"] = betas
+        for name, cause in without_effect(given):
+            raise ValueError(
+                f"{name} must be left at its default with {cause}={given[cause]!r}, where it has no effect, "
+                f"got {given[name]!r}"
+            )
         self.options: dict[str, Any] = {**given, "betas": list(betas)}
         self.data: PairFeatures | None = None
         self.solution: Any = None
@@ -133,7 +144,8 @@ class ConvexRewardHead(HeadFitting):
         reference : (m,) log-probability of the preferred answer under a language model minus that of the other, which
             is added to the margins: the reference offset of direct preference optimisation, so that the score becomes
             the log-probability ratio of a policy. See `reference_log_ratios`, and `reference` of the features.
-        folder : keeps what is solved, one network a file; a fit that was killed goes on from there to the same answer.
+        folder : keeps what is solved, one network a file (pairwise: of the path; two_phase: of phase I); a fit that was
+            killed goes on from there to the same answer.
 
         Returns
         -------
@@ -156,14 +168,14 @@ class ConvexRewardHead(HeadFitting):
         self.standard = standardise(features.X, features.pairs.ravel(), components)
         rows = Rows(self.standard.apply(features.X), features.pairs, features.weight, margin)
         if self.options["mode"] == "two_phase":
-            self.choice = self._choose_last_layer(features, margin, rows)
+            self.choice = self._choose_last_layer(features, margin, rows, work)
         else:
             self.choice = self._choose(features, margin, rows, work)
             if self._reduces():
                 if self.choice.beta is None:
                     self.standard = standardise(features.X, features.pairs.ravel(), None)
                 rows = rows._replace(Z=self.standard.apply(features.X))
-        self._solve(rows, None)
+        self._solve(rows, None, work)
         held_out = self.choice.margins
         self.calibration = None if held_out is None else calibrate(held_out, features.weight)
         return self
@@ -198,7 +210,9 @@ class ConvexRewardHead(HeadFitting):
         return np.exp(-log_losses(self.margins(X, pairs) / self.temperature))
 
     def decide(self, X: Any, pairs: Any, *, margin: float = 0.0) -> np.ndarray:
-        """+1 for the first of each pair, -1 for the second, 0 where |margin| is below `margin`: no decision."""
+        """+1 for the first of each pair, -1 for the second, 0 where |margin| is below `margin`, >= 0: no decision."""
+        if not 0 <= margin < np.inf:
+            raise ValueError(f"margin must be a finite number from 0, got {margin!r}")
         found = self.margins(X, pairs)
         return np.where(np.abs(found) < margin, 0, np.sign(found)).astype(np.int64)
 
@@ -376,6 +390,19 @@ class ConvexRewardHead(HeadFitting):
                 f"Brier {k.brier:.3f} ({k.n_pairs} pairs out of fold)"
             )
         return "\n".join(lines)
+
+
+def without_effect(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(option, the one that leaves it without effect) for every option of a head that is not at its default in vain."""
+    parameters = inspect.signature(ConvexRewardHead).parameters
+    given = {name: options.get(name, parameter.default) for name, parameter in parameters.items()}
+    given["betas"] = tuple(given["betas"])
+    causes = [(name, "mode") for name in UNUSED[given["mode"]]]
+    if given["mode"] == "pairwise" and given["beta"] != "auto":  # no path is walked
+        causes += [("betas", "beta"), ("select", "beta")]
+    if given["mode"] == "pairwise" and not given["skip"]:  # there is no linear model
+        causes += [("skip_l2", "skip"), ("select", "skip")]
+    return [(name, cause) for name, cause in causes if given[name] != parameters[name].default]
 
 
 def _one_of(name: str, value: Any, names: tuple[str, ...]) -> None:

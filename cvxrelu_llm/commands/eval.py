@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +14,10 @@ from cvxrelu_llm.command import Command, count, whole
 from cvxrelu_llm.commands.common import add_reading_options, read_triples
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.head_data import IDENTITY
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reading import read_records
+from cvxrelu_llm.sweep import LayerScore, Sweep
 
 __all__ = ["command"]
 
@@ -81,7 +85,8 @@ def _run(options: argparse.Namespace) -> int:
         if options.report:
             from cvxrelu_llm.report import write_report
 
-            write_report(options.report, head, found, title=f"Reward head {options.head}")
+            title, swept = f"Reward head {options.head}", _sweep(Path(options.features), features.settings)
+            write_report(options.report, head, found, title=title, sweep=swept)
         if options.log_to:
             log_metrics(found.values("eval/"), options.log_to)
     except ImportError as error:
@@ -89,6 +94,21 @@ def _run(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(found.summary())
     return 0
+
+
+def _sweep(features: Path, settings: Mapping[str, Any]) -> Sweep | None:
+    """The sweep of the extraction that the features are of, if its record lies beside them."""
+    file = features.with_name("extraction.json")
+    if not file.exists():
+        return None
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["sweep"] is None or any(record["settings"].get(name) != settings.get(name) for name in IDENTITY):
+            return None
+        table = [LayerScore(**row) for row in record["sweep"]["table"]]
+        return Sweep(table[0].layer, table[0].pooling, table, record["sweep"]["pairs"], {})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: not the record of an extraction, or a damaged one ({error})") from error
 
 
 command = Command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.pair_features import PairFeatures
 
 __all__ = ["command"]
-
-UNUSED = {"pairwise": ("scale", "l2", "patterns", "refine"), "two_phase": ("skip", "skip_l2", "betas", "select")}
 
 
 def _auto(text: str) -> float | str:
@@ -57,19 +54,18 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for each solve (none)")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of folds and starts (%(default)s)")
     parser.add_argument("--test", metavar="FILE", help="held-out features: their metrics go into the model card")
-    parser.add_argument("--work", metavar="FOLDER", help="keep solved networks; a killed fit goes on from them")
+    parser.add_argument("--work", metavar="FOLDER", help="keep networks of path or phase I; a killed fit goes on")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.evaluation import evaluate
-    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.reward import ConvexRewardHead, without_effect
 
-    defaults = inspect.signature(ConvexRewardHead).parameters
-    for name in UNUSED[options.mode]:
-        given = getattr(options, name)
-        if (tuple(given) if isinstance(given, list) else given) != defaults[name].default:
-            raise InputError(f"--{name.replace('_', '-')} has no effect with --mode {options.mode}")
+    for name, cause in without_effect(vars(options)):
+        value = "linear" if cause == "beta" and options.beta == np.inf else getattr(options, cause)
+        typed = "--no-skip" if cause == "skip" else f"--{cause} {value}"
+        raise InputError(f"--{name.replace('_', '-')} has no effect with {typed}")
     if Path(options.out).exists():
         raise InputError(f"--out {options.out}: exists already; choose the name of a new folder")
     features = PairFeatures.load(options.features)

@@ -129,6 +129,8 @@ def test_a_fitted_head_knows_its_model_layer_pooling_and_template(folder: Path, 
         run("generate", "--model", folder / "lm", *common, "--pooling", "mean")
     with pytest.raises(ValueError, match=r"--template plain: .* was fitted on template 'chat'"):
         run("generate", "--model", folder / "lm", *common, "--template", "plain")
+    with pytest.raises(ValueError, match=r"--dtype bfloat16: .* was fitted on dtype 'float32'"):
+        run("generate", "--model", folder / "lm", *common, "--dtype", "bfloat16")
     make_lm(seed=1).save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=r"wrong model for this head: '.*other' has .* the head was fitted on '.*lm'"):
@@ -139,6 +141,26 @@ def test_a_fitted_head_knows_its_model_layer_pooling_and_template(folder: Path, 
     with pytest.raises(ValueError, match=r"wrong template for this head: that of '.*changed' is .* of '.*lm'"):
         run("generate", "--model", tmp_path / "changed", *common)
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_options_of_the_model_arrive(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def recorded(path: str, device: str = "cpu", dtype: str = "auto", **where: Any) -> Any:
+        given.append((Path(path).name, device, dtype, where))
+        return load_lm(str(folder / "lm"))
+
+    monkeypatch.setattr("cvxrelu_llm.cli_generate.load_lm", recorded)
+    words = ("--model", "hub/lm", "--gguf-file", "lm.gguf", "--revision", "main", "--dtype", "bfloat16", "--quiet")
+    expected = ("lm", "cpu", "bfloat16", {"gguf_file": "lm.gguf", "revision": "main"})
+    prompts = ("--prompts", folder / "prompts.jsonl", "--out", tmp_path / "a.jsonl")
+    assert run("generate", *words, *prompts, "--method", "plain", *SHORT) == 0
+    assert given == [expected]
+    talk = ("--subject", "ba", "--turns", 4, "--student-model", "hub/other", "--out", tmp_path / "b.jsonl")
+    assert run("simulate", *words, *SHORT, *talk) == 0
+    assert given[1:] == [expected, ("other", "cpu", "bfloat16", {})]
+    with pytest.raises(ValueError, match=r"--gguf-file has no effect with --model lm\.gguf"):
+        run("simulate", "--model", "lm.gguf", "--gguf-file", "lm.gguf", *talk, "--overwrite")
 
 
 def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def test_fit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "60 pairs in 30 groups" in out and "linear Bradley-Terry model" in out
     assert ConvexRewardHead.load(folder / "l").options["select"] == "significant"
-    lowest = ("--select", "lowest", "--beta", "linear")
-    assert run("fit", folder / "train.safetensors", "--out", folder / "lowest", *lowest, "--quiet") == 0
+    lowest = ("--select", "lowest", "--betas", 0.9, "--folds", 2, "--path-tol", 0.1, "--tol", 0.1, "--quiet")
+    assert run("fit", folder / "train.safetensors", "--out", folder / "lowest", *lowest) == 0
     assert ConvexRewardHead.load(folder / "lowest").options["select"] == "lowest"
     assert run("fit", folder / "train.safetensors", "--out", folder / "m", "--select", "best") == 2
     assert "'significant', 'lowest'" in capsys.readouterr().err
@@ -60,6 +60,9 @@ def test_fit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("--patterns", 8), "--patterns has no effect with --mode pairwise"),
         (("--mode", "two_phase", "--no-skip"), "--skip has no effect with --mode two_phase"),
         (("--mode", "two_phase", "--betas", 0.5), "--betas has no effect with --mode two_phase"),
+        (("--beta", "linear", "--select", "lowest"), "--select has no effect with --beta linear"),
+        (("--beta", 2.0, "--betas", 0.5), "--betas has no effect with --beta 2.0"),
+        (("--no-skip", "--skip-l2", 1.0), "--skip-l2 has no effect with --no-skip"),
     ):
         assert run("fit", folder / "train.safetensors", "--out", folder / "m", *words) == 2
         assert complaint in capsys.readouterr().err and not (folder / "m").exists()
@@ -83,6 +86,19 @@ def test_eval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"accuracy/x", "accuracy/y", "length_controlled_accuracy", "rewards/margins"} <= set(found)
     assert found["ece"]["low"] is None and found["log_loss"]["low"] <= found["log_loss"]["value"]
     assert "<svg" in (folder / "report.html").read_text()
+
+    assert "Layers and poolings" not in (folder / "report.html").read_text()
+    row = {"layer": 1, "pooling": "mean", "accuracy": 0.7, "standard_error": 0.1, "loss": 0.6, "l2": 1.0}
+    table = [row, {**row, "layer": 2, "accuracy": 0.6}]
+    for settings, shown in (({}, True), ({"layer": 9}, False)):  # the other extraction is not that of the features
+        record = {"settings": settings, "sweep": {"pairs": 41, "table": table}}
+        (folder / "extraction.json").write_text(json.dumps(record))
+        assert run(*given, "--report", folder / "swept.html", "--quiet") == 0
+        assert ("by a linear head on 41 training pairs" in (folder / "swept.html").read_text()) is shown
+    (folder / "extraction.json").write_text("[]")
+    assert run(*given, "--report", folder / "swept.html") == 2
+    assert "extraction.json: not the record of an extraction" in capsys.readouterr().err
+    (folder / "extraction.json").unlink()
 
     rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
     useless = {"question": "?", "better": "same", "worse": "same"}

@@ -391,6 +391,56 @@ def test_the_hash_of_a_fit_is_of_all_that_it_depends_on(name: str) -> None:
     assert data_hash(other, other.margin) != data_hash(features, features.margin)
 
 
+def test_a_two_phase_fit_goes_on_to_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after one fold; phase I is solved for what is missing only, and its gap is reported all the same."""
+    features, solve, calls = preferences(m=40, d=3), cvxrelu.two_phase, []
+    options: dict[str, Any] = {"folds": 2, "scale": 0.5, "patterns": 8, "tol": 1e-2}
+    whole = ConvexRewardHead("two_phase", **options).fit(features)
+
+    def counted(X: Any, **given: Any) -> Any:
+        calls.append(len(X))
+        if len(calls) == 2:
+            raise MemoryError
+        return solve(X, **given)
+
+    monkeypatch.setattr(cvxrelu, "two_phase", counted)
+    with pytest.raises(MemoryError):
+        ConvexRewardHead("two_phase", **options).fit(features, folder=tmp_path)
+    assert [file.name for file in tmp_path.glob("*.safetensors")] == ["classifier-fold-00.safetensors"]
+    for expected in (4, 4):  # the other fold and the final fit; then nothing
+        head = ConvexRewardHead("two_phase", **options).fit(features, folder=tmp_path)
+        assert len(calls) == expected
+        np.testing.assert_array_equal(head.score(features.X), whole.score(features.X))
+        assert head.certificate == whole.certificate and head.choice.points == whole.choice.points
+    assert head.certificate["classifier_gap"] <= 1e-2
+    again = ConvexRewardHead.load(head.save(tmp_path / "head")).attach(features)
+    assert again.certificate["classifier_gap"] == whole.certificate["classifier_gap"]
+    with pytest.raises(InputError, match="other data or with other options"):
+        ConvexRewardHead("two_phase", **{**options, "patterns": 9}).fit(features, folder=tmp_path)
+
+
+def test_an_interrupted_solve_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solvers answer Ctrl-C with the network that they have so far, which is no answer to go on from."""
+    features, solve, two_phase = preferences(m=40, d=3), cvxrelu.solve, cvxrelu.two_phase
+
+    def stopped(solution: Any) -> Any:
+        return dataclasses.replace(solution, status=cvxrelu.Status.INTERRUPTED)
+
+    def stopped_phases(*given: Any, **options: Any) -> Any:
+        found = two_phase(*given, **options)
+        return found._replace(classifier=stopped(found.classifier))
+
+    monkeypatch.setattr(cvxrelu, "solve", lambda *given, **options: stopped(solve(*given, **options)))
+    monkeypatch.setattr(cvxrelu, "two_phase", stopped_phases)
+    for name, head in (
+        ("pairwise", ConvexRewardHead(**FAST)),
+        ("two_phase", ConvexRewardHead("two_phase", folds=2, patterns=4, tol=1e-2)),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            head.fit(features, folder=tmp_path / name)
+        assert [file.name for file in (tmp_path / name).iterdir()] == ["fit.json"]
+
+
 # -- input ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options, words",
@@ -403,11 +453,49 @@ def test_the_hash_of_a_fit_is_of_all_that_it_depends_on(name: str) -> None:
         ({"skip": False, "beta": np.inf}, "linear model"),
         ({"select": "best"}, "select must be"),
         ({"components": 0}, "components"),
+        ({"patterns": 8}, "patterns must be left at its default with mode='pairwise', where it has no effect, got 8"),
+        ({"scale": 2.0}, "scale must be left at its default"),
+        ({"l2": 0.5}, "l2 must be left at its default"),
+        ({"refine": True}, "refine must be left at its default"),
+        ({"mode": "two_phase", "skip": False}, "skip must be left at its default with mode='two_phase'"),
+        ({"mode": "two_phase", "skip_l2": 1.0}, "skip_l2 must be left at its default"),
+        ({"mode": "two_phase", "betas": [0.5]}, "betas must be left at"),
+        ({"mode": "two_phase", "select": "lowest"}, "select must be left at its default"),
+        ({"beta": np.inf, "select": "lowest"}, "select must be left at its default with beta=inf"),
+        ({"beta": 2.0, "betas": (0.5,)}, "betas must be left at its default with beta=2.0"),
+        ({"skip": False, "skip_l2": 1.0}, "skip_l2 must be left at its default with skip=False"),
+        ({"skip": False, "select": "lowest"}, "select must be left at its default with skip=False"),
     ],
 )
 def test_bad_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ConvexRewardHead(**options)
+
+
+def test_options_at_their_defaults_may_be_named() -> None:
+    """Whatever the mode, and whether the path is a tuple or a list."""
+    default = ConvexRewardHead().options
+    assert ConvexRewardHead(**default).options == default
+    for change in ({"mode": "two_phase"}, {"beta": np.inf}, {"beta": 2.0}, {"skip": False}):
+        given = {**default, **change}
+        assert ConvexRewardHead(**given).options == given
+
+
+@pytest.mark.parametrize("margin", [-0.1, np.nan, np.inf])
+def test_bad_margin(curved: ConvexRewardHead, margin: float) -> None:
+    with pytest.raises(ValueError, match="margin must be a finite number from 0"):
+        curved.decide(np.zeros((2, 4)), [[0, 1]], margin=margin)
+
+
+def test_saved_options_without_effect_are_dropped(tmp_path: Path) -> None:
+    """Heads of before they were refused can still be loaded."""
+    head = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(preferences(m=10))
+    file = head.save(tmp_path / "head") / "head.json"
+    record = json.loads(file.read_text())
+    record["options"] |= {"select": "lowest", "patterns": 8}
+    file.write_text(json.dumps(record))
+    again = ConvexRewardHead.load(tmp_path / "head")
+    assert again.options == head.options and again.summary() == head.summary()
 
 
 @pytest.mark.parametrize(
