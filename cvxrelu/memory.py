@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cvxrelu.targets import LARGEST_LABEL
+
 __all__ = ["Estimate", "Plan", "Sizes", "as_limit", "available_memory", "estimate_memory", "plan", "sizes_of"]
 
 SLACKS = {"numpy": 3.0, "jax": 8.5, "cupy": 7.0}  # arrays of the slack's size in an iteration
@@ -205,10 +207,13 @@ def sizes_of(
         shape = (m,) if y is None else tuple(y.shape if hasattr(y, "shape") else np.shape(y))
         c = int(shape[1]) if len(shape) == 2 else 1
         if loss == "multinomial" and len(shape) == 1:  # labels 0 to c - 1
-            c = max(2, int(y.max() if hasattr(y, "max") else np.max(y)) + 1)
+            largest = float(y.max() if hasattr(y, "max") else np.max(y))
+            if not 0 <= largest <= LARGEST_LABEL:
+                return None
+            c = max(2, int(largest) + 1)
         name = str(getattr(X, "dtype", "float64")) if dtype is None else str(getattr(dtype, "__name__", dtype))
         return Sizes(n, d + bool(intercept is True), P, c, m, 4 if "32" in name or "16" in name else 8)
-    except (TypeError, ValueError, IndexError, OverflowError):
+    except (TypeError, ValueError, IndexError):
         return None
 
 

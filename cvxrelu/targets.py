@@ -11,9 +11,10 @@ from cvxrelu.losses import Logistic, Squared
 from cvxrelu.multinomial import Multinomial
 from cvxrelu.validation import as_finite_array, short
 
-__all__ = ["LOSSES", "as_loss", "read_pairs", "read_targets", "read_weight"]
+__all__ = ["LARGEST_LABEL", "LOSSES", "as_loss", "read_pairs", "read_targets", "read_weight"]
 
 LOSSES = ("squared", "logistic", "multinomial")
+LARGEST_LABEL = 10_000  # beyond, y is hardly of classes
 
 
 def as_loss(loss: Any) -> str:
@@ -108,7 +109,7 @@ def _read_classes(y: Any, m: int) -> np.ndarray:
         raise ValueError(
             f"y must hold class labels 0, 1, ..., c - 1 with loss='multinomial', got {float(given[broken][0])!r}"
         )
-    if given.min() < 0 or given.max() > 10_000:
+    if given.min() < 0 or given.max() > LARGEST_LABEL:
         raise ValueError(
             f"y must hold class labels from 0 to c - 1 with loss='multinomial', got values in "
             f"[{given.min()}, {given.max()}]"

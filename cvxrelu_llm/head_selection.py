@@ -131,7 +131,7 @@ def margins_of(network: ReLUNetwork, Z: np.ndarray, pairs: np.ndarray) -> np.nda
     return f[pairs[:, 0]] - f[pairs[:, 1]]
 
 
-def refuse_interrupted(solution: cvxrelu.Solution) -> None:
+def refuse_interrupted(solution: Any) -> None:
     """KeyboardInterrupt where the user stopped the solve: what it had found so far must not be kept as its answer."""
     if solution.status is cvxrelu.Status.INTERRUPTED:
         raise KeyboardInterrupt

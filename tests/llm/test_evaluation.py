@@ -101,7 +101,7 @@ def test_bad_input(head: ConvexRewardHead) -> None:
         evaluate_margins([np.nan], [0])
     for options, words in (
         ({"n_boot": -1}, "n_boot must be a whole number from 0"),
-        ({"seed": 0.5}, "seed must be"),
+        ({"seed": -1}, "seed must be"),
         ({"level": 1.0}, "level must be"),
         ({"temperature": 0.0}, "temperature must be"),
         ({"weight": [1.0, -1.0]}, "weight must be"),

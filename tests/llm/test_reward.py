@@ -223,7 +223,7 @@ def test_beta_and_ridge_of_a_fold_are_multiplied_by_its_share(monkeypatch: pytes
 
     def solve(Z: np.ndarray, **options: Any) -> SimpleNamespace:
         asked.append(options)
-        return SimpleNamespace(network=linear_network(np.zeros(3)))
+        return SimpleNamespace(network=linear_network(np.zeros(3)), status=cvxrelu.Status.OPTIMAL)
 
     monkeypatch.setattr(head_selection.cvxrelu, "solve", solve)
     select_beta(folds, f.pairs, f.weight, f.group, np.zeros(30), 8.0, (0.5,), 3.0, {"tol": 0.1}, "significant", None)
