@@ -149,6 +149,7 @@ def load_lm(
     """Model and tokenizer from a folder, a .gguf file (needs gguf and accelerate) or the name of a model on the hub.
 
     gguf_file : its name, where `path` is that of a folder or a repository. revision : of a hub model.
+    ValueError for a model without output layer, of which the library would make one at random.
     """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -161,7 +162,10 @@ def load_lm(
             raise ValueError(f"{path}: no such file")
         path, keywords["gguf_file"] = str(Path(path).resolve().parent), Path(path).name
     tokenizer = AutoTokenizer.from_pretrained(path, **keywords)
-    lm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **keywords)
+    lm, loaded = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **keywords)
+    output = lm.get_output_embeddings().weight
+    if any(weight is output and name in loaded["missing_keys"] for name, weight in lm.named_parameters()):
+        raise ValueError(f"{path}: has no weights for the output layer, so that it is not a causal language model")
     return lm.to(device).eval(), tokenizer
 
 
