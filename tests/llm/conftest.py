@@ -26,9 +26,9 @@ ROWS = [
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama with a chat template."""
+    """A random Llama with a chat template; its output layer is that of its input, which a base model has too."""
     pytest.importorskip("transformers")
-    return write_model(tmp_path_factory.mktemp("llama"), "Llama")
+    return write_model(tmp_path_factory.mktemp("llama"), "Llama", tie_word_embeddings=True)
 
 
 @pytest.fixture(scope="session")
