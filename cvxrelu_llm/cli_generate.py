@@ -163,7 +163,7 @@ def load_lm(
         path, keywords["gguf_file"] = str(Path(path).resolve().parent), Path(path).name
     tokenizer = AutoTokenizer.from_pretrained(path, **keywords)
     lm, loaded = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **keywords)
-    output = lm.get_output_embeddings().weight
+    output = getattr(lm.get_output_embeddings(), "weight", None)
     if any(weight is output and name in loaded["missing_keys"] for name, weight in lm.named_parameters()):
         raise ValueError(f"{path}: has no weights for the output layer, so that it is not a causal language model")
     return lm.to(device).eval(), tokenizer

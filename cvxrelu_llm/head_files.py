@@ -26,7 +26,7 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import new_folder, write_whole
 from cvxrelu_llm.head_rule import Point
 from cvxrelu_llm.head_selection import Choice
-from cvxrelu_llm.reward import ConvexRewardHead, without_effect
+from cvxrelu_llm.reward import ConvexRewardHead
 from cvxrelu_llm.standard import Standard
 
 __all__ = ["model_card", "read_head", "write_head"]
@@ -101,8 +101,7 @@ def read_head(folder: Path) -> ConvexRewardHead:
         if record.get("format") != FORMAT:
             raise InputError(f"{folder}: not a folder of a reward head")
         options = {name: _number(value) for name, value in record["options"].items()}
-        vain = {name for name, _ in without_effect(options)}  # once allowed
-        head = ConvexRewardHead(**{name: value for name, value in options.items() if name not in vain})
+        head = ConvexRewardHead(**options)
         arrays = load_file(folder / "standard.safetensors")
         head.network = ReLUNetwork.load(folder / "network.safetensors")
         head.standardised = ReLUNetwork.load(folder / "standardised.safetensors")

@@ -254,9 +254,7 @@ class HeadFitting:
         }
         file = folder / "fit.json"
         if file.exists():
-            known = json.loads(file.read_text(encoding="utf-8"))
-            known.get("options", {}).pop("select", None)
-            if known != mark:
+            if json.loads(file.read_text(encoding="utf-8")) != mark:
                 raise InputError(f"{folder}: holds a fit of other data or with other options; choose another folder")
         elif any(path.suffix == ".safetensors" for path in folder.iterdir()):
             raise InputError(f"{folder}: holds files that are not of a fit; choose another folder")

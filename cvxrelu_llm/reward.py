@@ -24,15 +24,14 @@ from cvxrelu_llm.calibration import calibrate, log_losses
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.head_data import IDENTITY, as_pair_features, checked_margins, data_hash
 from cvxrelu_llm.head_fitting import HeadFitting
-from cvxrelu_llm.head_rule import RULES, compared
+from cvxrelu_llm.head_options import checked_options
+from cvxrelu_llm.head_rule import compared
 from cvxrelu_llm.head_selection import Rows
 from cvxrelu_llm.influence import Influence, Suspect, influence_of, suspects
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.standard import lipschitz_bound, standardise
 
-__all__ = ["ConvexRewardHead", "as_pair_features", "without_effect"]
-
-UNUSED = {"pairwise": ("scale", "l2", "patterns", "refine"), "two_phase": ("skip", "skip_l2", "betas", "select")}
+__all__ = ["ConvexRewardHead", "as_pair_features"]
 
 
 class ConvexRewardHead(HeadFitting):
@@ -101,36 +100,15 @@ class ConvexRewardHead(HeadFitting):
         seed: int = 0,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
-        _one_of("mode", mode, ("pairwise", "two_phase"))
-        _one_of("select", select, RULES)
-        for name in ("skip_l2", "beta", "l2"):
-            value = given[name]
-            if value != "auto" and not (isinstance(value, (int, float)) and value > 0):
-                raise ValueError(f"{name} must be 'auto' or a positive number, got {value!r}")
-        for name in ("scale", "tol", "path_tol"):
-            if not (isinstance(given[name], (int, float)) and 0 < given[name] < np.inf):
-                raise ValueError(f"{name} must be a positive number, got {given[name]!r}")
-        for name, least in (("folds", 2), ("patterns", 1), ("seed", 0), ("components", 1)):
-            value = given[name]
-            if name == "components" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name} must be a whole number from {least}, got {value!r}")
-        betas = tuple(float(share) for share in betas)
-        if not betas or not all(0 < share < 1 for share in betas):
-            raise ValueError(f"betas must be shares of beta_max strictly between 0 and 1, got {betas}")
-        if beta == np.inf and (not skip or mode != "pairwise"):
-            raise ValueError("beta=inf asks for the linear model, which is mode='pairwise' with skip=True")
-        given["betas"] = betas
-        for name, cause in without_effect(given):
-            raise ValueError(
-                f"{name} must be left at its default with {cause}={given[cause]!r}, where it has no effect, "
-                f"got {given[name]!r}"
-            )
-        self.options: dict[str, Any] = {**given, "betas": list(betas)}
+        self.options = checked_options(given, self.defaults())
         self.data: PairFeatures | None = None
         self.solution: Any = None
         self.metrics: dict[str, Any] = {}  # of a loaded head, as they were saved
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Every option and its default."""
+        return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
 
     # -- fitting ------------------------------------------------------------------------------------------------------
     def fit(
@@ -390,21 +368,3 @@ class ConvexRewardHead(HeadFitting):
                 f"Brier {k.brier:.3f} ({k.n_pairs} pairs out of fold)"
             )
         return "\n".join(lines)
-
-
-def without_effect(options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(option, the one that leaves it without effect) for every option of a head that is not at its default in vain."""
-    parameters = inspect.signature(ConvexRewardHead).parameters
-    given = {name: options.get(name, parameter.default) for name, parameter in parameters.items()}
-    given["betas"] = tuple(given["betas"])
-    causes = [(name, "mode") for name in UNUSED[given["mode"]]]
-    if given["mode"] == "pairwise" and given["beta"] != "auto":  # no path is walked
-        causes += [("betas", "beta"), ("select", "beta")]
-    if given["mode"] == "pairwise" and not given["skip"]:  # there is no linear model
-        causes += [("skip_l2", "skip"), ("select", "skip")]
-    return [(name, cause) for name, cause in causes if given[name] != parameters[name].default]
-
-
-def _one_of(name: str, value: Any, names: tuple[str, ...]) -> None:
-    if value not in names:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, names))}, got {value!r}")

@@ -60,9 +60,10 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.evaluation import evaluate
-    from cvxrelu_llm.reward import ConvexRewardHead, without_effect
+    from cvxrelu_llm.head_options import without_effect
+    from cvxrelu_llm.reward import ConvexRewardHead
 
-    for name, cause in without_effect(vars(options)):
+    for name, cause in without_effect(vars(options), ConvexRewardHead.defaults()):
         value = "linear" if cause == "beta" and options.beta == np.inf else getattr(options, cause)
         typed = "--no-skip" if cause == "skip" else f"--{cause} {value}"
         raise InputError(f"--{name.replace('_', '-')} has no effect with {typed}")

@@ -487,17 +487,6 @@ def test_bad_margin(curved: ConvexRewardHead, margin: float) -> None:
         curved.decide(np.zeros((2, 4)), [[0, 1]], margin=margin)
 
 
-def test_saved_options_without_effect_are_dropped(tmp_path: Path) -> None:
-    """Heads of before they were refused can still be loaded."""
-    head = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(preferences(m=10))
-    file = head.save(tmp_path / "head") / "head.json"
-    record = json.loads(file.read_text())
-    record["options"] |= {"select": "lowest", "patterns": 8}
-    file.write_text(json.dumps(record))
-    again = ConvexRewardHead.load(tmp_path / "head")
-    assert again.options == head.options and again.summary() == head.summary()
-
-
 @pytest.mark.parametrize(
     "change, words",
     [
