@@ -95,7 +95,7 @@ def _fit(options: argparse.Namespace) -> int:
     check_folder(out, options.overwrite)
     if options.report:
         _need(load_matplotlib)  # before the solve, so that a missing extra costs no waiting
-    data = load_data(options.data, options.target)
+    data = load_data(options.data, options.target, options.header)
     task = decide_task(data, options.task, options.test_size, options.seed)
     n_train, n_test = len(task.train_rows), len(task.test_rows)
     if not options.quiet:
@@ -155,7 +155,8 @@ def _predict(options: argparse.Namespace) -> int:
     model = read_model(Path(options.model))
     if options.out and Path(options.out).exists() and not options.overwrite:
         raise UserError(f"--out {options.out}: the file exists; choose another, or pass --overwrite")
-    output = model.network.predict(model.features(read_table(options.data, wanted=model.feature_names or ())))
+    table = read_table(options.data, model.feature_names or (), options.header)
+    output = model.network.predict(model.features(table))
     values = labels(model.classes, output, model.network) if model.classes else [repr(float(value)) for value in output]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -297,6 +298,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("data", metavar="DATA", help="the file to train on")
     fit.add_argument("--target", metavar="NAME|INDEX", help="column to predict, by name or position (0 first, -1 last)")
+    fit.add_argument("--header", action=argparse.BooleanOptionalAction,
+                     help="whether the first line holds names (default: if it has words and no number)")  # fmt: skip
     fit.add_argument("--out", required=True, metavar="FOLDER", help="the model folder to make")
     fit.add_argument("--overwrite", action="store_true", help="replace the model that --out holds")
     fit.add_argument("--task", choices=("auto", "regression", "classification"), default="auto",
@@ -341,6 +344,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("model", metavar="MODEL", help="a folder that `cvxrelu fit` wrote")
     predict.add_argument("data", metavar="DATA", help="a .csv, .csv.gz, .npy or .npz file")
+    predict.add_argument("--header", action=argparse.BooleanOptionalAction,
+                         help="whether the first line of DATA holds names (default: as with fit)")  # fmt: skip
     predict.add_argument("--out", metavar="FILE", help="a .csv file to write (default: standard output)")
     predict.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
 
