@@ -16,6 +16,7 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.messages import Message, read_messages
 from cvxrelu_llm.reading import read_records
 from cvxrelu_llm.triples import Triple, Triples, as_triples
+from cvxrelu_llm.values import is_missing, parse_json, plain
 
 __all__ = ["alternate", "merge_runs"]
 
@@ -54,16 +55,16 @@ def alternate(conversations: Any, *, student: str = "student", tutor: str = "tut
     for record in read_records(conversations, split=split):
         n += 1
         field = f"{record.place}, field 'messages'"
-        if record.fields.get("messages") is None:
+        value, identity = (plain(record.fields.get(name)) for name in ("messages", "id"))
+        if is_missing(value):
             raise InputError(f"{field}: missing")
-        messages = read_messages(record.fields["messages"], field)
+        messages = read_messages(parse_json(value, field) if isinstance(value, str) else value, field)
         for index, message in enumerate(messages):
             if message.role not in roles:
                 raise InputError(f"{field}[{index}].role: expected {student!r} or {tutor!r}, got {message.role!r}")
         turns = merge_runs([Message(roles[role], content) for role, content in messages])
         counts["merged"] += len(messages) - len(turns)
-        identity = record.fields.get("id")
-        group = f"conversation {n}" if identity is None else str(identity)
+        group = f"conversation {n}" if is_missing(identity) else str(identity)
         for index, turn in enumerate(turns):
             if turn.role != "user":
                 continue

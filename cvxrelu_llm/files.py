@@ -78,6 +78,6 @@ def readable(path: Path) -> Iterator[Any]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: the file is truncated or damaged ({error})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 ({error.reason})") from error
+        raise InputError(f"{path}: not a text file in UTF-8 ({error.reason}); save it as UTF-8") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error

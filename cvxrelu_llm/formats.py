@@ -3,12 +3,13 @@
 A record holds one of
 
     prompt, chosen, rejected     texts, or lists of chat messages
-    chosen, rejected             the prompt is implicit: the beginning that both share
+    chosen, rejected             the prompt is implicit: the beginning that both share; also where `prompt` is given
+                                 beside two whole conversations, which may hold more turns than it, or other blanks
     prompt, completion, label    unpaired: every good completion of a prompt is paired with every bad one
 
 and may hold `weight` (>= 0, multiplies the loss of the pair), `margin` (what the reward difference has to exceed) and
 `group` (of a conversation, say: never divided by a split). The formats are those of TRL's documentation, "Dataset
-formats and types".
+formats and types". None and NaN are absent values, except that weight and margin must not be NaN in a file.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.messages import Message, common_beginning, parse_marks, read_messages
+from cvxrelu_llm.messages import Message, common_beginning, parse_marks, read_messages, same_text
 from cvxrelu_llm.reading import Record
+from cvxrelu_llm.values import is_missing, plain, read_number
 
 __all__ = ["FIELDS", "RecordReader", "Refused", "Triple"]
 
 FIELDS = ("prompt", "chosen", "rejected", "completion", "label", "weight", "margin", "group")
+NUMBERS = ("weight", "margin")
 TRUE, FALSE = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no", "-1"}
 
 
@@ -62,13 +63,16 @@ class RecordReader:
     names: Mapping[str, str]
     marks: bool
     waiting: dict[Any, tuple[list[Triple], list[Triple]]] = dataclasses.field(default_factory=dict)
+    seen: set[Any] = dataclasses.field(default_factory=set)  # names of all fields
 
     def read(self, record: Record) -> list[Triple]:
-        fields = {field: record.fields.get(name) for field, name in self.names.items()}
+        self.seen |= record.fields.keys()
+        fields = {field: plain(record.fields.get(name)) for field, name in self.names.items()}
+        fields = {field: None if is_missing(v) and field not in NUMBERS else v for field, v in fields.items()}
         extra: dict[str, Any] = {
             "weight": self._number(record, fields, "weight", 1.0),
             "margin": self._number(record, fields, "margin", 0.0),
-            "group": "" if fields["group"] is None else str(fields["group"]),
+            "group": self._group(record, fields["group"]),
             "source": record.place,
         }
         if extra["weight"] < 0:
@@ -81,9 +85,7 @@ class RecordReader:
                 raise InputError(f"{self._where(record, name)}: missing")
         if fields["prompt"] is None:
             return [Triple(*self._implicit(record, fields), **extra)]
-        prompt = self._prompt(record, fields["prompt"])
-        chosen, rejected = (self._response(record, fields[name], name, prompt) for name in ("chosen", "rejected"))
-        return [Triple(prompt, chosen, rejected, **extra)]
+        return [Triple(*self._explicit(record, fields), **extra)]
 
     def _where(self, record: Record, field: str) -> str:
         return f"{record.place}, field {self.names[field]!r}"
@@ -92,28 +94,53 @@ class RecordReader:
         value = fields[name]
         if value is None:
             return default
-        try:
-            number = float(value) if not isinstance(value, bool) else math.nan
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
+        number = read_number(value)
+        if number is None or not math.isfinite(number):
             raise InputError(f"{self._where(record, name)}: expected a finite number, got {value!r}")
         return number
+
+    def _group(self, record: Record, value: Any) -> str:
+        """A name out of a text or a number; a whole float, as pandas makes of integers, is the integer.
+
+        No one is called "nan": that is how a table writes that there is no group.
+        """
+        if value is None or (isinstance(value, str) and value.strip().lower() in ("nan", "<na>")):
+            return ""
+        if isinstance(value, (Mapping, list, bytes)):
+            raise InputError(f"{self._where(record, 'group')}: expected text or a number, got {type(value).__name__}")
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
     def _prompt(self, record: Record, value: Any) -> tuple[Message, ...]:
         if not isinstance(value, str):
             return read_messages(value, self._where(record, "prompt"))
         return (parse_marks(value) if self.marks else None) or (Message("user", value),)
 
-    def _response(self, record: Record, value: Any, field: str, prompt: tuple[Message, ...]) -> str:
-        if isinstance(value, str):
-            return value
-        messages = read_messages(value, self._where(record, field))
-        if len(messages) > 1 and messages[: len(prompt)] == prompt:
-            messages = messages[len(prompt) :]  # some data sets repeat the prompt there
-        if len(messages) != 1:
-            raise Refused("diverging", f"field {self.names[field]!r} holds {len(messages)} messages; expected one")
-        return messages[0].content
+    def _turns(self, record: Record, value: Any, field: str) -> tuple[Message, ...]:
+        """A response as messages; a text is one of the assistant, unless its marks make it a dialogue."""
+        if not isinstance(value, str):
+            return read_messages(value, self._where(record, field))
+        dialogue = parse_marks(value) if self.marks else None
+        return dialogue if dialogue and len(dialogue) > 1 else (Message("assistant", value),)
+
+    def _explicit(self, record: Record, fields: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str]:
+        """Prompt, chosen and rejected where a prompt is given; each response may repeat it, or hold more than it."""
+        prompt = self._prompt(record, fields["prompt"])
+        chosen, rejected = (self._turns(record, fields[name], name) for name in ("chosen", "rejected"))
+        if chosen == rejected:
+            raise Refused("equal", "fields 'chosen' and 'rejected' are the same")
+        if min(len(chosen), len(rejected)) > 1:
+            shared = _shared(chosen, rejected)
+            return _joined(prompt, shared) or shared, chosen[-1].content, rejected[-1].content
+        both = [self._cut(prompt, turns, name) for turns, name in ((chosen, "chosen"), (rejected, "rejected"))]
+        longest = max((found for found, _ in both), key=len)
+        return longest, both[0][1], both[1][1]
+
+    def _cut(self, prompt: tuple[Message, ...], turns: tuple[Message, ...], field: str) -> tuple[Any, str]:
+        """Prompt and text of a response that is one message, alone or behind what agrees with the prompt."""
+        found = _joined(prompt, turns[:-1])
+        if not turns or found is None:
+            raise Refused("diverging", f"field {self.names[field]!r} holds {len(turns)} messages; expected one")
+        return found, turns[-1].content
 
     def _implicit(self, record: Record, fields: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str]:
         """Prompt, chosen and rejected where both responses begin with the prompt."""
@@ -137,12 +164,7 @@ class RecordReader:
             )
         if both[0] == both[1]:
             raise Refused("equal", "fields 'chosen' and 'rejected' are the same")
-        shared = 0
-        while shared < min(map(len, both)) and both[0][shared] == both[1][shared]:
-            shared += 1
-        if [len(messages) - shared for messages in both] != [1, 1] or not shared:
-            raise Refused("diverging", "fields 'chosen' and 'rejected' differ in more than their last message")
-        return both[0][:shared], both[0][-1].content, both[1][-1].content
+        return _shared(*both), both[0][-1].content, both[1][-1].content
 
     def _wait(self, record: Record, fields: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         """Keep an unpaired completion until the end."""
@@ -151,10 +173,11 @@ class RecordReader:
                 raise InputError(f"{self._where(record, name)}: missing")
         label = fields["label"]
         word = str(label).strip().lower()
-        if not isinstance(label, (bool, int, float, str, np.bool_)) or word not in TRUE | FALSE:
+        if not isinstance(label, (bool, int, float, str)) or word not in TRUE | FALSE:
             raise InputError(f"{self._where(record, 'label')}: expected true or false, got {label!r}")
         prompt = self._prompt(record, fields["prompt"])
-        text = self._response(record, fields["completion"], "completion", prompt)
+        turns = self._turns(record, fields["completion"], "completion")
+        prompt, text = self._cut(prompt, turns, "completion")
         good, bad = self.waiting.setdefault((prompt, extra["group"]), ([], []))
         (good if word in TRUE else bad).append(Triple(prompt, text, text, **extra))
 
@@ -173,3 +196,21 @@ class RecordReader:
                     places = f"{a.source} and {b.source}"
                     pairs.append(Triple(a.prompt, a.chosen, b.chosen, weight, margin, a.group, places))
         return pairs, alone
+
+
+def _shared(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages before the last of two conversations that are the same up to there, but for blanks."""
+    if len(chosen) != len(rejected) or len(chosen) < 2 or not same_text(chosen[:-1], rejected[:-1]):
+        raise Refused("diverging", "fields 'chosen' and 'rejected' differ in more than their last message")
+    return chosen[:-1]
+
+
+def _joined(prompt: tuple[Message, ...], before: tuple[Message, ...]) -> tuple[Message, ...] | None:
+    """The prompt as it is where a response repeats it as `before`, wholly or in part; None where they contradict."""
+    if not before or before[0].role == "assistant":  # it goes on where the prompt ends
+        return (*prompt, *before)
+    if same_text(before[-len(prompt) :], prompt):
+        return before
+    if same_text(prompt[-len(before) :], before):  # it leaves out a system message, say
+        return (*prompt[: -len(before)], *before)
+    return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.values import plain
 
-__all__ = ["Message", "common_beginning", "parse_marks", "read_messages"]
+__all__ = ["Message", "common_beginning", "is_conversation", "parse_marks", "read_messages", "same_text"]
 
 MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -21,9 +22,26 @@ class Message(NamedTuple):
     content: str
 
 
+def is_conversation(value: Any) -> bool:
+    """Whether a plain value is a list of messages, of at least one: what makes a text in a cell a conversation."""
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(item, Mapping) and {"role", "content"} <= item.keys() for item in value)
+    )
+
+
 def read_messages(value: Any, place: str) -> tuple[Message, ...]:
-    """A field of chat messages, [{"role": ..., "content": ...}, ...]; content may also be a list of text parts."""
-    if not isinstance(value, (list, tuple)):
+    """A field of chat messages, [{"role": ..., "content": ...}, ...]; content may also be a list of text parts.
+
+    Lists may be tuples or arrays. {"role": [...], "content": [...]}, as `datasets` gives sequences, is read too.
+    """
+    value = plain(value)
+    if isinstance(value, Mapping) and all(isinstance(value.get(name), list) for name in Message._fields):
+        if len(value["role"]) != len(value["content"]):
+            raise InputError(f"{place}: {len(value['role'])} roles, but {len(value['content'])} contents")
+        value = [{"role": role, "content": content} for role, content in zip(value["role"], value["content"], strict=True)]
+    if not isinstance(value, list):
         raise InputError(f"{place}: expected text or a list of messages, got {type(value).__name__}")
     messages = []
     for index, item in enumerate(value):
@@ -33,7 +51,7 @@ def read_messages(value: Any, place: str) -> tuple[Message, ...]:
         role, content = item.get("role"), item.get("content")
         if not isinstance(role, str) or not role:
             raise InputError(f"{where}.role: expected text, got {role!r}")
-        if isinstance(content, (list, tuple)):
+        if isinstance(content, list):
             if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
                 raise InputError(f"{where}.content: only parts of text are supported")
             content = "".join(part["text"] for part in content)
@@ -41,6 +59,11 @@ def read_messages(value: Any, place: str) -> tuple[Message, ...]:
             raise InputError(f"{where}.content: expected text, got {content!r}")
         messages.append(Message(role, content))
     return tuple(messages)
+
+
+def same_text(first: Sequence[Message], second: Sequence[Message]) -> bool:
+    """Whether two runs of messages are the same but for blanks."""
+    return [(m.role, m.content.split()) for m in first] == [(m.role, m.content.split()) for m in second]
 
 
 def parse_marks(text: str) -> tuple[Message, ...] | None:

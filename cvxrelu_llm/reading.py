@@ -1,23 +1,30 @@
 """Records out of JSON lines, JSON, CSV and Parquet files, data sets in memory, and data sets of the hub.
 
 Every record comes with its place ("train.jsonl.gz, line 12"), which error messages about it begin with.
+
+A text names a file where there is one of that name, else a data set of the hub where it reads `owner/name` and does not
+end like a data file; a `Path` is always a file.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import open_text, readable
+from cvxrelu_llm.messages import is_conversation
+from cvxrelu_llm.values import is_missing, parse_json, plain
 
 __all__ = ["Record", "read_records"]
 
-SUFFIXES = ".jsonl, .json, .csv (each also .gz) or .parquet"
+SUFFIXES = ".jsonl, .json, .csv, .tsv (each also .gz) or .parquet"
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt", ".arrow", ".xlsx", ".zip")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 class Record(NamedTuple):
@@ -30,29 +37,47 @@ class Record(NamedTuple):
 def read_records(source: Any, *, split: str = "train") -> Iterator[Record]:
     """The records of `source`, one by one, in order.
 
-    source : path of a .jsonl, .json, .csv (each also packed as .gz) or .parquet file; a `datasets.Dataset` or any
-        iterable of mappings; or the name of a data set on the hub, which needs the package `datasets` and the network.
-    split : of a hub data set.
+    source : path of a .jsonl, .json, .csv, .tsv (each also packed as .gz) or .parquet file; a `datasets.Dataset`, a
+        table of pandas, pyarrow or polars, or any iterable of mappings, in which NaN stands for a missing value; or the
+        name of a data set on the hub, which needs the package `datasets` and the network.
+    split : of a hub data set; another than "train" is refused elsewhere.
     """
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if path.exists() or not _is_hub_name(str(source)):
-            yield from _read_file(path)
-            return
-        name, source = str(source), _hub_dataset(str(source), split)
+    from_hub = isinstance(source, str) and _is_hub_name(source) and not Path(source).exists()
+    if split != "train" and not from_hub:
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "source"
+        raise InputError(f"split={split!r} is of data sets on the hub, and {name} is none")
+    if from_hub:
+        name, rows = source, _hub_dataset(source, split)
+    elif isinstance(source, (str, os.PathLike)):
+        yield from _read_file(Path(source))
+        return
     elif isinstance(source, Mapping) or not isinstance(source, Iterable):
         raise TypeError(f"source must be a path, a hub name or an iterable of records, got {type(source).__name__}")
     else:
-        name = "source"
-    for index, fields in enumerate(source):
+        name, rows = "source", _rows(source)
+    for index, fields in enumerate(rows):
         if not isinstance(fields, Mapping):
             raise InputError(f"{name}, record {index}: expected a mapping of fields, got {type(fields).__name__}")
-        yield Record(f"{name}, record {index}", fields)
+        values = {key: plain(value) for key, value in fields.items()}
+        yield Record(f"{name}, record {index}", {key: None if is_missing(v) else v for key, v in values.items()})
+
+
+def _rows(source: Any) -> Iterable[Any]:
+    """Rows of a table, which would else give its columns; anything else as it is."""
+    try:
+        for method in ("to_pylist", "to_dicts"):  # pyarrow, polars
+            if hasattr(source, method):
+                return getattr(source, method)()
+        if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
+            return source.to_dict("records")
+    except UnicodeDecodeError as error:
+        raise InputError(f"source: a text that is not UTF-8 ({error.reason})") from error
+    return source
 
 
 def _is_hub_name(text: str) -> bool:
-    """`owner/name`, without the look of a file."""
-    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not Path(text.removesuffix(".gz")).suffix
+    """`owner/name`, dots included, unless it ends like a file of data."""
+    return HUB_NAME.fullmatch(text) is not None and not text.lower().endswith(DATA_SUFFIXES)
 
 
 def _hub_dataset(name: str, split: str) -> Any:
@@ -70,12 +95,14 @@ def _read_file(path: Path) -> Iterator[Record]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
     kind = (suffixes[:-1] if packed else suffixes)[-1:]
+    if HUB_NAME.fullmatch(str(path)) and not path.exists():
+        raise InputError(f"{path}: no such file, and by its ending it is no data set of the hub")
     with readable(path):
         if kind == [".jsonl"]:
             yield from _json_lines(path)
         elif kind == [".json"]:
             yield from _json_list(path)
-        elif kind == [".csv"]:
+        elif kind in ([".csv"], [".tsv"]):
             yield from _csv_rows(path)
         elif kind == [".parquet"] and not packed:
             yield from _parquet_rows(path)
@@ -89,49 +116,70 @@ def _json_lines(path: Path) -> Iterator[Record]:
             if not line.strip():
                 continue
             place = f"{path}, line {number}"
-            try:
-                fields = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{place}: not JSON ({error.msg} at column {error.colno})") from None
+            fields = parse_json(line, place)
             if not isinstance(fields, dict):
                 raise InputError(f"{place}: expected an object of fields, got {type(fields).__name__}")
-            yield Record(place, fields)
+            yield Record(place, plain(fields))
 
 
 def _json_list(path: Path) -> Iterator[Record]:
     with open_text(path) as file:
-        try:
-            rows = json.load(file)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+        text = file.read()
+    try:
+        rows = parse_json(text, str(path))
+    except InputError as error:
+        if "Extra data" in str(error) and text.lstrip().startswith("{"):
+            raise InputError(f"{error}; JSON lines belong into a .jsonl file") from None
+        raise
     if not isinstance(rows, list):
         raise InputError(f"{path}: expected a list of records, got {type(rows).__name__}")
     for index, fields in enumerate(rows):
         if not isinstance(fields, dict):
             raise InputError(f"{path}, record {index}: expected an object of fields, got {type(fields).__name__}")
-        yield Record(f"{path}, record {index}", fields)
+        yield Record(f"{path}, record {index}", plain(fields))
 
 
 def _csv_rows(path: Path) -> Iterator[Record]:
-    """Cells are text; one that is a JSON list holds chat messages, an empty one counts as absent."""
+    """Cells are text; one that is a JSON list of messages holds a conversation, an empty one counts as absent.
+
+    The header says whether commas, semicolons or tabs divide.
+    """
     with open_text(path) as file:
-        reader = csv.DictReader(file, strict=True)
+        head = file.readline()
+        while head and not head.strip():
+            head = file.readline()
+        if "\0" in head:
+            raise InputError(f"{path}: not a text file in UTF-8 (zero bytes, as in UTF-16); save it as UTF-8")
+    with open_text(path) as file:
+        delimiter = max(",;\t", key=re.sub('"[^"]*"', "", head).count)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        names: list[str] = []
         try:
             for row in reader:
                 place = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise InputError(f"{place}: expected {len(reader.fieldnames or [])} cells, as in the header")
-                yield Record(place, {name: _cell(text) for name, text in row.items() if text != ""})
+                if not row or (len(row) == 1 and row != [""] and not row[0].strip()):
+                    continue
+                if not names:
+                    names = [name.strip() for name in row]
+                    if twice := [name for name in names if name and names.count(name) > 1]:
+                        raise InputError(f"{place}: two columns are called {twice[0]!r}")
+                    continue
+                if len(row) != len(names):
+                    raise InputError(f"{place}: expected {len(names)} cells, as in the header, got {len(row)}")
+                yield Record(place, {name: _cell(text, place) for name, text in zip(names, row, strict=True)})
         except csv.Error as error:
             raise InputError(f"{path}, line {reader.line_num}: {error}") from None
 
 
-def _cell(text: str) -> Any:
+def _cell(text: str, place: str) -> Any:
+    if text == "":
+        return None
     if text.lstrip().startswith("["):
         try:
-            return json.loads(text)
-        except json.JSONDecodeError:
+            value = plain(parse_json(text, place))
+        except InputError:
             return text
+        return value if is_conversation(value) else text
     return text
 
 
@@ -146,7 +194,9 @@ def _parquet_rows(path: Path) -> Iterator[Record]:
             row = 0
             for batch in file.iter_batches():
                 for fields in batch.to_pylist():
-                    yield Record(f"{path}, row {row}", fields)
+                    yield Record(f"{path}, row {row}", plain(fields))
                     row += 1
-    except ArrowException as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}, after row {row}: a text that is not UTF-8 ({error.reason})") from error
+    except (ArrowException, ValueError, OverflowError) as error:
         raise InputError(f"{path}: not a Parquet file, or a damaged one ({error})") from error

@@ -35,7 +35,8 @@ def components(triples: Sequence[Triple]) -> Int[np.ndarray, " m"]:
 
     first: dict[tuple[str, str], int] = {}
     for i, triple in enumerate(triples):
-        for key in (("group", triple.group), ("prompt", prompt_key(triple))):
+        keys = [("prompt", prompt_key(triple))] + ([("group", triple.group)] if triple.group else [])
+        for key in keys:  # no group is no group of its own
             a, b = sorted((root(i), root(first.setdefault(key, i))))
             parent[b] = a
     numbers: dict[int, int] = {}

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from cvxrelu_llm.checks import as_seed
-from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import open_text, readable, write_whole
+from cvxrelu_llm.values import clean_text, parse_json, plain
 
 __all__ = ["FORMAT", "build_survey", "order_digest", "read_answers", "read_lines"]
 
@@ -96,8 +98,11 @@ def _item(number: int, item: Mapping[str, Any]) -> tuple[list[dict[str, str]], d
         raise ValueError(f"item {number}: prompt must be a text or a list of messages, got {prompt!r}")
     if not isinstance(answers, Mapping) or not all(isinstance(text, str) for text in answers.values()):
         raise ValueError(f"item {number}: answers must map models to texts, got {answers!r}")
-    messages = [{"role": str(message.get("role", "")), "content": str(message["content"])} for message in prompt]
-    return messages, {str(name): text for name, text in answers.items()}
+    messages = [
+        {"role": clean_text(str(message.get("role", ""))), "content": clean_text(str(message["content"]))}
+        for message in prompt
+    ]
+    return messages, {clean_text(str(name)): clean_text(text) for name, text in answers.items()}
 
 
 def order_digest(salt: str, order: Mapping[str, Sequence[str]]) -> str:
@@ -142,15 +147,14 @@ def read_answers(*paths: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def read_lines(path: str | os.PathLike[str]) -> list[tuple[str, dict[str, Any]]]:
     """(place, object) for every line of a file of JSON objects; blank lines are skipped."""
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
+    with readable(Path(path)), open_text(path) as file:
+        lines = file.read().split("\n")  # and at no other sign that ends a line: answers may hold those
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place = f"{os.fspath(path)}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: not JSON ({error.msg})") from None
+        record = parse_json(line, place)
         if not isinstance(record, dict):
-            raise ValueError(f"{place}: expected an object, got {type(record).__name__}")
-        rows.append((place, record))
+            raise InputError(f"{place}: expected an object, got {type(record).__name__}")
+        rows.append((place, plain(record)))
     return rows

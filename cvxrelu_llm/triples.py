@@ -98,8 +98,8 @@ def load_triples(
 
     Parameters
     ----------
-    source : path of a .jsonl, .json, .csv (each also .gz) or .parquet file, a `datasets.Dataset`, any iterable of
-        mappings, or the name of a data set on the hub.
+    source : path of a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a `datasets.Dataset`, a table of
+        pandas, pyarrow or polars, any iterable of mappings, or the name of a data set on the hub.
     columns : mapping of names here to names there, e.g. {"chosen": "better"}; see the module for the fields.
     dialogue : "auto" turns texts marked with "Human:" and "Assistant:" (Anthropic's) into chat messages; "text" leaves
         every text prompt as one message of the user.
@@ -127,12 +127,8 @@ def load_triples(
     """
     if dialogue not in ("auto", "text"):
         raise ValueError(f"dialogue must be 'auto' or 'text', got {dialogue!r}")
-    names = {field: field for field in FIELDS}
-    if columns is not None:
-        if unknown := set(columns) - set(FIELDS):
-            raise ValueError(f"columns must map some of {', '.join(FIELDS)}, got {', '.join(sorted(unknown))}")
-        names.update(columns)
-    reader = RecordReader(names, dialogue == "auto")
+    columns = _checked(columns)
+    reader = RecordReader({field: columns.get(field, field) for field in FIELDS}, dialogue == "auto")
     found: list[Triple] = []
     refused: Counter[str] = Counter()
     n = 0
@@ -144,11 +140,31 @@ def load_triples(
             if strict:
                 raise InputError(f"{record.place}: {refusal.words}") from None
             refused[refusal.reason] += 1
+    if n and (absent := [name for name in columns.values() if name not in reader.seen]):
+        raise InputError(f"{_name(source)}: no record has the field {absent[0]!r} that columns name")
     paired, unpaired = reader.pair_up()
     if unpaired and strict:
         raise InputError(f"{unpaired[0]}: its prompt has no completion of the other label")
     refused["unpaired"] += len(unpaired)
     return as_triples([*found, *paired], n, refused, strict=strict, origin=source)
+
+
+def _checked(columns: Any) -> dict[str, str]:
+    """The mapping of fields to names of columns, if it is one and no column has two meanings."""
+    if columns is None:
+        return {}
+    if not isinstance(columns, Mapping) or not all(isinstance(name, str) and name for name in columns.values()):
+        raise ValueError(f"columns must map fields to names, such as {{'chosen': 'better'}}, got {columns!r}")
+    if unknown := set(columns) - set(FIELDS):
+        raise ValueError(f"columns must map some of {', '.join(FIELDS)}, got {', '.join(sorted(map(str, unknown)))}")
+    names = list(columns.values())
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"columns must map fields to different names, got {twice[0]!r} twice")
+    return dict(columns)
+
+
+def _name(source: Any) -> str:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "source"
 
 
 def as_triples(
@@ -182,7 +198,6 @@ def as_triples(
         kept.append(triple)
     counts["kept"] = len(kept)
     if not kept:
-        name = origin if isinstance(origin, (str, os.PathLike)) else "source"
         dropped = ", ".join(f"{value} {key}" for key, value in counts.items() if value and key not in ("read", "kept"))
-        raise InputError(f"{name}: no triples in {n_read} records ({dropped or 'empty'})")
+        raise InputError(f"{_name(origin)}: no triples in {n_read} records ({dropped or 'empty'})")
     return Triples(tuple(kept), dict(counts))

@@ -22,7 +22,7 @@ __all__ = [
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """DATA and how to read it."""
     parser.add_argument("data", nargs="?", metavar="DATA",
-                        help="a .jsonl, .json, .csv (each also .gz) or .parquet file, or a hub data set")  # fmt: skip
+                        help="a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, or a hub data set")  # fmt: skip
     add_reading_options(parser)
     parser.add_argument("--strict", action="store_true", help="refuse the data where triples would be dropped")
 
@@ -41,8 +41,8 @@ def read_triples(options: argparse.Namespace, source: str | None = None) -> Trip
     columns = {}
     for item in options.columns or []:
         name, sign, column = item.partition("=")
-        if not sign:
-            raise InputError(f"--columns {item!r}: expected NAME=COLUMN")
+        if not sign or name in columns:
+            raise InputError(f"--columns {item!r}: expected NAME=COLUMN, each name once")
         columns[name] = column
     try:
         return load_triples(

@@ -18,6 +18,7 @@ from cvxrelu_llm.head_data import IDENTITY
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reading import read_records
 from cvxrelu_llm.sweep import LayerScore, Sweep
+from cvxrelu_llm.values import is_missing, plain
 
 __all__ = ["command"]
 
@@ -56,9 +57,9 @@ def _run(options: argparse.Namespace) -> int:
         lengths = length_differences(triples)[features.kept]
         if options.subset:
             records = read_records(options.data, split=options.split)
-            names = {record.place: record.fields.get(options.subset) for record in records}
+            names = {record.place: plain(record.fields.get(options.subset)) for record in records}
             places = [triples[int(k)].source for k in features.kept]
-            if without := [place for place in places if names.get(place) is None]:
+            if without := [place for place in places if is_missing(names.get(place))]:
                 raise InputError(f"--subset {options.subset}: {without[0]} has no such field")
             subset = [str(names[place]) for place in places]
     try:
