@@ -21,8 +21,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
 
+from cvxrelu_llm.bootstrap import bootstrap_sums
 from cvxrelu_llm.calibration import abstention_curve, expected_calibration_error, log_losses
-from cvxrelu_llm.checks import as_fraction, as_positive, as_seed, as_whole
+from cvxrelu_llm.checks import as_fraction, as_groups, as_numbers, as_positive, as_seed, as_whole
 from cvxrelu_llm.formats import Triple
 from cvxrelu_llm.pair_features import PairFeatures
 
@@ -112,76 +113,77 @@ def evaluate_margins(
     subset: Sequence[str] | None = None, n_boot: int = 2000, level: float = 0.95, seed: int = 0,
 ) -> Evaluation:  # fmt: skip
     """The same from margins (m,) of any scorer; `rewards` (m, 2) of chosen and rejected, or None."""
-    margins = np.asarray(margins, dtype=np.float64)
+    margins = as_numbers("margins", margins, (None,))
     m = len(margins)
-    weight = np.ones(m) if weight is None else np.asarray(weight, dtype=np.float64)
-    if m == 0 or not np.isfinite(margins).all():
-        raise ValueError(f"margins must be finite numbers, at least one, got {m}")
+    if m == 0:
+        raise ValueError("margins must hold at least one number, got none")
+    weight = np.ones(m) if weight is None else as_numbers("weight", weight, (m,), "pair")
     level, temperature = as_fraction("level", level), as_positive("temperature", temperature)
     n_boot, seed = as_whole("n_boot", n_boot, 0), as_seed(seed)
-    if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.sum() > 0):
-        raise ValueError("weight must be finite and nonnegative, and not all zero")
-    for name, given in (
-        ("group", group),
-        ("weight", weight),
-        ("lengths", lengths),
-        ("subset", subset),
-        ("rewards", rewards),
-    ):
+    if not ((weight >= 0).all() and weight.sum() > 0):
+        raise ValueError("weight must be nonnegative, and not all zero")
+    lengths = None if lengths is None else as_numbers("lengths", lengths, (m,), "pair")
+    rewards = None if rewards is None else as_numbers("rewards", rewards, (m, 2), "pair")
+    group = as_groups("group", group)
+    for name, given in (("group", group), ("subset", subset)):
         if given is not None and len(given) != m:
             raise ValueError(f"{name} must have one entry per pair, {m}, got {len(given)}")
     right, scaled = 0.5 * (1.0 + np.sign(margins)), margins / temperature
-    boot = _Bootstrap(np.asarray(group), weight, n_boot, level, seed)
     everything = np.ones(m)
-    metrics: dict[str, Metric] = {}
+    means: dict[str, _Ratios] = {}
     if rewards is not None:
         for j, name in enumerate(("rewards/chosen", "rewards/rejected")):
-            metrics[name] = boot.mean((np.asarray(rewards)[:, j], everything))
-    metrics["rewards/margins"] = boot.mean((margins, everything))
-    metrics["rewards/accuracies"] = boot.mean((right, everything))
-    metrics["log_loss"] = boot.mean((log_losses(scaled), everything))
-    metrics["brier"] = boot.mean((expit(-scaled) ** 2, everything))
-    metrics["ece"] = Metric(expected_calibration_error(scaled, weight))
+            means[name] = [(rewards[:, j], everything)]
+    means["rewards/margins"] = [(margins, everything)]
+    means["rewards/accuracies"] = [(right, everything)]
+    means["log_loss"] = [(log_losses(scaled), everything)]
+    means["brier"] = [(expit(-scaled) ** 2, everything)]
+    n_plain = len(means)
     if lengths is not None:
-        longer, shorter = np.asarray(lengths) > 0, np.asarray(lengths) < 0
+        longer, shorter = lengths > 0, lengths < 0
         if weight[longer].sum() > 0 and weight[shorter].sum() > 0:
-            metrics["length_controlled_accuracy"] = boot.mean(
+            means["length_controlled_accuracy"] = [
                 (right * longer, longer.astype(float)), (right * shorter, shorter.astype(float))
-            )
-    subsets: dict[str, Metric] = {}
+            ]  # fmt: skip
+    n_whole = len(means)
     if subset is not None:
         names = np.asarray(subset)
-        parts = []
+        parts: _Ratios = []
         for name in dict.fromkeys(subset):
             inside = (names == name).astype(float)
             if weight @ inside > 0:
                 parts.append((right * inside, inside))
-                subsets[name] = boot.mean(parts[-1])
+                means[f"subset {name}"] = [parts[-1]]
         if len(parts) > 1:
-            subsets["mean of subsets"] = boot.mean(*parts)
-    return Evaluation(metrics, margins, m, boot.n_groups, level, subsets, abstention_curve(margins))
+            means["subset mean of subsets"] = parts
+    found = list(zip(means, _intervals(list(means.values()), group, weight, n_boot, level, seed), strict=True))
+    metrics = dict(found[:n_plain]) | {"ece": Metric(expected_calibration_error(scaled, weight))}
+    metrics |= dict(found[n_plain:n_whole])
+    subsets = {name.removeprefix("subset "): metric for name, metric in found[n_whole:]}
+    return Evaluation(metrics, margins, m, int(group.max()) + 1, level, subsets, abstention_curve(margins))
 
 
-class _Bootstrap:
-    """Draws of groups with replacement, the same for every metric; a metric is a mean of ratios of sums."""
+_Ratios = list[tuple[np.ndarray, np.ndarray]]
 
-    def __init__(self, group: np.ndarray, weight: np.ndarray, n_boot: int, level: float, seed: int) -> None:
-        _, self.classes = np.unique(group, return_inverse=True)
-        self.weight, self.level = weight, level
-        self.n_groups = int(self.classes.max()) + 1
-        rng = np.random.default_rng(seed)
-        self.counts = rng.multinomial(self.n_groups, np.full(self.n_groups, 1 / self.n_groups), size=n_boot)
 
-    def mean(self, *ratios: tuple[np.ndarray, np.ndarray]) -> Metric:
-        """Mean over `ratios` (numerator, denominator) of weighted sums, with its interval."""
-        value = float(np.mean([self.weight @ top / (self.weight @ bottom) for top, bottom in ratios]))
-        if self.n_groups < 2 or len(self.counts) == 0:
-            return Metric(value)
-        drawn = []
-        for top, bottom in ratios:
-            sums = [self.counts @ np.bincount(self.classes, self.weight * v) for v in (top, bottom)]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                drawn.append(sums[0] / sums[1])
-        means = np.mean(drawn, axis=0)
-        low, high = np.nanquantile(means, [(1 - self.level) / 2, (1 + self.level) / 2])
-        return Metric(value, float(low), float(high))
+def _intervals(
+    means: Sequence[_Ratios], classes: np.ndarray, weight: np.ndarray, n_boot: int, level: float, seed: int
+) -> list[Metric]:
+    """Means over ratios (numerator, denominator) of weighted sums, with their intervals, all from the same draws."""
+    columns = [np.bincount(classes, weight * value) for ratios in means for ratio in ratios for value in ratio]
+    sums = np.column_stack(columns)  # a row per group
+    totals, drawn = sums.sum(axis=0), np.zeros((0, len(columns)))
+    if len(sums) > 1 and n_boot > 0:
+        drawn = bootstrap_sums(sums, n_boot, seed)
+    found, start = [], 0
+    for ratios in means:
+        top, bottom = (slice(start + j, start + 2 * len(ratios), 2) for j in (0, 1))
+        value, start = float(np.mean(totals[top] / totals[bottom])), start + 2 * len(ratios)
+        if not len(drawn):
+            found.append(Metric(value))
+            continue
+        with np.errstate(invalid="ignore", divide="ignore"):
+            resampled = np.mean(drawn[:, top] / drawn[:, bottom], axis=1)
+        low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+        found.append(Metric(value, float(low), float(high)))
+    return found

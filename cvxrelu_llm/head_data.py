@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from cvxrelu_llm.checks import as_groups, as_numbers
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.pair_features import PairFeatures
 
@@ -20,19 +22,57 @@ IDENTITY = ("fingerprint", "layer", "pooling", "template_fingerprint")  # of the
 def as_pair_features(
     X: Any, pairs: Any, *, weight: Any = None, margin: Any = None, group: Any = None, settings: Any = None
 ) -> PairFeatures:
-    """Features of one's own, (n, D) rows and (m, 2) pairs of them, as heads take them.
+    """Features of one's own, as heads take them.
 
-    weight, margin, group default to 1, 0, and every pair by itself.
+    Parameters
+    ----------
+    X : (n, D) finite real numbers, kept in float32, as those of `extract`; in float64 where rounding would change what
+        tells rows apart (a column far from zero for its spread, or beyond the range of float32).
+    pairs : (m, 2) whole numbers of rows of X: preferred, rejected.
+    weight, margin : (m,), by default 1 and 0; weights are nonnegative.
+    group : (m,) names; by default, and where None or NaN, every pair by itself.
+    settings : what the features depend on, a mapping.
+
+    Raises
+    ------
+    InputError, a ValueError, naming the argument, what it must be and what was got.
     """
-    X, pairs = np.asarray(X, dtype=np.float32), np.asarray(pairs, dtype=np.int64)
-    m = len(pairs)
-    return PairFeatures(
-        X, pairs,
-        np.ones(m) if weight is None else np.asarray(weight, dtype=np.float64),
-        np.zeros(m) if margin is None else np.asarray(margin, dtype=np.float64),
-        np.arange(m) if group is None else np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64),
-        np.arange(m), {} if settings is None else dict(settings),
-    )  # fmt: skip
+    rows = as_numbers("X", X, (None, None))
+    found = _as_pairs(pairs, len(rows))
+    m = len(found)
+    weight = np.ones(m) if weight is None else as_numbers("weight", weight, (m,), "pair")
+    if (weight < 0).any():
+        raise InputError(f"weight must be nonnegative, got {weight.min():g}")
+    margin = np.zeros(m) if margin is None else as_numbers("margin", margin, (m,), "pair")
+    codes = np.arange(m) if group is None else as_groups("group", group)
+    if len(codes) != m:
+        raise InputError(f"group must have one entry per pair, {m}, got {len(codes)}")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InputError(f"settings must be a mapping, got {type(settings).__name__}")
+    return PairFeatures(_compact(rows), found, weight, margin, codes, np.arange(m), dict(settings or {}))
+
+
+def _as_pairs(pairs: Any, n: int) -> Int[np.ndarray, "m 2"]:
+    """(m, 2) int64 rows of X out of whole numbers; truth values are a mask, and no rows."""
+    given = as_numbers("pairs", pairs, (None, 2))
+    if np.asarray(pairs).dtype.kind == "b":
+        raise InputError("pairs must be numbers of rows of X, got truth values")
+    if (bad := given[given != np.round(given)]).size:
+        raise InputError(f"pairs must be whole numbers, rows of X, got {bad[0]:g}")
+    if (bad := given[(given < 0) | (given >= n)]).size:
+        raise InputError(f"pairs must be rows of X from 0 to {n - 1}, got {bad[0]:.0f}")
+    return given.astype(np.int64)
+
+
+def _compact(X: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
+    """X in float32 where that moves no column by more than a millionth of its deviation, a constant aside."""
+    if not X.size:
+        return X.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        short = X.astype(np.float32)
+        lost = (short - X).std(axis=0)
+    rounding = np.finfo(np.float64).eps * np.abs(X).max(axis=0)
+    return short if (lost <= 1e-6 * X.std(axis=0) + rounding).all() else X
 
 
 def checked_margins(features: PairFeatures) -> Float[np.ndarray, " m"]:

@@ -40,7 +40,9 @@ def read_messages(value: Any, place: str) -> tuple[Message, ...]:
     if isinstance(value, Mapping) and all(isinstance(value.get(name), list) for name in Message._fields):
         if len(value["role"]) != len(value["content"]):
             raise InputError(f"{place}: {len(value['role'])} roles, but {len(value['content'])} contents")
-        value = [{"role": role, "content": content} for role, content in zip(value["role"], value["content"], strict=True)]
+        value = [
+            {"role": role, "content": content} for role, content in zip(value["role"], value["content"], strict=True)
+        ]
     if not isinstance(value, list):
         raise InputError(f"{place}: expected text or a list of messages, got {type(value).__name__}")
     messages = []

@@ -26,7 +26,7 @@ FORMAT = "cvxrelu-pair-features"
 class PairFeatures:
     """What a reward is trained on.
 
-    X : (n, D) float32, one row per unique response (with its prompt).
+    X : (n, D) float32, one row per unique response (with its prompt); of one's own perhaps float64.
     pairs : (m, 2), rows of X: preferred, rejected.
     weight, margin : (m,) float64.
     group : (m,) which pairs belong to one prompt or conversation; a split must not divide a group.

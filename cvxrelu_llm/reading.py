@@ -51,10 +51,10 @@ def read_records(source: Any, *, split: str = "train") -> Iterator[Record]:
     elif isinstance(source, (str, os.PathLike)):
         yield from _read_file(Path(source))
         return
-    elif isinstance(source, Mapping) or not isinstance(source, Iterable):
+    elif isinstance(source, Mapping) or not isinstance(found := _rows(source), Iterable):
         raise TypeError(f"source must be a path, a hub name or an iterable of records, got {type(source).__name__}")
     else:
-        name, rows = "source", _rows(source)
+        name, rows = "source", found
     for index, fields in enumerate(rows):
         if not isinstance(fields, Mapping):
             raise InputError(f"{name}, record {index}: expected a mapping of fields, got {type(fields).__name__}")
@@ -62,8 +62,8 @@ def read_records(source: Any, *, split: str = "train") -> Iterator[Record]:
         yield Record(f"{name}, record {index}", {key: None if is_missing(v) else v for key, v in values.items()})
 
 
-def _rows(source: Any) -> Iterable[Any]:
-    """Rows of a table, which would else give its columns; anything else as it is."""
+def _rows(source: Any) -> Any:
+    """The rows of a table, which itself would give its columns; anything else as it is."""
     try:
         for method in ("to_pylist", "to_dicts"):  # pyarrow, polars
             if hasattr(source, method):

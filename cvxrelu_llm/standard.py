@@ -56,7 +56,8 @@ def standardise(
     """
     training = X[np.unique(rows)].astype(np.float64)
     center, scale = training.mean(axis=0), training.std(axis=0)
-    scale = np.where(scale > 1e-7 * np.maximum(np.abs(center), 1e-30), scale, 1.0)
+    rounding = 1e-13 if X.dtype == np.float64 else 1e-7  # what of a column far from zero is no more than that
+    scale = np.where(scale > rounding * np.maximum(np.abs(center), 1e-30), scale, 1.0)
     if components is None or components >= min(training.shape):
         return Standard(center, scale, None)
     Z, first = (training - center) / scale, np.zeros((0, X.shape[1]))

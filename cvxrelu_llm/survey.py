@@ -83,7 +83,8 @@ def build_survey(
     prompts = {item["id"]: item["prompt"] for item in shown}
     record = {"format": FORMAT, "survey": survey, "salt": salt, "models": models, "order": order, "prompts": prompts}
     record["digest"] = order_digest(salt, order)
-    data = {"format": FORMAT, "survey": survey, "digest": record["digest"], "title": title, "intro": intro}
+    data = {"format": FORMAT, "survey": survey, "digest": record["digest"], "title": clean_text(title)}
+    data["intro"] = clean_text(intro)
     write_whole(key, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     write_whole(page, _page({**data, "items": shown}))
     return record
@@ -132,7 +133,7 @@ def read_answers(*paths: str | os.PathLike[str]) -> list[dict[str, Any]]:
             if "prompt" not in record:
                 raise ValueError(f"{place}: the field 'prompt' is missing")
             answers = record.get("answers")
-            if answers is None and {"model", "text"} <= record.keys():
+            if answers is None and isinstance(record.get("model"), str) and "text" in record:
                 answers = {record["model"]: record["text"]}
             if not isinstance(answers, dict):
                 raise ValueError(f"{place}: expected 'answers' (an object of texts), or 'model' and 'text'")

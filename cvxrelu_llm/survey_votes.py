@@ -15,9 +15,8 @@ intervals).
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu_llm.bootstrap import bootstrap_sums
 from cvxrelu_llm.checks import as_fraction, as_seed, as_whole
+from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import open_text, readable
 from cvxrelu_llm.survey import FORMAT, order_digest
+from cvxrelu_llm.values import parse_json
 
 __all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]
 
@@ -128,19 +131,15 @@ def score_survey(
     counts = counts[counts.sum(axis=1) > 0]
     if len(counts) == 0:
         raise ValueError("votes must hold at least one vote, got none")
-    rng = np.random.default_rng(as_seed(seed))
-    weights = (
-        rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws) if len(counts) > 1 else None
-    )
+    seed = as_seed(seed)
+    drawn = bootstrap_sums(counts, draws, seed) if len(counts) > 1 else None
     m = len(models)
+    everyone = list(range(m))
     rates = {
-        name: _rate(counts, weights, counts[:, k], counts[:, :m].sum(axis=1) - counts[:, k], 1 / m, level)
-        for k, name in enumerate(models)
+        name: _rate(counts, drawn, k, [j for j in everyone if j != k], 1 / m, level) for k, name in enumerate(models)
     }
     pairs = {
-        (models[i], models[j]): _rate(counts, weights, counts[:, i], counts[:, j], 0.5, level)
-        for i in range(m)
-        for j in range(i + 1, m)
+        (models[i], models[j]): _rate(counts, drawn, i, [j], 0.5, level) for i in everyone for j in everyone[i + 1 :]
     }
     return SurveyResult(
         models=rates,
@@ -156,23 +155,27 @@ def score_survey(
 
 def _rate(
     counts: Float[np.ndarray, "n columns"],
-    weights: Any,
-    wins: Float[np.ndarray, "n"],
-    losses: Float[np.ndarray, "n"],
+    drawn: Float[np.ndarray, "draws columns"] | None,
+    winner: int,
+    losers: Sequence[int],
     tie_worth: float,
     level: float,
 ) -> Rate:
-    """Ratio of sums over prompts, and its percentiles over the bootstrap's weights (draws, n)."""
-    ties = counts[:, -1]
-    won, total = wins + tie_worth * ties, wins + losses + ties
-    low = high = None
-    if total.sum() == 0:
+    """Ratio of sums over prompts, and its percentiles over the sums that the bootstrap drew."""
+
+    def ratio(sums: np.ndarray) -> np.ndarray:
+        ties = sums[:, -1]
+        total = sums[:, winner] + sums[:, list(losers)].sum(axis=1) + ties
+        return (sums[:, winner] + tie_worth * ties)[total > 0] / total[total > 0]
+
+    sums = counts.sum(axis=0)
+    wins, losses, ties = int(sums[winner]), int(sums[list(losers)].sum()), int(sums[-1])
+    if wins + losses + ties == 0:
         return Rate(None, 0, 0, 0, None, None)
-    if weights is not None:
-        below = weights @ total
-        resampled = (weights @ won)[below > 0] / below[below > 0]
-        low, high = np.quantile(resampled, [0.5 - level / 2, 0.5 + level / 2]).tolist()
-    return Rate(float(won.sum() / total.sum()), int(wins.sum()), int(losses.sum()), int(ties.sum()), low, high)
+    low = high = None
+    if drawn is not None:
+        low, high = np.quantile(ratio(drawn), [0.5 - level / 2, 0.5 + level / 2]).tolist()
+    return Rate(float(ratio(sums[None])[0]), wins, losses, ties, low, high)
 
 
 def _read_key(key: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -182,7 +185,15 @@ def _read_key(key: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, A
         raise ValueError(
             f"key is not the key of a survey: {', '.join(sorted(missing)) or record.get('format')!r} is wrong"
         )
-    if record["digest"] != order_digest(record["salt"], record["order"]):
+    order, models = record["order"], record["models"]
+    texts = isinstance(models, list) and all(isinstance(name, str) for name in models)
+    if (
+        not texts
+        or not isinstance(order, Mapping)
+        or any(sorted(map(str, o)) != sorted(models) for o in order.values())
+    ):
+        raise ValueError("key is not the key of a survey: every question must have the answers of all models")
+    if record["digest"] != order_digest(record["salt"], order):
         raise ValueError("key does not fit its digest: the order in it was changed after the page was made")
     return record
 
@@ -204,10 +215,9 @@ def _read_ballot(number: int, given: Any, key: Mapping[str, Any]) -> Mapping[str
 
 
 def _read_json(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{os.fspath(path)}: not JSON ({error.msg} at line {error.lineno})") from None
+    with readable(Path(path)), open_text(path) as file:
+        text = file.read()
+    record = parse_json(text, os.fspath(path))
     if not isinstance(record, dict):
-        raise ValueError(f"{os.fspath(path)}: expected an object, got {type(record).__name__}")
+        raise InputError(f"{os.fspath(path)}: expected an object, got {type(record).__name__}")
     return record

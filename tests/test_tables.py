@@ -142,8 +142,8 @@ def test_numbers_are_read_as_python_reads_them(tmp_path: Path, cell: str) -> Non
 
 @pytest.mark.parametrize(
     "cell",
-    ["1_000", "\u0661\u0662", "\u0967\u0968", "\uff11\uff12", "0x10", "1d5", "+ 1", "--1", "1e", ".", "e5", "\u22125", "5%",
-     "True", "1,5", "1 000", "1\u200b"],
+    ["1_000", "\u0661\u0662", "\u0967\u0968", "\uff11\uff12", "0x10", "1d5", "+ 1", "--1", "1e", ".", "e5", "\u22125", 
+     "5%", "True", "1,5", "1 000", "1\u200b"],
 )  # fmt: skip
 @pytest.mark.parametrize("line", [1, 2, 3])
 def test_what_only_looks_like_a_number_is_none(tmp_path: Path, cell: str, line: int) -> None:

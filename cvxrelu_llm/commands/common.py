@@ -22,7 +22,7 @@ __all__ = [
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """DATA and how to read it."""
     parser.add_argument("data", nargs="?", metavar="DATA",
-                        help="a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, or a hub data set")  # fmt: skip
+                        help="a .jsonl, .json, .csv, .tsv (also .gz) or .parquet file, or a hub data set")  # fmt: skip
     add_reading_options(parser)
     parser.add_argument("--strict", action="store_true", help="refuse the data where triples would be dropped")
 
