@@ -70,9 +70,9 @@ def _compact(X: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
         return X.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         short = X.astype(np.float32)
-        lost = (short - X).std(axis=0)
+        lost, spread = (short - X).std(axis=0), X.std(axis=0)
     rounding = np.finfo(np.float64).eps * np.abs(X).max(axis=0)
-    return short if (lost <= 1e-6 * X.std(axis=0) + rounding).all() else X
+    return short if np.isfinite(short).all() and (lost <= 1e-6 * spread + rounding).all() else X
 
 
 def checked_margins(features: PairFeatures) -> Float[np.ndarray, " m"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import sys
+import tracemalloc
 import types
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from preference_data import preferences
 
+from cvxrelu_llm import bootstrap
 from cvxrelu_llm.calibration import abstention_curve
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.evaluation import evaluate, evaluate_margins, length_differences
@@ -79,6 +81,55 @@ def test_intervals_are_those_of_theory_and_of_groups() -> None:
     assert evaluate_margins([1.0, 2.0], [0, 0]).metrics["rewards/accuracies"].low != 0  # one group: no interval
 
 
+def plain_bootstrap(columns: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """The definition: all counts at once."""
+    n = len(columns)
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) @ columns
+
+
+@pytest.mark.parametrize("held", [1, 7, 64, 10_000])
+def test_bootstrap_in_chunks_is_that_at_once(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    columns = np.random.default_rng(1).standard_normal((7, 3))
+    monkeypatch.setattr(bootstrap, "COUNTS", held)
+    found = bootstrap.bootstrap_sums(columns, 50, seed=3)
+    np.testing.assert_allclose(found, plain_bootstrap(columns, 50, 3), rtol=1e-12, atol=1e-12)
+
+
+def test_intervals_of_a_seed_stay_what_they_are() -> None:
+    rng = np.random.default_rng(0)
+    margins, group, weight = rng.standard_normal(60), np.arange(60) // 3, rng.uniform(0.5, 2, 60)
+    lengths = rng.integers(-5, 6, 60)
+    found = evaluate_margins(margins, group, weight=weight, lengths=lengths, n_boot=200, seed=5).metrics
+    right, sides = margins > 0, (lengths > 0, lengths < 0)
+    columns = [weight * right, weight] + [weight * right * side for side in sides] + [weight * side for side in sides]
+    drawn = plain_bootstrap(np.column_stack([np.bincount(group, column) for column in columns]), 200, 5)
+    expected = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    accuracy = found["rewards/accuracies"]
+    assert (accuracy.low, accuracy.high) == pytest.approx(tuple(expected), rel=1e-12)
+    controlled = np.quantile((drawn[:, 2] / drawn[:, 4] + drawn[:, 3] / drawn[:, 5]) / 2, [0.025, 0.975])
+    metric = found["length_controlled_accuracy"]
+    assert (metric.low, metric.high) == pytest.approx(tuple(controlled), rel=1e-12)
+
+
+def test_bootstrap_of_many_groups_needs_little_memory() -> None:
+    """200 draws of 20 000 groups are 32 MB of counts, of which 8 are held at once, and 8 MB of floats."""
+    values = np.ones((20_000, 2))
+    tracemalloc.start()
+    try:
+        found = bootstrap.bootstrap_sums(values, 200, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found == 20_000).all()
+    assert peak < 3 * 8 * bootstrap.COUNTS < 200 * 20_000 * 8
+
+
+def test_pairs_without_a_group_are_groups_by_themselves() -> None:
+    for group in ([np.nan] * 4, [None] * 4, np.full(4, np.nan), ["a", None, float("nan"), "b"]):
+        assert evaluate_margins([1.0, 2.0, -1.0, 3.0], group, n_boot=10).n_groups == 4
+    assert evaluate_margins([1.0, 2.0, -1.0, 3.0], ["a", "b", "a", None], n_boot=10).n_groups == 3
+
+
 def test_subsets() -> None:
     names = ["chat", "chat", "code", "code", "code", "code"]
     found = evaluate_margins([1, 1, -1, -1, -1, 1], np.arange(6), subset=names, n_boot=50)
@@ -106,6 +157,12 @@ def test_bad_input(head: ConvexRewardHead) -> None:
         ({"temperature": 0.0}, "temperature must be"),
         ({"weight": [1.0, -1.0]}, "weight must be"),
         ({"rewards": [[1.0, 0.0]]}, "rewards must have one entry per pair"),
+        ({"rewards": [1.0, 0.0]}, r"rewards must be finite real numbers of shape \(2, 2\), got shape \(2,\)"),
+        ({"rewards": [[1.0, 0.0], [1.0, np.nan]]}, r"rewards must be finite .* got nan at \(1, 1\)"),
+        ({"lengths": [1.0, np.inf]}, "lengths must be finite real numbers .* got inf at 1"),
+        ({"lengths": ["1", "2"]}, "lengths must be finite real numbers"),
+        ({"weight": [1.0 + 1j, 1.0]}, "weight must be finite real numbers .* of type complex128"),
+        ({"subset": ["a"]}, "subset must have one entry per pair"),
     ):
         with pytest.raises(ValueError, match=words):
             evaluate_margins([1.0, 2.0], [0, 1], **options)
