@@ -29,7 +29,7 @@ from cvxrelu_llm.checks import as_fraction, as_seed, as_whole
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import open_text, readable
 from cvxrelu_llm.survey import FORMAT, order_digest
-from cvxrelu_llm.values import parse_json
+from cvxrelu_llm.values import parse_json, plain
 
 __all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]
 
@@ -217,7 +217,7 @@ def _read_ballot(number: int, given: Any, key: Mapping[str, Any]) -> Mapping[str
 def _read_json(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     with readable(Path(path)), open_text(path) as file:
         text = file.read()
-    record = parse_json(text, os.fspath(path))
+    record = plain(parse_json(text, os.fspath(path)))
     if not isinstance(record, dict):
         raise InputError(f"{os.fspath(path)}: expected an object, got {type(record).__name__}")
     return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 
 from cvxrelu_llm.command import count
 from cvxrelu_llm.errors import InputError
@@ -50,7 +51,8 @@ def read_triples(options: argparse.Namespace, source: str | None = None) -> Trip
             columns=columns,
             dialogue=options.dialogue,
             strict=source is None and getattr(options, "strict", False),
-            split=options.split,
+            # of a hub data set: where only one of DATA and another source is one, it is of that one
+            split=options.split if source is None or not Path(source).exists() else "train",
         )
     except ValueError as error:  # an unknown name in --columns
         raise InputError(str(error)) from error
