@@ -1,7 +1,8 @@
 """Splits that never put one prompt, or one conversation, on both sides.
 
 Two triples belong together when their groups are equal or their prompts are, up to case and spacing. The classes of
-that relation's transitive closure, found by union-find, are what is drawn; a class always stays whole.
+that relation's transitive closure, found by union-find, are what is drawn; a class always stays whole. A prompt that
+all triples have says nothing, where their groups differ.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ def components(triples: Sequence[Triple]) -> Int[np.ndarray, " m"]:
         return i
 
     first: dict[tuple[str, str], int] = {}
-    for i, triple in enumerate(triples):
-        for key in (("group", triple.group), ("prompt", prompt_key(triple))):
+    prompts = [prompt_key(triple) for triple in triples]
+    told = len({*prompts}) > 1 or len({triple.group for triple in triples}) <= 1
+    for i, (triple, prompt) in enumerate(zip(triples, prompts, strict=True)):
+        for key in [("group", triple.group), *([("prompt", prompt)] if told else [])]:
             a, b = sorted((root(i), root(first.setdefault(key, i))))
             parent[b] = a
     numbers: dict[int, int] = {}
