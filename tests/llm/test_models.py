@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
 from cvxrelu_llm import ConvexRewardHead, as_pair_features, torch_models
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.kv_cache import cache_keyword, cache_of
 from cvxrelu_llm.torch_models import TorchModel, fingerprint
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
 
 def base(folder: Path, **options: Any) -> Any:
