@@ -9,7 +9,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-__all__ = ["column_norms", "device_of", "host_array", "precise"]
+__all__ = ["column_norms", "device_of", "host_array", "precise", "to_host"]
 
 
 def host_array(name: str, value: Any) -> np.ndarray:
@@ -23,25 +23,26 @@ def host_array(name: str, value: Any) -> np.ndarray:
     ValueError : NaN or infinity. Both name `name`.
     """
     try:
-        array = _to_numpy(value)
+        array = to_host(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name} is a {type(value).__name__} that NumPy cannot read ({error}); expected an array"
         ) from error
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
-    array = np.array(array, dtype=np.float32 if array.dtype == np.float32 else np.float64, order="C", subok=False)
+    single = array.dtype == np.float32 and not str(getattr(value, "dtype", "")).endswith("bfloat16")
+    array = np.array(array, dtype=np.float32 if single else np.float64, order="C", subok=False)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} contains NaN or infinity; expected finite numbers")
     array.flags.writeable = False
     return array
 
 
-def _to_numpy(value: Any) -> np.ndarray:
+def to_host(value: Any) -> np.ndarray:
+    """NumPy array from any array library, pandas, or lists. PyTorch's bfloat16, which NumPy lacks, becomes float32."""
     if array_api_compat.is_torch_array(value):
         value = value.detach().cpu()
-        # PyTorch hands no bfloat16 to NumPy, which lacks it.
-        return (value.double() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
+        return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     return value.get() if array_api_compat.is_cupy_array(value) else np.asarray(value)
 
 

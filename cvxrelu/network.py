@@ -140,10 +140,10 @@ class ReLUNetwork:
             if not xp.isdtype(X.dtype, "real floating"):
                 X = xp.astype(X, xp.zeros(()).dtype)
             device = device_of(X)
-            copy = True if array_api_compat.is_torch_array(X) else None  # PyTorch warns about sharing read-only memory
+            own = array_api_compat.is_torch_array(X)  # PyTorch shares what it is given, and warns if that is read-only
 
             def put(w: np.ndarray) -> Any:
-                return xp.asarray(w, dtype=X.dtype, device=device, copy=copy)
+                return xp.asarray(w.copy() if own else w, dtype=X.dtype, device=device)
 
             hidden = X @ put(self.first_layer)
             if self.hidden_bias is not None:

@@ -229,6 +229,10 @@ class Solution:
     n_rounds: int = 0
     problem: Any = field(default=None, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, by joblib and within a fitted estimator too: everything but the training data."""
+        return {**self.__dict__, "problem": None}
+
     @property
     def lower_bound(self) -> float:
         """Lower bound on the optimum of (N); `certificate.kind` says of which kind."""

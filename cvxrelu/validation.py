@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
+from cvxrelu.arrays import to_host
 from cvxrelu.streaming import blocks
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "as_seed",
     "check_scale",
     "short",
-    "to_host",
     "working_dtype",
 ]
 
@@ -42,15 +41,6 @@ def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
         )
 
 
-def to_host(array: Any) -> np.ndarray:
-    """NumPy array from any array library, pandas, or nested lists."""
-    if array_api_compat.is_cupy_array(array):
-        return array.get()
-    if array_api_compat.is_torch_array(array):
-        return array.detach().cpu().numpy()
-    return np.asarray(array)
-
-
 def as_finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
     """A real, finite host array of the wanted number of axes; booleans and integers pass."""
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
@@ -59,7 +49,7 @@ def as_finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
         raise TypeError(f"{name} is a masked array; fill or drop the masked entries")
     try:
         array = to_host(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} cannot be read as a rectangular array: {error}") from None
     if array.dtype.kind not in "fiub":
         if array.dtype.name == "bfloat16":

@@ -28,6 +28,7 @@ from cvxrelu import ReLUNetwork
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import new_folder, write_whole
 from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.torch_models import counts_positions
 
 __all__ = [
     "export_onnx",
@@ -145,6 +146,7 @@ def export_reward_model(
     config.auto_map = {"AutoModelForSequenceClassification": f"{MODELING}.{code.CvxreluRewardModel.__name__}"}
     tokenizer = AutoTokenizer.from_pretrained(source, **keywords)
     config.reward_end_marks = _end_marks(tokenizer)
+    config.reward_positions = counts_positions(base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.pad_token_id is None:
@@ -184,6 +186,7 @@ def export_sequence_classifier(
         tokenizer.pad_token = tokenizer.eos_token
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.padding_side = "right"  # the stock class counts padding on the left as positions
     config.num_labels, config.reward_bias = 1, 0.0 if network.bias is None else float(network.bias)
     whole = AutoModelForSequenceClassification.from_config(config).to(base.dtype)
     getattr(whole, whole.base_model_prefix).load_state_dict(base.state_dict())

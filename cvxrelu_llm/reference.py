@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu_llm.formats import Triple
+from cvxrelu_llm.kv_cache import cache_keyword, cache_of
 from cvxrelu_llm.messages import Message
 from cvxrelu_llm.templates import Template
 
@@ -65,12 +66,12 @@ def _behind(lm: Any, start: Any, answers: list[list[int]], *, share: bool) -> li
             return [(0.0, 0)] * len(answers)
         if share:
             before = lm(start, use_cache=True, logits_to_keep=1)
-            cache = before.past_key_values
+            cache = cache_of(before)
             if len(answers) > 1:
                 cache.batch_repeat_interleave(len(answers))
             logits = before.logits[:, -1:].expand(len(answers), -1, -1)
             if width > 1:
-                after = lm(ids[:, :-1], past_key_values=cache, use_cache=True).logits
+                after = lm(ids[:, :-1], use_cache=True, **{str(cache_keyword(lm)): cache}).logits
                 logits = torch.cat([logits, after], dim=1)
         else:
             whole = torch.cat([start, ids], dim=1)

@@ -295,6 +295,13 @@ class ConvexRewardHead(HeadFitting):
         if wanted is None:
             raise InputError("this head was fitted on features without a model; give features, not texts")
         if model.fingerprint != wanted:
+            fitted = self.feature_settings.get("dtype")
+            if fitted not in (None, model.dtype):
+                raise InputError(
+                    f"wrong precision for this head: {model.name!r} computes in {model.dtype}, the head was fitted on "
+                    f"features of {self.feature_settings.get('model')!r} in {fitted}; load the model with "
+                    f"dtype={fitted!r}"
+                )
             raise InputError(
                 f"wrong model for this head: {model.name!r} has fingerprint {model.fingerprint}, the head was fitted "
                 f"on {self.feature_settings.get('model')!r} with {wanted}"

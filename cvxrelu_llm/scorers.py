@@ -15,7 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from cvxrelu_llm.messages import Message
 from cvxrelu_llm.states import POOLINGS, LMState, Tensor, prefill, torch
+from cvxrelu_llm.templates import Template
 
 __all__ = ["HiddenStateScorer", "Scorer", "as_tokens", "checked", "score_tokens"]
 
@@ -79,8 +81,9 @@ def as_tokens(tokenizer: Any, prompt: Any, template: str = "auto") -> Int[Tensor
     """Token ids of a prompt, up to where the answer begins.
 
     prompt : a text, chat messages, or ids, which are taken as they are.
-    template : "chat", the tokenizer's chat template, for which a text is one message of the user; "plain", a text as it
-        stands, messages as "role: content" lines; "auto", chat where the tokenizer has a template.
+    template : as for features, with the same tokens: "chat", the tokenizer's chat template, for which a text is one
+        message of the user; "plain", a text or a lone message of the user as it stands, several messages as
+        "role: content" lines; "auto", chat where the tokenizer has a template.
     """
     if template not in ("auto", "chat", "plain"):
         raise ValueError(f"template must be 'auto', 'chat' or 'plain', got {template!r}")
@@ -88,7 +91,9 @@ def as_tokens(tokenizer: Any, prompt: Any, template: str = "auto") -> Int[Tensor
     if template == "chat" and not has_chat:
         raise ValueError("template is 'chat', but the tokenizer has no chat template; use 'plain' or 'auto'")
     if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)):
-        ids = _plain(tokenizer, prompt) if template == "plain" or not has_chat else _chat(tokenizer, prompt)
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        kind = "chat" if has_chat and template != "plain" else "plain"
+        ids = Template(tokenizer, kind).prompt_tokens([Message(m["role"], m["content"]) for m in messages])
     else:
         ids = np.asarray(prompt)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
@@ -96,18 +101,3 @@ def as_tokens(tokenizer: Any, prompt: Any, template: str = "auto") -> Int[Tensor
     if len(ids) == 0:
         raise ValueError("prompt must have at least one token, got none")
     return torch.as_tensor(np.asarray(ids), dtype=torch.int64)
-
-
-def _chat(tokenizer: Any, prompt: Any) -> Any:
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-
-
-def _plain(tokenizer: Any, prompt: Any) -> list[int]:
-    """Without what a tokenizer puts behind a text: the answer follows there."""
-    if not isinstance(prompt, str):
-        prompt = "".join(f"{m['role']}: {m['content']}\n" for m in prompt) + "assistant: "
-    bare = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    marked = list(tokenizer(prompt)["input_ids"])
-    start = next((i for i in range(len(marked)) if marked[i : i + len(bare)] == bare), 0)
-    return marked[:start] + bare

@@ -1,7 +1,8 @@
 """Splits that never put one prompt, or one conversation, on both sides.
 
 Two triples belong together when their groups are equal or their prompts are, up to case and spacing. The classes of
-that relation's transitive closure, found by union-find, are what is drawn; a class always stays whole.
+that relation's transitive closure, found by union-find, are what is drawn; a class always stays whole. A prompt that
+all triples have says nothing, where their groups differ.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ def components(triples: Sequence[Triple]) -> Int[np.ndarray, " m"]:
         return i
 
     first: dict[tuple[str, str], int] = {}
-    for i, triple in enumerate(triples):
-        keys = [("prompt", prompt_key(triple))] + ([("group", triple.group)] if triple.group else [])
-        for key in keys:  # no group is no group of its own
+    prompts, groups = [prompt_key(triple) for triple in triples], {triple.group for triple in triples if triple.group}
+    told = len({*prompts}) > 1 or len(groups) <= 1
+    for i, (triple, prompt) in enumerate(zip(triples, prompts, strict=True)):
+        keys = [("prompt", prompt)] if told else []
+        for key in [*keys, *([("group", triple.group)] if triple.group else [])]:  # no group is no group of its own
             a, b = sorted((root(i), root(first.setdefault(key, i))))
             parent[b] = a
     numbers: dict[int, int] = {}

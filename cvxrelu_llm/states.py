@@ -27,6 +27,7 @@ try:
 except ImportError as error:  # pragma: no cover
     raise ImportError("generation needs PyTorch and transformers: pip install 'cvxrelu[llm]'") from error
 
+from cvxrelu_llm.kv_cache import cache_keyword, cache_of
 from cvxrelu_llm.pooling import POOLINGS
 
 __all__ = ["POOLINGS", "LMState", "Usage", "prefill", "prefix_features"]
@@ -105,7 +106,7 @@ class LMState:
         added = hidden.sum(dim=1)
         return replace(
             self,
-            cache=out.past_key_values,
+            cache=cache_of(out),
             tokens=torch.cat([spread[0], tokens], dim=1),
             logits=out.logits[:, -1].float(),
             last=hidden[:, -1],
@@ -132,7 +133,7 @@ def prefill(lm: Any, tokens: Int[Tensor, "k n"], *, prompt_length: int | None = 
     length = n if prompt_length is None else prompt_length
     return LMState(
         lm=lm,
-        cache=out.past_key_values,
+        cache=cache_of(out),
         tokens=tokens,
         prompt_length=length,
         logits=out.logits[:, -1].float(),
@@ -189,7 +190,8 @@ def _forward(
 ) -> tuple[Any, Float[Tensor, "k m D"]]:
     """One pass: what the model returns, and the hidden states of the layer in float32."""
     keywords = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(lm.forward).parameters else {}
-    out = lm(tokens, past_key_values=cache, use_cache=True, output_hidden_states=True, return_dict=True, **keywords)
+    keywords |= {name: cache for name in [cache_keyword(lm)] if name is not None}
+    out = lm(tokens, use_cache=True, output_hidden_states=True, return_dict=True, **keywords)
     usage.forward_passes += 1
     usage.tokens += tokens.numel()
     return out, out.hidden_states[layer].float()

@@ -60,16 +60,22 @@ class Template:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def prompt_tokens(self, prompt: Sequence[Message]) -> tuple[int, ...]:
-        """All tokens before the response, the request to answer included."""
+        """All tokens before the response, the request to answer included.
+
+        Where the last message is the assistant's, the response continues it: its turn stays open, and no other begins.
+        """
+        begun = bool(prompt) and prompt[-1].role == "assistant"
         if self.kind == "plain":
             if len(prompt) == 1 and prompt[0].role == "user":
                 text = prompt[0].content
             else:
-                text = "".join(f"{role}: {content}\n" for role, content in prompt) + "assistant: "
+                text = "".join(f"{role}: {content}\n" for role, content in prompt)
+                text = text[:-1] if begun else text + "assistant: "
             return (*self.head, *self._tokens(text))
         messages = [message._asdict() for message in prompt]
+        turn = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
         try:
-            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **turn)
         except Exception as error:  # templates raise what they like, e.g. where roles do not alternate
             raise InputError(
                 f"the model's chat template refuses a prompt that begins {prompt[0].content[:40]!r} ({error}); "

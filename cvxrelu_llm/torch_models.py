@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import io
 import json
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.kv_cache import cache_keyword
 from cvxrelu_llm.models import Forward, sharing_works
 
-__all__ = ["TorchModel", "load_torch_model"]
+__all__ = ["TorchModel", "counts_positions", "evaluating", "fingerprint", "load_torch_model"]
 
 LONGEST = 1 << 20  # tokenizers say 1e30 where they know no limit
 
@@ -30,6 +32,8 @@ class _Stop(Exception):
 class TorchModel:
     """A `transformers` model without head; see `models.FeatureModel` for the attributes.
 
+    The network is left as it was: it is put into evaluation mode for each pass only, and its parameters stay trainable.
+
     The pass is left by an exception from a hook behind the last block asked for, which works for every architecture
     whose blocks stand in one list.
     """
@@ -39,11 +43,12 @@ class TorchModel:
     ) -> None:
         import torch
 
-        self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
+        self.network, self.tokenizer = network, tokenizer
         self.name, self.revision, self.pooling = name, revision, pooling
         if getattr(network.config, "is_encoder_decoder", False):
             raise InputError(f"{name}: encoder-decoder models are not supported")
-        self.causal = _sees_the_past_only(network)
+        with evaluating(network):
+            self.causal = _sees_the_past_only(network)
         config = network.config.get_text_config()
         self.n_layers, self.hidden_size = config.num_hidden_layers, config.hidden_size
         limits = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
@@ -54,12 +59,12 @@ class TorchModel:
         self.device = network.device
         self.sliding_window = getattr(config, "sliding_window", None)
         self._blocks = _blocks(network, self.n_layers)
-        accepted = inspect.signature(network.forward).parameters
-        self._positions = self.causal and "position_ids" in accepted
+        self._positions = counts_positions(network, self.causal)
         self._torch = torch
-        self.fingerprint = _fingerprint(network)
+        self._cache = cache_keyword(network)
+        self.fingerprint = fingerprint(network)
         self.shares_prefix = False
-        self.shares_prefix = self.causal and "past_key_values" in accepted and sharing_works(self)
+        self.shares_prefix = self.causal and self._cache is not None and sharing_works(self)
 
     def forward(
         self,
@@ -83,10 +88,10 @@ class TorchModel:
 
             past = DynamicCache()  # without a configuration: whole keys and values even where attention slides
         if past is not None:
-            given |= {"past_key_values": past, "use_cache": True}
+            given |= {str(self._cache): past, "use_cache": True}
         elif self.causal:
             given["use_cache"] = False
-        with torch.inference_mode(), self._captured(layers) as captured:
+        with torch.inference_mode(), evaluating(self.network), self._captured(layers) as captured:
             with suppress(_Stop):
                 captured[self.n_layers] = self.network(**given).last_hidden_state
             return Forward([captured[layer] for layer in layers], past)
@@ -129,8 +134,45 @@ def _blocks(network: Any, n_layers: int) -> Any:
     return lists[0]
 
 
-def _fingerprint(network: Any) -> str:
-    """Hash of configuration, weights and precision, by names in order."""
+def counts_positions(network: Any, causal: bool | None = None) -> bool:
+    """Whether positions are given, counted over the tokens alone: causal models that take them; encoders count."""
+    if "position_ids" not in inspect.signature(network.forward).parameters:
+        return False
+    with evaluating(network):
+        return _sees_the_past_only(network) if causal is None else causal
+
+
+@contextmanager
+def evaluating(network: Any) -> Iterator[None]:
+    """Without dropout for a while; every module goes back to the mode that it was in."""
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+_HASHED: weakref.WeakKeyDictionary[Any, tuple[Any, str]] = weakref.WeakKeyDictionary()
+
+
+def fingerprint(network: Any) -> str:
+    """Hash of configuration, weights and precision, by names in order; computed anew only where a weight changed."""
+    state = [(name, t.data_ptr(), t.dtype, tuple(t.shape), _version(t)) for name, t in network.state_dict().items()]
+    known = _HASHED.get(network)
+    if known is None or known[0] != state:
+        known = _HASHED[network] = (state, _hash(network))
+    return known[1]
+
+
+def _version(tensor: Any) -> int:
+    """How often a tensor was written to; tensors of inference mode do not count it, and are not written to."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _hash(network: Any) -> str:
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
@@ -174,6 +216,7 @@ def load_torch_model(
         with _quiet(transformers):
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
             network = transformers.AutoModel.from_pretrained(source, dtype=precision, **given).to(device)
+            network.eval().requires_grad_(False)
     except ImportError as error:
         raise InputError(f"{name}: {error}") from error
     except (MemoryError, torch.OutOfMemoryError):

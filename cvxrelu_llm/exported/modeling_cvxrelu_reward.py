@@ -4,6 +4,7 @@ Written by cvxrelu beside the weights of an exported reward model; it needs `tor
 `config.reward_layer` is a layer as in `output_hidden_states`, `config.reward_pooling` "last" or "mean" (over the tokens
 that are not padding), `config.reward_width` the number of hidden units. Rewards were fitted to answers alone: a mark
 that ends a turn, one of the token sequences in `config.reward_end_marks`, is not pooled where it stands last.
+`config.reward_positions` says that positions are those of the tokens that are not padding, on either side.
 """
 
 from typing import Any
@@ -50,6 +51,9 @@ class CvxreluRewardModel(PreTrainedModel):
     ) -> SequenceClassifierOutput:
         for name in ("return_dict", "output_hidden_states", "use_cache"):
             kwargs.pop(name, None)
+        if self.config.reward_positions and attention_mask is not None and kwargs.get("position_ids") is None:
+            # Counted over tokens only: left padding must not move a text away from the positions it was fitted at.
+            kwargs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
         out = self.model(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, use_cache=False,
             output_hidden_states=True, return_dict=True, **kwargs,

@@ -488,3 +488,44 @@ def test_bad_scorers_and_prefixes_are_named(lm: Any) -> None:
     state = prefill(lm, torch.tensor([PROMPT]), layer=1)
     with pytest.raises(ValueError, match="state pools layer 1"):
         HiddenStateScorer(head).score_tokens(state.tokens, state)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "auto"])
+def test_what_is_guided_has_the_tokens_that_features_have(chat: bool, kind: str) -> None:
+    from cvxrelu_llm.messages import Message
+    from cvxrelu_llm.scorers import as_tokens
+    from cvxrelu_llm.templates import Template
+
+    tokenizer = make_tokenizer(chat=chat)
+    layout = Template(tokenizer, "chat" if chat and kind == "auto" else "plain")
+    for prompt in (
+        [("user", "ba de")],
+        [("system", "go"), ("user", "ba")],
+        [("user", "ba"), ("assistant", "de"), ("user", "fi")],
+        [("user", "ba"), ("assistant", "de")],
+    ):
+        fitted = layout.prompt_tokens([Message(*turn) for turn in prompt])
+        guided = as_tokens(tokenizer, [{"role": role, "content": text} for role, text in prompt], kind)
+        assert tuple(guided.tolist()) == fitted
+    alone = as_tokens(tokenizer, "ba de", kind).tolist()
+    assert tuple(alone) == layout.prompt_tokens([Message("user", "ba de")])
+
+
+def test_a_turn_of_the_assistant_is_continued() -> None:
+    from tiny_models import CHAT_TEMPLATE
+
+    from cvxrelu_llm.messages import Message
+    from cvxrelu_llm.templates import Template
+
+    tokenizer = make_tokenizer(chat=True)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    shown: list[str] = []
+    layout = Template(tokenizer, "chat")
+    layout._tokens = lambda text: shown.append(text) or [1]  # type: ignore[method-assign]
+    layout.prompt_tokens([Message("user", "ba"), Message("assistant", "de fi")])
+    assert shown == ["<|im_start|>user\nba<|im_end|>\n<|im_start|>assistant\nde fi"]
+    plain = Template(make_tokenizer(), "plain")
+    plain._tokens = lambda text: shown.append(text) or [1]  # type: ignore[method-assign]
+    plain.prompt_tokens([Message("user", "ba"), Message("assistant", "de fi")])
+    assert shown[1] == "user: ba\nassistant: de fi"

@@ -147,6 +147,40 @@ def test_texts_score_alike_everywhere(
         export_reward_model(head, model_folder, tmp_path / "reward")
 
 
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_padding_on_either_side_changes_no_reward(many: Triples, tmp_path: Path, pooling: str) -> None:
+    """GPT-2 has learned positions, which padding on the left would move."""
+    torch = pytest.importorskip("torch")
+    from tiny_models import write_model
+    from transformers import AutoModelForSequenceClassification
+
+    from cvxrelu_llm.models import load_model
+    from cvxrelu_llm.templates import as_template
+
+    folder = write_model(tmp_path / "gpt2", "GPT2")
+    model = load_model(folder, dtype="float32", device="cpu")
+    head = fitted(model, many, pooling)
+    texts = [(triple.prompt, triple.chosen) for triple in many][:5]
+    scores = head.score_texts(model, texts)
+    assert np.ptp(scores) > 0.01
+    export_reward_model(head, folder, tmp_path / "reward")
+    served = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward", trust_remote_code=True).eval()
+    template = as_template(model, "auto")
+    ids = [[*template.prompt_tokens(prompt), *template.response_tokens(text)] for prompt, text in texts]
+    width = max(map(len, ids)) + 3
+    for side in ("left", "right"):
+        rows = [(row, [2] * (width - len(row))) for row in ids]
+        batch = torch.tensor([[*pad, *row] if side == "left" else [*row, *pad] for row, pad in rows])
+        ones = [([1] * len(row), [0] * len(pad)) for row, pad in rows]
+        mask = torch.tensor([[*zero, *one] if side == "left" else [*one, *zero] for one, zero in ones])
+        with torch.no_grad():
+            found = served(batch, attention_mask=mask).logits[:, 0].numpy()
+        np.testing.assert_allclose(found, scores, atol=1e-4, err_msg=side)
+    with torch.no_grad():
+        alone = [float(served(torch.tensor([row])).logits[0, 0]) for row in ids]
+    np.testing.assert_allclose(alone, scores, atol=1e-4)
+
+
 def test_linear_heads_are_stock_classifiers(
     model: FeatureModel, model_folder: Path, many: Triples, tmp_path: Path
 ) -> None:

@@ -345,3 +345,19 @@ def test_real_data_sets_load(shared_data: Path) -> None:
         prompts = [{t.prompt for t in side} for side in (train, test)]
         assert not prompts[0] & prompts[1]
     assert all(t.prompt[-1].role == "user" for t in load_triples(shared_data / "hh_rlhf_helpful_base_test.jsonl.gz"))
+
+
+def test_a_prompt_that_all_pairs_have_does_not_join_their_groups() -> None:
+    rows = [
+        {"prompt": "Write.", "chosen": f"good {i}", "rejected": f"bad {i}", "group": f"g{i // 2}"} for i in range(8)
+    ]
+    triples = load_triples(rows)
+    classes = splits.components(triples)
+    assert classes.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    train, test = triples.split(0.25)
+    assert len(train) == 6 and len(test) == 2
+    assert len(triples.kfold(4)) == 4
+    without = load_triples([{k: v for k, v in row.items() if k != "group"} for row in rows])
+    assert len({*splits.components(without).tolist()}) == 1  # nothing but the prompt tells them apart
+    other = load_triples([*rows, {"prompt": "Read.", "chosen": "a", "rejected": "b", "group": "g0"}])
+    assert len({*splits.components(other).tolist()}) == 1  # a prompt that some have joins them, as ever
