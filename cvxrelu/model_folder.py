@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +16,11 @@ from cvxrelu.network import ReLUNetwork
 from cvxrelu.solution import Solution
 from cvxrelu.tables import Table, UserError
 
-__all__ = ["Model", "check_folder", "describe", "new_folder", "read_model", "write_model"]
+__all__ = ["FILES", "Model", "check_folder", "describe", "read_model", "write_model"]
 
 _FORMAT = "cvxrelu-model"
 _NETWORK, _RECORD = "network.safetensors", "solution.json"
-_FILES = (_NETWORK, _RECORD, "report.html")
+FILES = (_NETWORK, _RECORD, "report.html")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,34 +101,14 @@ def _plain(value: Any) -> Any:
 
 def check_folder(out: Path, overwrite: bool) -> None:
     """Refuse to write over anything but, with --overwrite, a folder that holds a model and nothing else."""
-    if not out.exists():
+    if not os.path.lexists(out):
         return
-    if not out.is_dir():
-        raise UserError(f"--out {out}: a file is in the way; expected the name of a new folder")
+    if out.is_symlink() or not out.is_dir():
+        what = "symbolic link" if out.is_symlink() else "file"
+        raise UserError(f"--out {out}: a {what} is in the way; expected the name of a new folder")
     inside = sorted(file.name for file in out.iterdir())
     if inside and not overwrite:
         raise UserError(f"--out {out}: the folder is not empty; choose another, or pass --overwrite to replace a model")
-    foreign = [name for name in inside if name not in _FILES]
+    foreign = [name for name in inside if name not in FILES]
     if foreign:
         raise UserError(f"--out {out}: holds {foreign[0]!r}, which is no part of a model; --overwrite would delete it")
-
-
-@contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A hidden neighbour of `out` to write into: it takes the name `out` when all went well, else it is deleted."""
-    out = Path(os.path.abspath(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder = work / "new"
-    try:
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            os.replace(out, work / "old")
-        os.replace(folder, out)
-    except BaseException:
-        if (work / "old").exists() and not out.exists():
-            os.replace(work / "old", out)
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -6,51 +6,17 @@ import contextlib
 import gzip
 import io
 import os
-import secrets
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cvxrelu.files import atomic_write, new_files, new_folder
 from cvxrelu_llm.errors import InputError
 
-__all__ = ["new_folder", "open_text", "pack_text", "readable", "write_whole"]
+__all__ = ["new_files", "new_folder", "open_text", "pack_text", "readable", "write_whole"]
 
-
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Write `content` (text as UTF-8) to a temporary neighbour of `path`, then rename it; a file there is replaced."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-@contextlib.contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A hidden neighbour of `path` to write into: it takes that name when all went well, else it is deleted.
-
-    At `path` there may be an empty folder at most, and it is replaced.
-    """
-    path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        (work / "new").mkdir()  # mkdtemp's own folder is closed to others
-        yield work / "new"
-        with contextlib.suppress(FileNotFoundError):
-            path.rmdir()
-        os.replace(work / "new", path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+write_whole = atomic_write  # one way of writing for both packages
 
 
 def pack_text(path: str | os.PathLike[str], text: str) -> bytes:

@@ -12,6 +12,7 @@ The training pairs themselves are not kept: `attach` gives them back, and knows 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ FORMAT = "cvxrelu-reward-head"
 
 def write_head(head: ConvexRewardHead, folder: Path, metrics: Mapping[str, Any]) -> Path:
     """Write `folder` as a whole; one that is there already is refused unless it is empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; expected the name of a new folder, or an empty one")
     record = describe(head, metrics)
     arrays = {"center": head.standard.center, "scale": head.standard.scale}

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu_llm.checks import as_seed
-from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.files import new_files, write_whole
 
 __all__ = ["FORMAT", "build_survey", "order_digest", "read_answers", "read_lines"]
 
@@ -39,6 +39,7 @@ def build_survey(
     title: str = TITLE,
     intro: str = INTRO,
     seed: int | None = None,
+    overwrite: bool = True,
 ) -> dict[str, Any]:
     """Write the page and its key.
 
@@ -46,7 +47,7 @@ def build_survey(
     ----------
     items : one mapping per prompt: "prompt", a text or chat messages, and "answers", {model: text}, the same models
         everywhere, at least two and at most nine. See `read_answers`.
-    page, key : the files to write; existing ones are replaced. Keep the key from the raters.
+    page, key : the files to write; existing ones are replaced, unless `overwrite` is False. Keep the key from the raters.
     title, intro : plain text, above the questions.
     seed : of the order; None draws one that nobody knows. Whoever knows a seed knows the order.
 
@@ -82,8 +83,9 @@ def build_survey(
     record = {"format": FORMAT, "survey": survey, "salt": salt, "models": models, "order": order, "prompts": prompts}
     record["digest"] = order_digest(salt, order)
     data = {"format": FORMAT, "survey": survey, "digest": record["digest"], "title": title, "intro": intro}
-    write_whole(key, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-    write_whole(page, _page({**data, "items": shown}))
+    with new_files(page, key, overwrite=overwrite) as (page_file, key_file):
+        write_whole(key_file, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        write_whole(page_file, _page({**data, "items": shown}))
     return record
 
 
