@@ -22,7 +22,7 @@ UNLINKABLE = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes, *, overwrite: bool = True) -> Path:
-    """Write `content` (text as UTF-8) to a temporary neighbour of `path`, then move it there: no reader sees half of it.
+    """Write `content` (text as UTF-8) to a temporary neighbour of `path`, then move it there as a whole.
 
     overwrite : True replaces a file that is there; where writing fails it stays as it was. False keeps it.
 

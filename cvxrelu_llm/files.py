@@ -39,11 +39,30 @@ def readable(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: not a file")
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: the file is truncated or damaged ({error})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 ({error.reason})") from error
-    except OSError as error:
+        raise InputError(f"{path}{_first_bad_line(path)}: not a text file in UTF-8 ({error.reason})") from error
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply") from None
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def _first_bad_line(path: Path) -> str:
+    """", line N" of the first byte that is not UTF-8: what a decoder says counts from the start of its own piece."""
+    data = path.read_bytes()
+    try:
+        data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f", line {data.count(bytes([10]), 0, error.start) + 1}"
+    except (OSError, EOFError, zlib.error):  # damaged behind that place
+        pass
+    return ""

@@ -15,17 +15,16 @@ intervals).
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from cvxrelu_llm.checks import as_fraction, as_seed, as_whole
+from cvxrelu_llm.stored import read_json, short
 from cvxrelu_llm.survey import FORMAT, order_digest
 
 __all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]
@@ -176,38 +175,43 @@ def _rate(
 
 
 def _read_key(key: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
-    record = key if isinstance(key, Mapping) else _read_json(key)
+    record, name = (key, "key") if isinstance(key, Mapping) else (read_json(key), os.fspath(key))
     missing = {"format", "survey", "salt", "digest", "models", "order"} - record.keys()
     if missing or record["format"] != FORMAT:
-        raise ValueError(
-            f"key is not the key of a survey: {', '.join(sorted(missing)) or record.get('format')!r} is wrong"
-        )
-    if record["digest"] != order_digest(record["salt"], record["order"]):
-        raise ValueError("key does not fit its digest: the order in it was changed after the page was made")
+        wrong = ", ".join(sorted(missing)) or short(record.get("format"))
+        raise ValueError(f"{name} is not the key of a survey: {wrong} is wrong")
+    models, order = record["models"], record["order"]
+    if not _are_names(models) or len(models) < 2:
+        raise ValueError(f"{name} is not the key of a survey: models must be a list of two or more names")
+    texts = all(isinstance(record[entry], str) for entry in ("survey", "salt", "digest"))
+    orders = isinstance(order, Mapping) and all(
+        _are_names(names) and sorted(names) == sorted(models) for names in order.values()
+    )
+    if not texts or not orders:
+        raise ValueError(f"{name} is not the key of a survey: survey, salt, digest or order is wrong")
+    if record["digest"] != order_digest(record["salt"], order):
+        raise ValueError(f"{name} does not fit its digest: the order in it was changed after the page was made")
     return record
+
+
+def _are_names(value: Any) -> bool:
+    """Whether this is a list of different texts."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
 
 
 def _read_ballot(number: int, given: Any, key: Mapping[str, Any]) -> Mapping[str, Any]:
     """The content of an exported file, if it belongs to this key and holds nothing impossible."""
     name = f"votes {number}" if isinstance(given, Mapping) else os.fspath(given)
-    ballot = given if isinstance(given, Mapping) else _read_json(given)
+    ballot = given if isinstance(given, Mapping) else read_json(given)
     if not isinstance(ballot.get("votes"), Mapping) or not isinstance(ballot.get("rater"), str):
         raise ValueError(f"{name}: not a file exported by a survey page")
     if (ballot.get("survey"), ballot.get("digest")) != (key["survey"], key["digest"]):
-        raise ValueError(f"{name}: belongs to survey {ballot.get('survey')!r}, but the key to {key['survey']!r}")
+        raise ValueError(
+            f"{name}: belongs to survey {short(ballot.get('survey'))}, but the key to {short(key['survey'])}"
+        )
     for item, choice in ballot["votes"].items():
         shown = len(key["order"].get(item, ()))
         allowed = choice == TIE or (isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < shown)
         if not shown or not allowed:
-            raise ValueError(f"{name}: vote {choice!r} on {item!r} is not possible")
+            raise ValueError(f"{name}: vote {short(choice)} on {short(item)} is not possible")
     return ballot
-
-
-def _read_json(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{os.fspath(path)}: not JSON ({error.msg} at line {error.lineno})") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{os.fspath(path)}: expected an object, got {type(record).__name__}")
-    return record

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import json
+import os
 
 from cvxrelu_llm.command import Command, count
 from cvxrelu_llm.errors import InputError

@@ -18,6 +18,7 @@ from cvxrelu_llm.files import new_files, write_whole
 from cvxrelu_llm.head_data import IDENTITY
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reading import read_records
+from cvxrelu_llm.stored import read_json
 from cvxrelu_llm.sweep import LayerScore, Sweep
 
 __all__ = ["command"]
@@ -109,7 +110,7 @@ def _sweep(features: Path, settings: Mapping[str, Any]) -> Sweep | None:
     if not file.exists():
         return None
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file, finite=False)
         if record["sweep"] is None or any(record["settings"].get(name) != settings.get(name) for name in IDENTITY):
             return None
         table = [LayerScore(**row) for row in record["sweep"]["table"]]
