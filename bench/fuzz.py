@@ -157,6 +157,8 @@ def main() -> None:
                     outcome = run_case(kind, number)
                     known[kind, number] = outcome
                     file.write(json.dumps([kind, number, *outcome]) + "\n")
+                    if number % 100 == 0:
+                        file.flush()
             file.flush()
             counts = Counter(known[kind, number].word for number in range(options.count))
             print(f"{kind:24} {dict(counts)}", flush=True)

@@ -16,6 +16,8 @@ from cvxrelu_llm.stored import parse_json, read_text, short
 
 __all__ = ["Command", "config_arguments", "count", "read_config", "share", "whole"]
 
+DEEPEST = 50  # nested lists and sections of a configuration
+
 
 class Command(NamedTuple):
     """One command.
@@ -63,6 +65,16 @@ def _yaml(text: str, path: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         """Safe: plain values alone. A name that stands twice is an error, where YAML would take the last."""
+
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.depth += 1
+            if self.depth > DEEPEST:  # PyYAML's time grows with the square of the depth
+                raise RecursionError
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
     def mapping(loader: Any, node: Any) -> dict[str, Any]:
         merged: dict[str, Any] = {}
