@@ -21,7 +21,8 @@ RAW = {"@@NAN": "NaN", "@@INF": "-Infinity", "@@HUGE": "9" * 5000, "@@BIG": "1e9
        "@@DEEPER": '{"a":' * 100_000 + "1" + "}" * 100_000, "@@HALF": '"\\ud800"', "@@OPEN": "[" * 20_000}  # fmt: skip
 ODD = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 1.5, -0.0, 1e308, "", " ", "x", "0", "nan", "inf", "../x",
-    "/etc/passwd", "\0", "a\nb", "\u2028", "é" * 3, "\U0001f600", "x" * 5000, [], {}, [[]], [None], {"a": 1}, [1, "2", {}],
+    "/etc/passwd", "\0", "a\nb", "\u2028", "é" * 3, "\U0001f600", "x" * 5000, [], {}, [[]], [None], {"a": 1},
+    [1, "2", {}],
     *RAW,
 )  # fmt: skip
 
@@ -219,7 +220,9 @@ def mutate_npz(rng: np.random.Generator, arrays: dict[str, np.ndarray], whole: b
     elif op == "objects":
         arrays[name] = np.array([{"a": 1}, None], dtype=object)
     elif op == "dtype":
-        arrays[name] = np.asarray(arrays[name]).astype(pick(rng, ["S3", "U3", "f2", "c16", "i1", "?"]), casting="unsafe")
+        arrays[name] = np.asarray(arrays[name]).astype(
+            pick(rng, ["S3", "U3", "f2", "c16", "i1", "?"]), casting="unsafe"
+        )
     elif op == "shape":
         arrays[name] = np.asarray(arrays[name]).ravel()[: int(rng.integers(4))]
     elif op == "extra":

@@ -104,8 +104,8 @@ def parse_json(text: str, place: str, line: int | None = None, *, kind: type = d
     except ValueError as error:
         raise ValueError(f"{where}: not JSON that can be read ({error})") from None
     if not isinstance(value, kind):
-        wanted = {dict: "object", list: "list"}.get(kind, kind.__name__)
-        raise ValueError(f"{where}: expected an {wanted}, got {type(value).__name__}")
+        wanted = "an object" if kind is dict else f"a {kind.__name__}"
+        raise ValueError(f"{where}: expected {wanted}, got {type(value).__name__}")
     return value
 
 
@@ -171,7 +171,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             name = member.filename.removesuffix(".npy")
             if name in found:
                 raise ValueError(f"the array {short(name)} is there twice")
-            with archive.open(member) as file:
+            with archive.open(member) as opened:
+                file: Any = opened
                 version = np.lib.format.read_magic(file)
                 if version not in ((1, 0), (2, 0)):
                     raise ValueError(f"the array {short(name)} has format version {version}")

@@ -76,6 +76,11 @@ def _yaml(text: str, path: str) -> Any:
             self.depth -= 1
             return node
 
+        def fetch_flow_collection_start(self, kind: Any) -> None:
+            if self.flow_level > DEEPEST:  # the scanner reads ahead of what is composed
+                raise RecursionError
+            super().fetch_flow_collection_start(kind)
+
     def mapping(loader: Any, node: Any) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         own: dict[str, Any] = {}

@@ -56,7 +56,7 @@ def readable(path: Path) -> Iterator[Any]:
 
 
 def _first_bad_line(path: Path) -> str:
-    """", line N" of the first byte that is not UTF-8: what a decoder says counts from the start of its own piece."""
+    """ ", line N" of the first byte that is not UTF-8: what a decoder says counts from the start of its own piece."""
     data = path.read_bytes()
     try:
         data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data

@@ -95,7 +95,7 @@ def _item(number: int, item: Mapping[str, Any]) -> tuple[list[dict[str, str]], d
     prompt, answers = item.get("prompt"), item.get("answers")
     if isinstance(prompt, str):
         prompt = [{"role": "", "content": prompt}]
-    if not _are_messages(prompt):
+    if not isinstance(prompt, list) or not _are_messages(prompt):
         raise ValueError(f"item {number}: prompt must be a text or a list of messages, got {short(prompt)}")
     if not isinstance(answers, Mapping) or not all(isinstance(text, str) for text in answers.values()):
         raise ValueError(f"item {number}: answers must map models to texts, got {short(answers)}")

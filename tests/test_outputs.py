@@ -133,7 +133,7 @@ def test_eval(option: str, head: Path, here: Path, monkeypatch, capsys) -> None:
         assert run(*given) == 2
     assert "m.out: exists" in capsys.readouterr().err and kept(here / "m.out") and hidden(here) == []
     assert run(*given) == 2 and kept(here / "m.out")
-    assert run(*given, "--overwrite") == 0 and not Path("m.out").read_text() == "mine"
+    assert run(*given, "--overwrite") == 0 and Path("m.out").read_text() != "mine"
 
 
 def test_audit(head: Path, here: Path, monkeypatch, capsys) -> None:
@@ -143,7 +143,7 @@ def test_audit(head: Path, here: Path, monkeypatch, capsys) -> None:
         assert run(*given) == 2
     assert kept(here / "list.jsonl") and hidden(here) == []
     assert run(*given) == 2 and kept(here / "list.jsonl")
-    assert run(*given, "--overwrite") == 0 and not Path("list.jsonl").read_text() == "mine"
+    assert run(*given, "--overwrite") == 0 and Path("list.jsonl").read_text() != "mine"
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
