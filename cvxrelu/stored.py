@@ -11,15 +11,13 @@ import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 __all__ = ["damage", "parse_json", "read_arrays", "read_bytes", "read_json", "read_tensors", "read_text", "short"]
-
-DTYPES = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64, "U8": np.uint8}
 
 
 def short(value: Any, limit: int = 60) -> str:
@@ -136,27 +134,38 @@ def read_tensors(
 
     path, allowed = Path(path), {**required, **(optional or {})}
     check_file(path)
-    try:
-        with damage(path), safe_open(path, framework="np") as file:
-            about = file.metadata() or {}
-            if about.get("format") != fmt:
-                raise ValueError(f"a safetensors file, but not a {fmt}: its format is {short(about.get('format'))}")
-            names = set(file.keys())
-            if missing := [name for name in required if name not in names]:
-                raise ValueError(f"the tensor {missing[0]} is missing")
-            if unexpected := sorted(names.difference(allowed)):
-                raise ValueError(f"unexpected tensor {short(unexpected[0])}")
-            for name in sorted(names):
-                if (dtype := file.get_slice(name).get_dtype()) not in allowed[name]:
-                    wanted = " or ".join(allowed[name])
-                    raise ValueError(f"the tensor {name} has dtype {dtype}; expected {wanted}")
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: truncated, or not a safetensors file ({error})") from error
+    with damage(path):
+        try:
+            with safe_open(path, framework="np") as file:
+                about, names = file.metadata() or {}, set(file.keys())
+                dtypes = {name: file.get_slice(name).get_dtype() for name in sorted(names)}
+                _check_header(fmt, about, dtypes, required, allowed)
+                tensors = {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"truncated, or not a safetensors file ({error})") from error
     for name, tensor in tensors.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             raise ValueError(f"{path}: the tensor {name} contains NaN or infinity; expected finite numbers")
     return tensors, about
+
+
+def _check_header(
+    fmt: str,
+    about: Mapping[str, str],
+    dtypes: Mapping[str, str],
+    required: Iterable[str],
+    allowed: Mapping[str, Sequence[str]],
+) -> None:
+    """ValueError unless format, names and dtypes are those of the kind of file."""
+    if about.get("format") != fmt:
+        raise ValueError(f"a safetensors file, but not a {fmt}: its format is {short(about.get('format'))}")
+    if missing := [name for name in required if name not in dtypes]:
+        raise ValueError(f"the tensor {missing[0]} is missing")
+    if unexpected := [name for name in dtypes if name not in allowed]:
+        raise ValueError(f"unexpected tensor {short(unexpected[0])}")
+    for name, dtype in dtypes.items():
+        if dtype not in allowed[name]:
+            raise ValueError(f"the tensor {name} has dtype {dtype}; expected {' or '.join(allowed[name])}")
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
