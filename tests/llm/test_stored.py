@@ -78,7 +78,7 @@ def test_damaged_heads(
     ("change", "words"),
     [
         ({"pairs": np.array([[0, 80]])}, "rows 0 to 80 of 80"),
-        ({"weight": np.full(30, -1.0)}, "negative"),
+        ({"weight": np.full(40, -1.0)}, "negative"),
         ({"weight": np.full(3, 1.0)}, "weight has shape"),
         ({"margin": np.full(40, np.nan)}, "NaN"),
         ({"X": np.zeros((80, 0, 2), np.float32)}, "X has shape"),
