@@ -7,8 +7,9 @@ is then renamed, so that a reader sees the last one or the one before, never hal
 seconds, and not so often that writing takes more than a twentieth of the time.
 
 The format is NumPy's npz without pickle: arrays as they lie in memory, and one JSON member for everything else, each
-with the CRC-32 that the zip format demands. Floats are written as their shortest exact decimals. So on NumPy a resumed
-run takes the same steps, bit by bit.
+and one SHA-256 of all of them, so that a file that was
+altered anywhere is refused and never half believed. Floats are written as their shortest exact decimals. So on NumPy a
+resumed run takes the same steps, bit by bit.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import numpy as np
 
 from cvxrelu.files import atomic_write
 from cvxrelu.network_files import package_version
+from cvxrelu.stored import damage, read_arrays, read_json, short
 
 __all__ = ["Checkpoint", "as_folder", "digest", "restore", "snapshot"]
 
@@ -35,7 +35,6 @@ SHARE = 0.05  # of the time that writing may take
 FORMAT, VERSION = "cvxrelu.checkpoint", 1
 MANY = 8  # arrays of a list from which on they are stored as one
 HASHED = 1 << 24  # entries that are hashed at a time: memory maps never are in memory as a whole
-DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, RuntimeError, OSError)
 
 State = dict[str, Any]  # nested dicts, lists and tuples of arrays, numbers, strings and None
 
@@ -57,16 +56,18 @@ class Checkpoint:
         self.folder = folder
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"checkpoint must be a folder, and {folder} is a file")
+        if folder.is_symlink() and not folder.exists():
+            raise ValueError(f"checkpoint must be a folder, and {folder} is a link to nothing")
         folder.mkdir(parents=True, exist_ok=True)
         now = {"problem": dict(problem), "options": dict(options)}
         now = json.loads(json.dumps(now))  # tuples as the lists that a file gives back
         path = folder / "run.json"
-        if path.exists():
+        if os.path.lexists(path):
             self._compare(self._read_run(path), now)
         elif found := sorted(folder.glob("*.npz")):
             raise self._damaged(found[0], "its run.json is missing")
         self.run = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
-        if not path.exists():
+        if not os.path.lexists(path):
             header = {"format": FORMAT, "format_version": VERSION, "cvxrelu_version": package_version()}
             atomic_write(path, json.dumps({**header, **now}, indent=1) + "\n")
         self.due_at = dict.fromkeys(("sampled", "refinement"), 0.0)  # of `time.perf_counter`: at once
@@ -74,14 +75,18 @@ class Checkpoint:
     def load(self, stage: str) -> State | None:
         """The state that was last saved of a stage, or None."""
         path = self.folder / f"{stage}.npz"
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as members:
-                tree = json.loads(members["state"].tobytes())
+            with damage(path):
+                members = read_arrays(path)
+                text = members.pop("state").tobytes()
+                if members.pop("sha256").tobytes() != _seal(text, members):
+                    raise ValueError("its content does not fit its hash")
+                tree = json.loads(text)
                 state, run = _unpack(tree["state"], members), tree["run"]
-        except DAMAGE as error:
-            raise self._damaged(path, str(error)) from error
+        except (ValueError, OSError) as error:
+            raise self._damaged(path, str(error).removeprefix(f"{path}: ")) from error
         if run != self.run:
             raise self._damaged(path, "it is of another run than run.json says")
         return state
@@ -95,11 +100,13 @@ class Checkpoint:
         """Write the state of a stage; the one before is there until this one is complete."""
         started = time.perf_counter()
         arrays: dict[str, np.ndarray] = {}
-        tree = {"run": self.run, "state": _pack(state, arrays)}
-        arrays["state"] = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
+        text = json.dumps({"run": self.run, "state": _pack(state, arrays)}).encode()
+        seal = _seal(text, arrays)
+        arrays |= {"state": np.frombuffer(text, dtype=np.uint8), "sha256": np.frombuffer(seal, dtype=np.uint8)}
         path = self.folder / f"{stage}.npz"
         temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a kill leaves is overwritten
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)  # a link would be followed
+        with open(temporary, "xb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type] # array by array, without a copy of all
             file.flush()
             os.fsync(file.fileno())
@@ -109,16 +116,17 @@ class Checkpoint:
 
     def _read_run(self, path: Path) -> dict[str, Any]:
         try:
-            run = json.loads(path.read_text(encoding="utf-8"))
-            known = run["format"] == FORMAT and isinstance(run["problem"], dict) and isinstance(run["options"], dict)
-            version = int(run["format_version"])
-        except DAMAGE as error:
-            raise self._damaged(path, str(error)) from error
-        if not known:
-            raise self._damaged(path, f"its format is {run['format']!r}")
+            run = read_json(path)
+        except (ValueError, OSError) as error:
+            raise self._damaged(path, str(error).removeprefix(f"{path}: ")) from error
+        if run.get("format") != FORMAT or not all(isinstance(run.get(name), dict) for name in ("problem", "options")):
+            raise self._damaged(path, f"its format is {short(run.get('format'))}, or problem and options are missing")
+        if type(version := run.get("format_version")) is not int:
+            raise self._damaged(path, f"its format version is {short(version)}")
         if version != VERSION:
             raise ValueError(
-                f"checkpoint {self.folder} has format version {version}, of cvxrelu {run.get('cvxrelu_version')}; "
+                f"checkpoint {self.folder} has format version {short(version)}, of cvxrelu "
+                f"{short(run.get('cvxrelu_version'))}; "
                 f"this cvxrelu reads version {VERSION}"
             )
         return run
@@ -130,7 +138,7 @@ class Checkpoint:
                 before, after = saved[part].get(name), now[part].get(name)
                 if before != after:
                     hashed = part == "problem" and isinstance(before, str) and len(before) == 64
-                    differing.append(f"another {name}" if hashed else f"{name}={before!r}, now {after!r}")
+                    differing.append(f"another {name}" if hashed else f"{name}={_shown(before)}, now {_shown(after)}")
         if differing:
             raise ValueError(
                 f"checkpoint {self.folder} is of a run with {'; '.join(differing)}: "
@@ -177,6 +185,23 @@ def restore(holder: object, state: State) -> None:
             kind: Any = type(before[0])
             value = [kind(*item) for item in value]
         setattr(holder, name, value)
+
+
+def _shown(value: Any) -> str:
+    """An option in a message; a hand-made one may be as large or as deep as it likes."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "something nested deeply"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _seal(text: bytes, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """SHA-256 of the tree and of the hashes of all arrays: what is taken up again is what was saved, or nothing is."""
+    found = hashlib.sha256(text)
+    for name in sorted(arrays):
+        found.update(f"{name} {digest(arrays[name])}".encode())
+    return found.digest()
 
 
 # -- trees as JSON and arrays -----------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ import numpy as np
 from cvxrelu import environment, report
 from cvxrelu.backends import BackendError
 from cvxrelu.drawing import load_matplotlib
-from cvxrelu.files import atomic_write
-from cvxrelu.model_folder import check_folder, describe, new_folder, read_model, write_model
+from cvxrelu.files import atomic_write, new_folder
+from cvxrelu.model_folder import FILES, check_folder, describe, read_model, write_model
 from cvxrelu.solution import Solution, Status
 from cvxrelu.tables import UserError, load_data, read_table
 from cvxrelu.training import Task, Trained, decide_task, labels, train
@@ -115,7 +115,7 @@ def _fit(options: argparse.Namespace) -> int:
     record["scores"] = {"rows": trained.where, "n": len(trained.truth), **trained.scores}
     record["command"], record["versions"] = options.command_line, environment.versions()
     failure = None
-    with new_folder(out) as folder:
+    with new_folder(out, replace=FILES if options.overwrite else None) as folder:
         write_model(folder, trained.network, record)
         if options.report:
             try:
@@ -153,7 +153,7 @@ def _write_report(path: Path, task: Task, trained: Trained, options: argparse.Na
 
 def _predict(options: argparse.Namespace) -> int:
     model = read_model(Path(options.model))
-    if options.out and Path(options.out).exists() and not options.overwrite:
+    if options.out and os.path.lexists(options.out) and not options.overwrite:
         raise UserError(f"--out {options.out}: the file exists; choose another, or pass --overwrite")
     table = read_table(options.data, model.feature_names or (), options.header)
     output = model.network.predict(model.features(table))
@@ -163,7 +163,7 @@ def _predict(options: argparse.Namespace) -> int:
     writer.writerow([model.target or "prediction"])
     writer.writerows([value] for value in values)
     if options.out:
-        atomic_write(options.out, text.getvalue())
+        atomic_write(options.out, text.getvalue(), overwrite=options.overwrite)
     else:
         sys.stdout.write(text.getvalue())
         sys.stdout.flush()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,14 @@ import numpy as np
 from cvxrelu.files import atomic_write
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.solution import Solution
+from cvxrelu.stored import damage, read_json, short
 from cvxrelu.tables import Table, UserError
 
-__all__ = ["Model", "check_folder", "describe", "new_folder", "read_model", "write_model"]
+__all__ = ["FILES", "Model", "check_folder", "describe", "read_model", "write_model"]
 
-_FORMAT = "cvxrelu-model"
+_FORMAT, _FORMAT_VERSION = "cvxrelu-model", 1
 _NETWORK, _RECORD = "network.safetensors", "solution.json"
-_FILES = (_NETWORK, _RECORD, "report.html")
+FILES = (_NETWORK, _RECORD, "report.html")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +55,39 @@ class Model:
 def read_model(folder: Path) -> Model:
     """The model in a folder that `write_model` filled."""
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-        if record["format"] != _FORMAT:
-            raise KeyError("format")
+        record = read_json(folder / _RECORD)
         network = ReLUNetwork.load(folder / _NETWORK)
-        return Model(network, record["feature_names"], record["target"], record["classes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{folder}: not a folder that `cvxrelu fit` wrote ({what})") from error
+        with damage(folder / _RECORD):
+            return _model(network, record)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not a folder that `cvxrelu fit` wrote ({error})") from error
+
+
+def _model(network: ReLUNetwork, record: Mapping[str, Any]) -> Model:
+    """A network and what its record says of it; ValueError where the two do not fit, or the record is another's."""
+    if record.get("format") != _FORMAT:
+        raise ValueError(f"its format is {short(record.get('format'))}; expected {_FORMAT!r}")
+    if type(version := record.get("format_version")) is not int or version != _FORMAT_VERSION:
+        raise ValueError(f"its format version is {short(version)}; this cvxrelu reads {_FORMAT_VERSION}: update it")
+    names, target, classes = (record[name] for name in ("feature_names", "target", "classes"))
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if names is not None and not (texts and len(set(names)) == len(names) == network.n_features):
+        raise ValueError(f"feature_names must be null or {network.n_features} different texts")
+    if target is not None and not isinstance(target, str):
+        raise ValueError(f"target must be null or a text, got {short(target)}")
+    count = 2 if network.n_outputs == 1 else network.n_outputs
+    plain = isinstance(classes, list) and all(isinstance(item, (str, int, float)) for item in classes)
+    if classes and not (plain and len(set(classes)) == len(classes) == count):
+        raise ValueError(f"classes must be null or {count} different texts or numbers, as the network has outputs")
+    if not classes and (network.n_outputs != 1 or classes not in (None, [])):
+        raise ValueError(f"classes must be a list, as the network has {network.n_outputs} outputs")
+    return Model(network, names, target, classes)
 
 
 def write_model(folder: Path, network: ReLUNetwork, record: Mapping[str, Any]) -> None:
     """Write the network and `record` into a folder. `read_model` needs feature_names, target and classes in it."""
     network.save(folder / _NETWORK)
-    record = {"format": _FORMAT, "format_version": 1, **record}
+    record = {"format": _FORMAT, "format_version": _FORMAT_VERSION, **record}
     atomic_write(folder / _RECORD, json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
 
 
@@ -104,34 +121,14 @@ def _plain(value: Any) -> Any:
 
 def check_folder(out: Path, overwrite: bool) -> None:
     """Refuse to write over anything but, with --overwrite, a folder that holds a model and nothing else."""
-    if not out.exists():
+    if not os.path.lexists(out):
         return
-    if not out.is_dir():
-        raise UserError(f"--out {out}: a file is in the way; expected the name of a new folder")
+    if out.is_symlink() or not out.is_dir():
+        what = "symbolic link" if out.is_symlink() else "file"
+        raise UserError(f"--out {out}: a {what} is in the way; expected the name of a new folder")
     inside = sorted(file.name for file in out.iterdir())
     if inside and not overwrite:
         raise UserError(f"--out {out}: the folder is not empty; choose another, or pass --overwrite to replace a model")
-    foreign = [name for name in inside if name not in _FILES]
+    foreign = [name for name in inside if name not in FILES]
     if foreign:
         raise UserError(f"--out {out}: holds {foreign[0]!r}, which is no part of a model; --overwrite would delete it")
-
-
-@contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A hidden neighbour of `out` to write into: it takes the name `out` when all went well, else it is deleted."""
-    out = Path(os.path.abspath(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder = work / "new"
-    try:
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            os.replace(out, work / "old")
-        os.replace(folder, out)
-    except BaseException:
-        if (work / "old").exists() and not out.exists():
-            os.replace(work / "old", out)
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

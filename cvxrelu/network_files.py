@@ -11,6 +11,7 @@ import numpy as np
 
 from cvxrelu.conversion import OPTIONAL, REQUIRED
 from cvxrelu.files import atomic_write
+from cvxrelu.stored import damage, parse_json, read_tensors, short
 
 __all__ = ["package_version", "read_network", "write_network"]
 
@@ -38,30 +39,10 @@ def write_network(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 def read_network(path: Path, build: Callable[..., Network]) -> Network:
     """`build(**tensors, metadata=...)` of a file that `write_network` wrote; errors as in `ReLUNetwork.load`."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if not path.is_file():
-        raise ValueError(f"{path}: not a file")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty")
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = _check_header(file.metadata() or {})
-            names = set(file.keys())
-            if missing := [name for name in REQUIRED if name not in names]:
-                raise ValueError(f"the tensor {missing[0]} is missing")
-            if unexpected := sorted(names.difference(REQUIRED, OPTIONAL)):
-                raise ValueError(f"unexpected tensor {unexpected[0]!r}")
-            for name in sorted(names):
-                if (dtype := file.get_slice(name).get_dtype()) not in _STORED_DTYPES:
-                    raise ValueError(f"the tensor {name} has dtype {dtype}; expected F32 or F64")
-            return build(**{name: file.get_tensor(name) for name in names}, metadata=metadata)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: truncated, or not a safetensors file ({error})") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    dtypes = dict.fromkeys(REQUIRED, _STORED_DTYPES), dict.fromkeys(OPTIONAL, _STORED_DTYPES)
+    tensors, header = read_tensors(path, _FORMAT, *dtypes)
+    with damage(path):
+        return build(**tensors, metadata=_metadata(header))
 
 
 def package_version() -> str:
@@ -74,22 +55,14 @@ def package_version() -> str:
         return "unknown"
 
 
-def _check_header(header: dict[str, str]) -> dict[str, Any]:
-    """The metadata of a file's header, once its format and version are found right."""
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"a safetensors file, but not a {_FORMAT}: its format is {header.get('format')!r}")
+def _metadata(header: dict[str, str]) -> dict[str, Any]:
+    """The metadata of a file's header, once its version is found right."""
     version = header.get("format_version", "")
-    if not (version.isascii() and version.isdigit() and int(version) >= 1):
-        raise ValueError(f"the format version is {version!r}; expected a number from 1")
+    if not (version.isascii() and version.isdigit() and len(version) < 10 and int(version) >= 1):
+        raise ValueError(f"the format version is {short(version)}; expected a number from 1")
     if int(version) > _FORMAT_VERSION:
         raise ValueError(
-            f"format version {version}, written by cvxrelu {header.get('cvxrelu_version', 'unknown')}; "
+            f"format version {version}, written by cvxrelu {short(header.get('cvxrelu_version', 'unknown'))}; "
             f"this cvxrelu reads up to {_FORMAT_VERSION}: update it"
         )
-    try:
-        metadata = json.loads(header.get("metadata", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its metadata is not JSON ({error})") from error
-    if not isinstance(metadata, dict):
-        raise ValueError(f"its metadata is a JSON {type(metadata).__name__}; expected an object")
-    return metadata
+    return parse_json(header.get("metadata", "{}"), "its metadata")

@@ -173,11 +173,10 @@ class Path:
         ------
         FileExistsError : there is something at `folder` already, other than an empty folder.
         """
-        from cvxrelu.files import atomic_write
-        from cvxrelu.model_folder import new_folder
+        from cvxrelu.files import atomic_write, new_folder
 
         place = FilePath(folder)
-        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
             raise FileExistsError(f"folder {str(folder)!r} exists already; expected a new name, or an empty folder")
         with new_folder(place) as work:
             points = []

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
 
 __all__ = ["FeatureCache"]
@@ -34,36 +35,51 @@ class FeatureCache:
     folder : made if need be; several settings, and several processes, may share it.
     settings : what the rows depend on beside the key.
 
-    n_damaged : files that did not fit their name, and are gone.
+    n_damaged : files that did not fit their name, and are gone. What is no regular file is left alone.
+
+    Raises
+    ------
+    InputError : `folder` is no folder, or a file in it cannot be read; the message names it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, Any], width: int) -> None:
         text = json.dumps(dict(settings), sort_keys=True, indent=1)
         self.folder = Path(folder) / hashlib.sha256(f"{text}\n{width}".encode()).hexdigest()[:24]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(folder) and not Path(folder).is_dir():
+            raise InputError(f"{folder}: expected a folder to keep features in, and it is none")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be made a folder ({error.strerror})") from error
         self.width, self.n_damaged = width, 0
-        if not (self.folder / "settings.json").exists():
+        if not os.path.lexists(self.folder / "settings.json"):
             write_whole(self.folder / "settings.json", text.encode())
         self._rows: dict[bytes, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             self._read(path)
         for path in self.folder.glob(".*.tmp"):  # of processes killed while writing; younger ones may be at work
-            if time.time() - path.stat().st_mtime > HOUR:
+            if path.is_file() and time.time() - path.lstat().st_mtime > HOUR:
                 path.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def _read(self, path: Path) -> None:
-        content = path.read_bytes()
+        if not path.is_file():  # a folder, or a pipe, which would be waited for
+            return
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         try:
             if hashlib.sha256(content).hexdigest() != path.stem:
                 raise ValueError
             tensors = load(content)
             keys, rows = tensors["keys"], tensors["rows"]
-            if rows.shape != (len(keys), self.width) or rows.dtype != np.float32:
+            fits = keys.ndim == 2 and keys.dtype == np.uint8 and rows.shape == (len(keys), self.width)
+            if not fits or rows.dtype != np.float32 or not np.isfinite(rows).all():
                 raise ValueError
-        except (SafetensorError, ValueError, KeyError):
+        except (SafetensorError, ValueError, TypeError, LookupError, AttributeError):
             self.n_damaged += 1
             path.unlink(missing_ok=True)
             return

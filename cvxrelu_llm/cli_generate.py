@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,7 +69,7 @@ def _generate(args: argparse.Namespace) -> int:
         rows = compare(
             lm, tokenizer, prompts, scorer, temperatures=args.temperatures, seed=args.seed, **sampling, **guidance
         )
-        write_whole(args.out, "".join(json.dumps(row.record()) + "\n" for row in rows))
+        write_whole(args.out, "".join(json.dumps(row.record()) + "\n" for row in rows), overwrite=args.overwrite)
         for row in rows if not args.quiet else ():
             print(
                 f"temperature {row.temperature:g}: score {row.guided_score:.4g} guided, {row.plain_score:.4g} plain, "
@@ -91,7 +92,7 @@ def _generate(args: argparse.Namespace) -> int:
         if not args.quiet:
             score = "" if text.score is None else f"score {text.score:.4g}, "
             print(f"[{i + 1}/{len(prompts)}] {score}{len(text.tokens)} tokens, KL {_nats(text.kl)}", file=sys.stderr)
-    write_whole(args.out, "".join(lines))
+    write_whole(args.out, "".join(lines), overwrite=args.overwrite)
     return OK
 
 
@@ -99,8 +100,9 @@ def _survey_build(args: argparse.Namespace) -> int:
     for path in (args.out, args.key):
         _refuse_existing(path, args.overwrite)
     key = build_survey(
-        read_answers(*args.answers), args.out, args.key, title=args.title, intro=args.intro, seed=args.seed
-    )
+        read_answers(*args.answers), args.out, args.key, title=args.title, intro=args.intro, seed=args.seed,
+        overwrite=args.overwrite,
+    )  # fmt: skip
     if not args.quiet:
         print(f"{args.out}: {len(key['order'])} questions on {', '.join(key['models'])}; send it to the raters")
         print(f"{args.key}: says whose answer was whose; keep it from them")
@@ -111,7 +113,7 @@ def _survey_score(args: argparse.Namespace) -> int:
     result = score_survey(args.key, args.votes, level=args.level, seed=args.seed)
     if args.out:
         _refuse_existing(args.out, args.overwrite)
-        write_whole(args.out, json.dumps(result.record(), indent=1) + "\n")
+        write_whole(args.out, json.dumps(result.record(), indent=1) + "\n", overwrite=args.overwrite)
     print(result.summary())
     return OK
 
@@ -206,7 +208,7 @@ def _nats(cost: Any) -> str:
 
 
 def _refuse_existing(path: str, overwrite: bool) -> None:
-    if Path(path).exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise ValueError(f"{path}: the file exists; choose another, or pass --overwrite")
 
 

@@ -7,15 +7,16 @@ name of the command, so that one file can serve a whole run. The command line ha
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import open_text, readable
+from cvxrelu_llm.stored import parse_json, read_text, short
 
 __all__ = ["Command", "config_arguments", "count", "read_config", "share", "whole"]
+
+DEEPEST = 50  # nested lists and sections of a configuration
 
 
 class Command(NamedTuple):
@@ -36,25 +37,21 @@ class Command(NamedTuple):
 
 def read_config(path: str, command: str, names: Sequence[str]) -> dict[str, Any]:
     """The options for `command` in a configuration; `names` are those of all commands, which may have sections."""
-    file = Path(path)
-    with readable(file), open_text(file) as stream:
-        text = stream.read()
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".json", ".yaml", ".yml"):
+        raise InputError(f"{path}: a configuration is a .yaml, .yml or .json file")
     try:
-        if file.suffix.lower() == ".json":
-            content = json.loads(text)
-        elif file.suffix.lower() in (".yaml", ".yml"):
-            content = _yaml(text, path)
-        else:
-            raise InputError(f"{path}: a configuration is a .yaml, .yml or .json file")
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+        text = read_text(path)
+        content = parse_json(text, path, kind=object) if suffix == ".json" else _yaml(text, path)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path}: expected option names and values, got {type(content).__name__}")
     if not set(content) & set(names):
         return dict(content)
     if outside := [key for key in content if key not in names]:
-        raise InputError(f"{path}: {outside[0]!r} is no command; with sections, every option belongs into one")
-    section = content.get(command) or {}
+        raise InputError(f"{path}: {short(outside[0])} is no command; with sections, every option belongs into one")
+    section = {} if content.get(command) is None else content[command]
     if not isinstance(section, Mapping):
         raise InputError(f"{path}, section {command!r}: expected option names and values")
     return dict(section)
@@ -65,10 +62,53 @@ def _yaml(text: str, path: str) -> Any:
         import yaml
     except ImportError as error:
         raise InputError(f"{path}: YAML needs: pip install pyyaml (a .json file needs nothing)") from error
+
+    class Loader(yaml.SafeLoader):
+        """Safe: plain values alone. A name that stands twice is an error, where YAML would take the last."""
+
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.depth += 1
+            if self.depth > DEEPEST:  # PyYAML's time grows with the square of the depth
+                raise RecursionError
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+        def fetch_flow_collection_start(self, kind: Any) -> None:
+            if self.flow_level > DEEPEST:  # the scanner reads ahead of what is composed
+                raise RecursionError
+            super().fetch_flow_collection_start(kind)
+
+    def mapping(loader: Any, node: Any) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            value = loader.construct_object(value_node, deep=True)
+            if key_node.tag == "tag:yaml.org,2002:merge":  # PyYAML's own merging doubles with every level of aliases
+                parts = value if isinstance(value, list) else [value]
+                if not all(isinstance(part, dict) for part in parts):
+                    raise yaml.constructor.ConstructorError(None, None, "expected names to merge", node.start_mark)
+                for part in reversed(parts):
+                    merged |= part
+                continue
+            key = loader.construct_object(key_node, deep=True)
+            if not isinstance(key, str) or key in own:
+                words = "expected texts as names" if not isinstance(key, str) else "a name stands twice"
+                raise yaml.constructor.ConstructorError(None, None, words, key_node.start_mark)
+            own[key] = value
+        return {**merged, **own}
+
+    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())[:300]})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not YAML that can be read (nested too deeply)") from None
+    except Exception as error:  # of numbers and dates that have the look of one, and are none
+        raise InputError(f"{path}: not YAML that can be read ({str(error)[:200]})") from None
 
 
 def config_arguments(parser: argparse.ArgumentParser, values: Mapping[str, Any], path: str) -> list[str]:
@@ -77,7 +117,7 @@ def config_arguments(parser: argparse.ArgumentParser, values: Mapping[str, Any],
     options, positional = [], []
     for name, value in values.items():
         if name not in actions:
-            raise InputError(f"{path}: unknown option {name!r}; known are {', '.join(sorted(actions))}")
+            raise InputError(f"{path}: unknown option {short(name)}; known are {', '.join(sorted(actions))}")
         action = actions[name]
         if value is None:
             continue
@@ -86,7 +126,7 @@ def config_arguments(parser: argparse.ArgumentParser, values: Mapping[str, Any],
             positional += [_text(item, name, path) for item in (value if several else [value])]
         elif action.nargs == 0:
             if not isinstance(value, bool):
-                raise InputError(f"{path}, option {name!r}: expected true or false, got {value!r}")
+                raise InputError(f"{path}, option {name!r}: expected true or false, got {short(value)}")
             flags = [flag for flag in action.option_strings if flag.startswith("--no-") is not value]
             options += flags[:1]
         elif several:
@@ -100,7 +140,9 @@ def config_arguments(parser: argparse.ArgumentParser, values: Mapping[str, Any],
 
 def _text(value: Any, name: str, path: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise InputError(f"{path}, option {name!r}: expected text or a number, got {value!r}")
+        raise InputError(f"{path}, option {name!r}: expected text or a number, got {short(value)}")
+    if (isinstance(value, int) and abs(value) >= 10**18) or (isinstance(value, str) and "\0" in value):
+        raise InputError(f"{path}, option {name!r}: a number below 1e18, or text without NUL, is expected")
     return str(value)
 
 

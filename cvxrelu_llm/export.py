@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def to_torch(head: ConvexRewardHead | ReLUNetwork, dtype: str = "float32") -> An
     return module.eval()
 
 
-def export_onnx(head: ConvexRewardHead | ReLUNetwork, path: str | Path) -> Path:
+def export_onnx(head: ConvexRewardHead | ReLUNetwork, path: str | Path, *, overwrite: bool = True) -> Path:
     """An ONNX graph, opset 17, float32: input `features` (n, D), output `rewards` (n,). Needs `onnx`."""
     try:
         onnx = importlib.import_module("onnx")
@@ -109,7 +110,7 @@ def export_onnx(head: ConvexRewardHead | ReLUNetwork, path: str | Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="cvxrelu")
     model.ir_version = 8
     onnx.checker.check_model(model)
-    return write_whole(path, model.SerializeToString())
+    return write_whole(path, model.SerializeToString(), overwrite=overwrite)
 
 
 def export_reward_model(
@@ -265,6 +266,6 @@ def _base_model(head: ConvexRewardHead, model: Any, gguf_file: str | None) -> tu
 
 def _new(folder: str | Path) -> Path:
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; expected the name of a new folder, or an empty one")
     return folder

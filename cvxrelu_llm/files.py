@@ -6,51 +6,17 @@ import contextlib
 import gzip
 import io
 import os
-import secrets
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cvxrelu.files import atomic_write, new_files, new_folder
 from cvxrelu_llm.errors import InputError
 
-__all__ = ["new_folder", "open_text", "pack_text", "readable", "write_whole"]
+__all__ = ["new_files", "new_folder", "open_text", "pack_text", "readable", "write_whole"]
 
-
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Write `content` (text as UTF-8) to a temporary neighbour of `path`, then rename it; a file there is replaced."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-@contextlib.contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A hidden neighbour of `path` to write into: it takes that name when all went well, else it is deleted.
-
-    At `path` there may be an empty folder at most, and it is replaced.
-    """
-    path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        (work / "new").mkdir()  # mkdtemp's own folder is closed to others
-        yield work / "new"
-        with contextlib.suppress(FileNotFoundError):
-            path.rmdir()
-        os.replace(work / "new", path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+write_whole = atomic_write  # one way of writing for both packages
 
 
 def pack_text(path: str | os.PathLike[str], text: str) -> bytes:
@@ -73,11 +39,31 @@ def readable(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: not a file")
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: the file is truncated or damaged ({error})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 ({error.reason}); save it as UTF-8") from error
-    except OSError as error:
+        place = f"{path}{_first_bad_line(path)}"
+        raise InputError(f"{place}: not a text file in UTF-8 ({error.reason}); save it as UTF-8") from error
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply") from None
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def _first_bad_line(path: Path) -> str:
+    """ ", line N" of the first byte that is not UTF-8: what a decoder says counts from the start of its own piece."""
+    data = path.read_bytes()
+    try:
+        data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f", line {data.count(bytes([10]), 0, error.start) + 1}"
+    except (OSError, EOFError, zlib.error):  # damaged behind that place
+        pass
+    return ""

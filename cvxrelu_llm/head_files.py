@@ -12,13 +12,13 @@ The training pairs themselves are not kept: `attach` gives them back, and knows 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.calibration import Calibration
@@ -28,15 +28,16 @@ from cvxrelu_llm.head_rule import Point
 from cvxrelu_llm.head_selection import Choice
 from cvxrelu_llm.reward import ConvexRewardHead
 from cvxrelu_llm.standard import Standard
+from cvxrelu_llm.stored import Fields, checked_shapes, damage, read_json, read_tensors, short, stored
 
 __all__ = ["model_card", "read_head", "write_head"]
 
-FORMAT = "cvxrelu-reward-head"
+FORMAT, VERSION = "cvxrelu-reward-head", 1
 
 
 def write_head(head: ConvexRewardHead, folder: Path, metrics: Mapping[str, Any]) -> Path:
     """Write `folder` as a whole; one that is there already is refused unless it is empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; expected the name of a new folder, or an empty one")
     record = describe(head, metrics)
     arrays = {"center": head.standard.center, "scale": head.standard.scale}
@@ -57,7 +58,7 @@ def describe(head: ConvexRewardHead, metrics: Mapping[str, Any]) -> dict[str, An
     return plain(
         {
             "format": FORMAT,
-            "format_version": 1,
+            "format_version": VERSION,
             "options": head.options,
             "features": head.feature_settings,
             "n_features": head.network.n_features,
@@ -90,35 +91,118 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) and value in ("inf", "nan", "-inf") else value
-
-
 def read_head(folder: Path) -> ConvexRewardHead:
-    """The head in a folder that `write_head` filled; InputError names what is wrong with another one."""
-    try:
-        record = json.loads((folder / "head.json").read_text(encoding="utf-8"))
-        if record.get("format") != FORMAT:
-            raise InputError(f"{folder}: not a folder of a reward head")
-        options = {name: _number(value) for name, value in record["options"].items()}
-        head = ConvexRewardHead(**options)
-        arrays = load_file(folder / "standard.safetensors")
-        head.network = ReLUNetwork.load(folder / "network.safetensors")
-        head.standardised = ReLUNetwork.load(folder / "standardised.safetensors")
-        head.standard = Standard(arrays["center"], arrays["scale"], arrays.get("basis"))
-        head.feature_settings = record["features"]
-        head.certificate = record["certificate"]
-        head.classifier_gap = _number(head.certificate.get("classifier_gap"))
-        points = [Point(**{k: _number(v) for k, v in point.items()}) for point in record["choice"]["points"]]
-        chosen = record["choice"]
-        head.choice = Choice(chosen["skip_l2"], chosen["beta"], points, None, chosen["groups"])
-        head.calibration = None if record["calibration"] is None else Calibration(**record["calibration"])
-        head.data_hash = record["data"]["sha256"]
-        head.n_pairs, head.n_groups = record["data"]["pairs"], record["data"]["groups"]
-        head.metrics = record["metrics"]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
-        raise InputError(f"{folder}: not a folder of a reward head, or a damaged one ({error})") from error
+    """The head in a folder that `write_head` filled.
+
+    Raises
+    ------
+    InputError : a file is missing, cut, foreign or damaged, an entry of head.json is missing or of another type, or the
+        files do not fit each other; the message names folder, file and entry.
+    """
+    with stored(folder, "a folder of a reward head"):
+        record = read_json(folder / "head.json")
+        arrays, _ = read_tensors(
+            folder / "standard.safetensors", FORMAT, {"center": ("F64",), "scale": ("F64",)}, {"basis": ("F64",)}
+        )
+        network = ReLUNetwork.load(folder / "network.safetensors")
+        standardised = ReLUNetwork.load(folder / "standardised.safetensors")
+        with damage(folder / "standard.safetensors"):
+            _check_sizes(arrays, network, standardised)
+        with damage(folder / "head.json"):
+            return _head(record, arrays, network, standardised)
+
+
+def _check_sizes(arrays: Mapping[str, np.ndarray], network: ReLUNetwork, standardised: ReLUNetwork) -> None:
+    shapes = {"center": (network.n_features,), "scale": (network.n_features,), "basis": (network.n_features, "r")}
+    r = checked_shapes(arrays, shapes).get("r", network.n_features)
+    if not (arrays["scale"] > 0).all():
+        raise ValueError("the tensor scale must be positive")
+    if standardised.n_features != r or {network.second_layer.ndim, standardised.second_layer.ndim} != {1}:
+        raise ValueError(
+            f"networks of {network.n_features} and {standardised.n_features} features with {network.n_outputs} and "
+            f"{standardised.n_outputs} outputs; expected {network.n_features} and {r}, and one output"
+        )
+
+
+def _head(
+    record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], network: ReLUNetwork, standardised: ReLUNetwork
+) -> ConvexRewardHead:
+    """The head of its files; ValueError names the entry of the record that is wrong."""
+    given = Fields(record, "the record")
+    if given.text("format") != FORMAT or given.whole("format_version") != VERSION:
+        raise ValueError(f"format {short(record['format'])}, version {record.get('format_version')}; expected "
+                         f"{FORMAT!r}, version {VERSION}")  # fmt: skip
+    if (d := given.whole("n_features")) != network.n_features or given.whole("n_neurons") != network.n_neurons:
+        raise ValueError(f"{d} features and {record['n_neurons']} neurons, but the network has {network.n_features} "
+                         f"and {network.n_neurons}")  # fmt: skip
+    head = ConvexRewardHead(**_options(given.fields("options").value))
+    head.network, head.standardised = network, standardised
+    head.standard = Standard(arrays["center"], arrays["scale"], arrays.get("basis"))
+    head.feature_settings = _feature_settings(given.fields("features"))
+    certificate = given.fields("certificate")
+    head.certificate = {
+        **certificate.value,
+        **{name: certificate.text(name) for name in ("program", "status", "kind")},
+        **{name: certificate.number(name, infinite=True) for name in ("objective", "lower_bound", "gap")},
+        "rigorous": certificate.flag("rigorous"),
+    }
+    gap = "classifier_gap" in certificate.value
+    head.classifier_gap = certificate.number("classifier_gap", infinite=True, optional=True) if gap else None
+    choice = given.fields("choice")
+    places = [Fields(point, f"point {i} of 'choice'") for i, point in enumerate(choice.items("points"))]
+    points = [
+        Point(*(f.text(name) if name == "kind" else f.number(name, infinite=True, optional=True)
+                for name in Point._fields)) for f in places
+    ]  # fmt: skip
+    beta = choice.number("beta", least=0.0, optional=True)
+    head.choice = Choice(choice.number("skip_l2", least=0.0), beta, points, None, choice.whole("groups"))
+    head.calibration = None
+    if record["calibration"] is not None:
+        k = given.fields("calibration")
+        temperature = k.number("temperature", least=5e-324)
+        others = (k.number(name, infinite=True) for name in ("log_loss", "ece", "brier"))
+        head.calibration = Calibration(temperature, *others, k.whole("n_pairs"))
+    data = given.fields("data")
+    head.data_hash, head.n_pairs, head.n_groups = data.text("sha256"), data.whole("pairs"), data.whole("groups")
+    head.metrics = given.fields("metrics").value
     return head
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the constructor takes them, which checks their values; all must be there, and no other."""
+    defaults = ConvexRewardHead.defaults()
+    if wrong := sorted(set(given) ^ set(defaults)):
+        raise ValueError(f"'options' must hold {', '.join(defaults)}; missing or unknown: {short(wrong[0])}")
+    fields = Fields(given, "'options'")
+    options = {}
+    for name, default in defaults.items():
+        value = given[name]
+        if isinstance(default, bool):
+            options[name] = fields.flag(name)
+        elif name in ("mode", "select"):
+            options[name] = fields.text(name)
+        elif name == "betas":
+            options[name] = [float(share) for share in fields.items(name) if Fields({"": share}, name).number("") > 0]
+        elif value is None or value == "auto":
+            options[name] = value
+        elif isinstance(default, int) or name == "components":
+            options[name] = fields.whole(name)
+        else:
+            options[name] = fields.number(name, infinite=True)
+    if (options["time_limit"] is not None and not options["time_limit"] > 0) or not np.isfinite(options["gamma"]):
+        raise ValueError("'options': gamma must be finite, and time_limit null or positive")
+    return options
+
+
+def _feature_settings(given: Fields) -> dict[str, Any]:
+    """What the features depend on; {} for features of no model. The entries that are used must be of their type."""
+    for name in ("model", "revision", "fingerprint", "dtype", "pooling", "template", "template_fingerprint"):
+        if given.value.get(name) is not None:
+            given.text(name)
+    for name in ("layer", "max_length", "max_response_length"):
+        if given.value.get(name) is not None:
+            given.whole(name)
+    return dict(given.value)
 
 
 def model_card(record: Mapping[str, Any]) -> str:

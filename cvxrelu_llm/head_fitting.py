@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from cvxrelu_llm.head_selection import (
 )  # fmt: skip
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.standard import Standard, standardise
+from cvxrelu_llm.stored import Fields, read_json, stored
 
 __all__ = ["HeadFitting"]
 
@@ -158,8 +160,12 @@ class HeadFitting:
         o = self.options
         record = None if file is None else file.with_suffix(".json")
         if file is not None and record is not None and file.exists():
-            network, gap = ReLUNetwork.load(file), json.loads(record.read_text(encoding="utf-8"))["gap"]
-            return network, float(gap), self._last_layer(network, rows, l2)
+            with stored(record, "the gap of a network of a fit"):
+                network, gap = (
+                    ReLUNetwork.load(file),
+                    Fields(read_json(record), "the record").number("gap", infinite=True),
+                )
+            return network, gap, self._last_layer(network, rows, l2)
         phases = cvxrelu.two_phase(
             rows.Z, pairs=rows.pairs, beta=beta, l2=l2, scale=o["scale"], margin=rows.margin,
             sample_weight=rows.weight, intercept=o["intercept"], patterns=o["patterns"], refine=o["refine"],
@@ -169,7 +175,8 @@ class HeadFitting:
         refuse_interrupted(classifier)
         gap = float(classifier.gap if classifier.sampled is None else classifier.sampled.gap)
         if file is not None and record is not None:
-            write_whole(record, json.dumps({"gap": gap}) + "\n")  # first: where the network is, the gap is too
+            value = gap if np.isfinite(gap) else str(gap)
+            write_whole(record, json.dumps({"gap": value}) + "\n")  # first: where the network is, the gap is too
             classifier.network.save(file)
         return classifier.network, gap, phases.last_layer
 
@@ -253,8 +260,10 @@ class HeadFitting:
             "options": {name: value for name, value in _plain(self.options).items() if name != "select"},
         }
         file = folder / "fit.json"
-        if file.exists():
-            if json.loads(file.read_text(encoding="utf-8")) != mark:
+        if os.path.lexists(file):
+            with stored(file, "the record of a fit"):
+                found = read_json(file)
+            if found != mark:
                 raise InputError(f"{folder}: holds a fit of other data or with other options; choose another folder")
         elif any(path.suffix == ".safetensors" for path in folder.iterdir()):
             raise InputError(f"{folder}: holds files that are not of a fit; choose another folder")

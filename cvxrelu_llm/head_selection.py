@@ -25,6 +25,7 @@ from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.head_rule import Point, accuracy_of, paired_difference, taken
 from cvxrelu_llm.standard import standardise
+from cvxrelu_llm.stored import stored
 
 __all__ = [
     "Choice",
@@ -206,7 +207,8 @@ def select_beta(
         for j, (rows, Z, test, share) in enumerate(folds):
             file = None if folder is None else folder / f"point-{i:03d}-fold-{j:02d}.safetensors"
             if file is not None and file.exists():
-                network = ReLUNetwork.load(file)
+                with stored(file, "a network of a fit"):
+                    network = ReLUNetwork.load(file)
             else:
                 solution = cvxrelu.solve(
                     rows.Z, beta=factor * largest * share, loss="logistic", pairs=rows.pairs,

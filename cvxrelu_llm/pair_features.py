@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.stored import checked_shapes, parse_json, read_tensors, stored
 
 __all__ = ["PairFeatures"]
 
@@ -67,18 +66,33 @@ class PairFeatures:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> PairFeatures:
-        """Read what `save` wrote; InputError names a file that is not of that kind."""
-        try:
-            with safe_open(path, "numpy") as file:
-                about = file.metadata() or {}
-                if about.get("format") != FORMAT:
-                    raise InputError(f"{path}: not a file of pair features")
-                optional = [name for name in ("reference",) if name in file.keys()]  # noqa: SIM118 - no mapping
-                arrays = {name: file.get_tensor(name) for name in (*_ARRAYS, *optional)}
-            words = {name: json.loads(about[name]) for name in ("settings", "counts", "stats")}
-        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-            raise InputError(f"{path}: not a file of pair features, or a damaged one ({error})") from error
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError : the file is missing, cut, foreign or damaged, or its arrays do not fit each other (shapes, rows
+            that pairs name, finite numbers, weights >= 0); the message names the file and the array.
+        """
+        path = Path(path)
+        with stored(path, "a file of pair features"):
+            arrays, about = read_tensors(path, FORMAT, _ARRAYS, {"reference": ("F64", "F32")})
+            checked_shapes(arrays, _SHAPES)
+            pairs, n = arrays["pairs"], len(arrays["X"])
+            if pairs.size and not (pairs.min() >= 0 and pairs.max() < n):
+                raise ValueError(f"the tensor pairs names rows {pairs.min()} to {pairs.max()} of {n}")
+            if (arrays["weight"] < 0).any():
+                raise ValueError("the tensor weight holds negative numbers")
+            words = {
+                name: parse_json(about.get(name, ""), f"its {name}", finite=False)
+                for name in ("settings", "counts", "stats")
+            }
+            if not all(type(value) in (int, float) for name in ("counts", "stats") for value in words[name].values()):
+                raise ValueError("its counts and stats must hold numbers")
         return PairFeatures(**arrays, **words)
 
 
-_ARRAYS = ("X", "pairs", "weight", "margin", "group", "kept")
+_WHOLE, _REAL = ("I64", "I32"), ("F64", "F32")
+_ARRAYS = {"X": _REAL, "pairs": _WHOLE, "weight": _REAL, "margin": _REAL, "group": _WHOLE, "kept": _WHOLE}
+_SHAPES = {
+    "X": ("n", "D"), "pairs": ("m", 2), **{name: ("m",) for name in ("weight", "margin", "group", "kept", "reference")}
+}  # fmt: skip

@@ -156,7 +156,9 @@ def _prompt(speaker: Speaker, role: str, subject: str, messages: list[dict[str, 
         return speaker.tokenizer.apply_chat_template(chat, **template)
 
 
-def write_conversations(path: str | os.PathLike[str], conversations: Iterable[dict[str, Any]]) -> Path:
-    """One JSON object per line, the file as a whole or not at all."""
+def write_conversations(
+    path: str | os.PathLike[str], conversations: Iterable[dict[str, Any]], *, overwrite: bool = True
+) -> Path:
+    """One JSON object per line, the file as a whole or not at all; without `overwrite` over nothing that is there."""
     lines = [json.dumps(conversation, ensure_ascii=False) + "\n" for conversation in conversations]
-    return write_whole(path, "".join(lines))
+    return write_whole(path, "".join(lines), overwrite=overwrite)

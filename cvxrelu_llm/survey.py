@@ -16,15 +16,14 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cvxrelu_llm.checks import as_seed
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import open_text, readable, write_whole
-from cvxrelu_llm.values import clean_text, parse_json, plain
+from cvxrelu_llm.files import new_files, write_whole
+from cvxrelu_llm.stored import parse_json, read_text, short
+from cvxrelu_llm.values import clean_text, plain
 
 __all__ = ["FORMAT", "build_survey", "order_digest", "read_answers", "read_lines"]
 
@@ -41,6 +40,7 @@ def build_survey(
     title: str = TITLE,
     intro: str = INTRO,
     seed: int | None = None,
+    overwrite: bool = True,
 ) -> dict[str, Any]:
     """Write the page and its key.
 
@@ -48,7 +48,8 @@ def build_survey(
     ----------
     items : one mapping per prompt: "prompt", a text or chat messages, and "answers", {model: text}, the same models
         everywhere, at least two and at most nine. See `read_answers`.
-    page, key : the files to write; existing ones are replaced. Keep the key from the raters.
+    page, key : the files to write; existing ones are replaced, unless `overwrite` is False. Keep the key from
+        the raters.
     title, intro : plain text, above the questions.
     seed : of the order; None draws one that nobody knows. Whoever knows a seed knows the order.
 
@@ -85,8 +86,9 @@ def build_survey(
     record["digest"] = order_digest(salt, order)
     data = {"format": FORMAT, "survey": survey, "digest": record["digest"], "title": clean_text(title)}
     data["intro"] = clean_text(intro)
-    write_whole(key, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-    write_whole(page, _page({**data, "items": shown}))
+    with new_files(page, key, overwrite=overwrite) as (page_file, key_file):
+        write_whole(key_file, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        write_whole(page_file, _page({**data, "items": shown}))
     return record
 
 
@@ -95,10 +97,10 @@ def _item(number: int, item: Mapping[str, Any]) -> tuple[list[dict[str, str]], d
     prompt, answers = item.get("prompt"), item.get("answers")
     if isinstance(prompt, str):
         prompt = [{"role": "", "content": prompt}]
-    if not isinstance(prompt, list) or not prompt or not all(isinstance(m, Mapping) and "content" in m for m in prompt):
-        raise ValueError(f"item {number}: prompt must be a text or a list of messages, got {prompt!r}")
+    if not isinstance(prompt, list) or not _are_messages(prompt):
+        raise ValueError(f"item {number}: prompt must be a text or a list of messages, got {short(prompt)}")
     if not isinstance(answers, Mapping) or not all(isinstance(text, str) for text in answers.values()):
-        raise ValueError(f"item {number}: answers must map models to texts, got {answers!r}")
+        raise ValueError(f"item {number}: answers must map models to texts, got {short(answers)}")
     messages = [
         {"role": clean_text(str(message.get("role", ""))), "content": clean_text(str(message["content"]))}
         for message in prompt
@@ -132,11 +134,13 @@ def read_answers(*paths: str | os.PathLike[str]) -> list[dict[str, Any]]:
         for place, record in read_lines(path):
             if "prompt" not in record:
                 raise ValueError(f"{place}: the field 'prompt' is missing")
-            answers = record.get("answers")
+            prompt, answers = record["prompt"], record.get("answers")
             if answers is None and isinstance(record.get("model"), str) and "text" in record:
                 answers = {record["model"]: record["text"]}
-            if not isinstance(answers, dict):
+            if not isinstance(answers, dict) or not all(isinstance(text, str) for text in answers.values()):
                 raise ValueError(f"{place}: expected 'answers' (an object of texts), or 'model' and 'text'")
+            if not isinstance(prompt, str) and not _are_messages(prompt):
+                raise ValueError(f"{place}, field 'prompt': expected a text or a list of messages, got {short(prompt)}")
             name = json.dumps(record["prompt"], sort_keys=True)
             item = items.setdefault(name, {"prompt": record["prompt"], "answers": {}})
             if twice := item["answers"].keys() & answers.keys():
@@ -148,14 +152,15 @@ def read_answers(*paths: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def read_lines(path: str | os.PathLike[str]) -> list[tuple[str, dict[str, Any]]]:
     """(place, object) for every line of a file of JSON objects; blank lines are skipped."""
     rows = []
-    with readable(Path(path)), open_text(path) as file:
-        lines = file.read().split("\n")  # and at no other sign that ends a line: answers may hold those
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place = f"{os.fspath(path)}, line {number}"
-        record = parse_json(line, place)
-        if not isinstance(record, dict):
-            raise InputError(f"{place}: expected an object, got {type(record).__name__}")
-        rows.append((place, plain(record)))
+    for number, line in enumerate(read_text(path).split("\n"), start=1):  # other breaks may stand inside JSON's texts
+        if line.strip():
+            rows.append((f"{os.fspath(path)}, line {number}", plain(parse_json(line, os.fspath(path), number))))
     return rows
+
+
+def _are_messages(prompt: Any) -> bool:
+    """Whether this is a list of messages, each with a text as content."""
+    return isinstance(prompt, list) and bool(prompt) and all(
+        isinstance(message, Mapping) and isinstance(message.get("content"), str)
+        and isinstance(message.get("role", ""), str) for message in prompt
+    )  # fmt: skip

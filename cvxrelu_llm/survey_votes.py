@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,9 @@ from jaxtyping import Float
 
 from cvxrelu_llm.bootstrap import bootstrap_sums
 from cvxrelu_llm.checks import as_fraction, as_seed, as_whole
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import open_text, readable
+from cvxrelu_llm.stored import read_json, short
 from cvxrelu_llm.survey import FORMAT, order_digest
-from cvxrelu_llm.values import parse_json, plain
+from cvxrelu_llm.values import plain
 
 __all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]
 
@@ -179,45 +177,43 @@ def _rate(
 
 
 def _read_key(key: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
-    record = key if isinstance(key, Mapping) else _read_json(key)
+    record, name = (key, "key") if isinstance(key, Mapping) else (plain(read_json(key)), os.fspath(key))
     missing = {"format", "survey", "salt", "digest", "models", "order"} - record.keys()
     if missing or record["format"] != FORMAT:
-        raise ValueError(
-            f"key is not the key of a survey: {', '.join(sorted(missing)) or record.get('format')!r} is wrong"
-        )
-    order, models = record["order"], record["models"]
-    texts = isinstance(models, list) and all(isinstance(name, str) for name in models)
-    if (
-        not texts
-        or not isinstance(order, Mapping)
-        or any(sorted(map(str, o)) != sorted(models) for o in order.values())
-    ):
-        raise ValueError("key is not the key of a survey: every question must have the answers of all models")
+        wrong = ", ".join(sorted(missing)) or short(record.get("format"))
+        raise ValueError(f"{name} is not the key of a survey: {wrong} is wrong")
+    models, order = record["models"], record["order"]
+    if not _are_names(models) or len(models) < 2:
+        raise ValueError(f"{name} is not the key of a survey: models must be a list of two or more names")
+    texts = all(isinstance(record[entry], str) for entry in ("survey", "salt", "digest"))
+    orders = isinstance(order, Mapping) and all(
+        _are_names(names) and sorted(names) == sorted(models) for names in order.values()
+    )
+    if not texts or not orders:
+        raise ValueError(f"{name} is not the key of a survey: survey, salt, digest or order is wrong")
     if record["digest"] != order_digest(record["salt"], order):
-        raise ValueError("key does not fit its digest: the order in it was changed after the page was made")
+        raise ValueError(f"{name} does not fit its digest: the order in it was changed after the page was made")
     return record
+
+
+def _are_names(value: Any) -> bool:
+    """Whether this is a list of different texts."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
 
 
 def _read_ballot(number: int, given: Any, key: Mapping[str, Any]) -> Mapping[str, Any]:
     """The content of an exported file, if it belongs to this key and holds nothing impossible."""
     name = f"votes {number}" if isinstance(given, Mapping) else os.fspath(given)
-    ballot = given if isinstance(given, Mapping) else _read_json(given)
+    ballot = given if isinstance(given, Mapping) else plain(read_json(given))
     if not isinstance(ballot.get("votes"), Mapping) or not isinstance(ballot.get("rater"), str):
         raise ValueError(f"{name}: not a file exported by a survey page")
     if (ballot.get("survey"), ballot.get("digest")) != (key["survey"], key["digest"]):
-        raise ValueError(f"{name}: belongs to survey {ballot.get('survey')!r}, but the key to {key['survey']!r}")
+        raise ValueError(
+            f"{name}: belongs to survey {short(ballot.get('survey'))}, but the key to {short(key['survey'])}"
+        )
     for item, choice in ballot["votes"].items():
         shown = len(key["order"].get(item, ()))
         allowed = choice == TIE or (isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < shown)
         if not shown or not allowed:
-            raise ValueError(f"{name}: vote {choice!r} on {item!r} is not possible")
+            raise ValueError(f"{name}: vote {short(choice)} on {short(item)} is not possible")
     return ballot
-
-
-def _read_json(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    with readable(Path(path)), open_text(path) as file:
-        text = file.read()
-    record = plain(parse_json(text, os.fspath(path)))
-    if not isinstance(record, dict):
-        raise InputError(f"{os.fspath(path)}: expected an object, got {type(record).__name__}")
-    return record

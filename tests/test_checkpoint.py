@@ -387,6 +387,20 @@ def test_damage_is_reported(tmp_path):
     assert reported > 50
 
 
+def test_a_state_that_was_changed_is_refused_though_the_archive_is_sound(tmp_path):
+    opened(tmp_path).save("sampled", TREE)
+    path = tmp_path / "sampled.npz"
+    with np.load(path) as members:
+        arrays = dict(members)
+    name = next(name for name in arrays if name not in ("state", "sha256") and arrays[name].size)
+    for changed in ({name: np.zeros_like(arrays[name])}, {"state": arrays["state"][:-1]}, {name: arrays[name].ravel()}):
+        np.savez(path, **{**arrays, **changed})
+        with pytest.raises(ValueError, match="does not fit its hash"):
+            opened(tmp_path).load("sampled")
+    np.savez(path, **arrays)
+    assert equal(TREE, opened(tmp_path).load("sampled"))
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other", "problem": {}, "options": {}}', "\0"])
 def test_a_damaged_description(content, tmp_path):
     opened(tmp_path).save("sampled", TREE)

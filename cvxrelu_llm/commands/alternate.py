@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from cvxrelu_llm.command import Command
 from cvxrelu_llm.commands.common import counted
 from cvxrelu_llm.conversations import alternate
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.files import new_files
 
 __all__ = ["command"]
 
@@ -26,13 +28,14 @@ def _run(options: argparse.Namespace) -> int:
     out = Path(options.out)
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise InputError(f"--out {out}: expected a .jsonl or .jsonl.gz file")
-    if out.exists() and not options.overwrite:
+    if os.path.lexists(out) and not options.overwrite:
         raise InputError(f"--out {out}: the file exists; choose another, or pass --overwrite")
     try:
         triples = alternate(options.data, student=options.student, tutor=options.tutor, split=options.split)
     except ValueError as error:
         raise InputError(str(error)) from error
-    triples.save(out)
+    with new_files(out, overwrite=options.overwrite) as (file,):
+        triples.save(file)
     print(f"{options.data}: {counted(triples.counts)}")
     print(f"written         {out}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+import os
 
 from cvxrelu_llm.command import Command, count
 from cvxrelu_llm.errors import InputError
@@ -19,11 +19,14 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", metavar="FILE", help="the features that the head was fitted on")
     parser.add_argument("--limit", type=count, default=20, metavar="N", help="pairs to list (%(default)s)")
     parser.add_argument("--out", metavar="FILE", help="a file of JSON lines for the list")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
 
 
 def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.reward import ConvexRewardHead
 
+    if options.out and os.path.lexists(options.out) and not options.overwrite:
+        raise InputError(f"--out {options.out}: the file exists; choose another, or pass --overwrite")
     head = ConvexRewardHead.load(options.head).attach(PairFeatures.load(options.features))
     if head.data is None:
         raise InputError(f"{options.head}: no pairs")
@@ -33,7 +36,8 @@ def _run(options: argparse.Namespace) -> int:
     for row in rows:
         print(f"{row['pair']:6} {row['triple']:7} {row['margin_without']:18.3f} {row['probability']:25.3f}")
     if options.out:
-        write_whole(Path(options.out), "".join(json.dumps(row) + "\n" for row in rows).encode())
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_whole(options.out, text, overwrite=options.overwrite)
     return 0
 
 

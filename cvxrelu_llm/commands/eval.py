@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import numpy as np
 from cvxrelu_llm.command import Command, count, whole
 from cvxrelu_llm.commands.common import add_reading_options, read_triples
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.files import new_files, write_whole
 from cvxrelu_llm.head_data import IDENTITY
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reading import read_records
+from cvxrelu_llm.stored import read_json
 from cvxrelu_llm.sweep import LayerScore, Sweep
 from cvxrelu_llm.values import is_missing, plain
 
@@ -31,6 +33,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subset", metavar="FIELD", help="field of the records in --data: accuracy for each value")
     parser.add_argument("--out", metavar="FILE", help="a JSON file for the metrics")
     parser.add_argument("--report", metavar="FILE", help="an HTML file with plots")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files that --out and --report name")
     parser.add_argument("--log-to", choices=("wandb", "tensorboard", "trackio"), help="a tracker to send metrics to")
     parser.add_argument("--n-boot", type=count, default=2000, metavar="N", help="draws of the bootstrap (%(default)s)")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals (%(default)s)")
@@ -43,6 +46,10 @@ def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.reward import ConvexRewardHead
     from cvxrelu_llm.tracking import log_metrics
 
+    for name in ("out", "report"):
+        file = getattr(options, name)
+        if file and os.path.lexists(file) and not options.overwrite:
+            raise InputError(f"--{name} {file}: the file exists; choose another, or pass --overwrite")
     head, features = ConvexRewardHead.load(options.head), PairFeatures.load(options.features)
     lengths, subset = None, None
     if options.subset and not options.data:
@@ -81,13 +88,14 @@ def _run(options: argparse.Namespace) -> int:
             }
             for name, m in bounds.items()
         }
-        write_whole(Path(options.out), (json.dumps(record, indent=1) + "\n").encode())
+        write_whole(options.out, json.dumps(record, indent=1) + "\n", overwrite=options.overwrite)
     try:
         if options.report:
             from cvxrelu_llm.report import write_report
 
             title, swept = f"Reward head {options.head}", _sweep(Path(options.features), features.settings)
-            write_report(options.report, head, found, title=title, sweep=swept)
+            with new_files(options.report, overwrite=options.overwrite) as (page,):
+                write_report(page, head, found, title=title, sweep=swept)
         if options.log_to:
             log_metrics(found.values("eval/"), options.log_to)
     except ImportError as error:
@@ -103,7 +111,7 @@ def _sweep(features: Path, settings: Mapping[str, Any]) -> Sweep | None:
     if not file.exists():
         return None
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file, finite=False)
         if record["sweep"] is None or any(record["settings"].get(name) != settings.get(name) for name in IDENTITY):
             return None
         table = [LayerScore(**row) for row in record["sweep"]["table"]]

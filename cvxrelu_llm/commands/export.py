@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from cvxrelu_llm.command import Command
@@ -29,7 +30,7 @@ def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.reward import ConvexRewardHead
 
     out = Path(options.out)
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out}: exists already; choose another name")
     if options.to not in ("torch", "onnx") and options.model is None:
         raise InputError(f"--to {options.to} needs --model, the language model that the head was fitted on")
@@ -41,9 +42,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.to == "torch":
             from safetensors.torch import save
 
-            write_whole(out, save(export.to_torch(head).state_dict()))
+            write_whole(out, save(export.to_torch(head).state_dict()), overwrite=False)
         elif options.to == "onnx":
-            export.export_onnx(head, out)
+            export.export_onnx(head, out, overwrite=False)
         elif options.to == "transformers":
             export.export_reward_model(head, options.model, out, gguf_file=options.gguf_file)
         elif options.to == "classifier":

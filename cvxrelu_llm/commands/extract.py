@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cvxrelu_llm.command import Command, share, whole
 from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features import PairFeatures, extract
-from cvxrelu_llm.files import write_whole
+from cvxrelu_llm.files import new_files, write_whole
 from cvxrelu_llm.models import load_model
 from cvxrelu_llm.pooling import POOLINGS
 
@@ -57,7 +58,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     out = Path(options.out)
-    if not options.overwrite and (there := [name for name in FILES if (out / name).exists()]):
+    if not options.overwrite and (there := [name for name in FILES if os.path.lexists(out / name)]):
         raise InputError(f"--out {out}: holds {there[0]} already; choose another folder, or pass --overwrite")
     if options.reference and options.prefixes:
         raise InputError("--reference does not go with --prefixes: the ratios are those of whole answers")
@@ -95,11 +96,14 @@ def _run(options: argparse.Namespace) -> int:
     except ValueError as error:  # settings that do not fit the model, or the data
         raise InputError(str(error)) from error
     out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:  # none of an earlier run may stay beside those of this one
-        (out / name).unlink(missing_ok=True)
-    for name, result in features.items():
-        result.save(out / f"{name}.safetensors")
-    write_whole(out / "extraction.json", (json.dumps(_record(features, options), indent=1) + "\n").encode())
+    with new_files(*(out / name for name in FILES), overwrite=options.overwrite) as files:
+        places = {file.name: file for file in files}
+        for name, result in features.items():
+            result.save(places[f"{name}.safetensors"])
+        write_whole(places["extraction.json"], json.dumps(_record(features, options), indent=1) + "\n")
+    for name in FILES if options.overwrite else ():  # none of an earlier run may stay beside those of this one
+        if name not in ("extraction.json", *(f"{side}.safetensors" for side in features)):
+            (out / name).unlink(missing_ok=True)
     if (swept := features["train"].sweep) is not None:
         say(f"{swept}")
     for name, result in features.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import os
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         value = "linear" if cause == "beta" and options.beta == np.inf else getattr(options, cause)
         typed = "--no-skip" if cause == "skip" else f"--{cause} {value}"
         raise InputError(f"--{name.replace('_', '-')} has no effect with {typed}")
-    if Path(options.out).exists():
+    if os.path.lexists(options.out):
         raise InputError(f"--out {options.out}: exists already; choose the name of a new folder")
     features = PairFeatures.load(options.features)
     test = None if options.test is None else PairFeatures.load(options.test)

@@ -106,6 +106,30 @@ def test_extract_writes_what_python_makes(
     assert "holds train.safetensors" in capsys_error(capsys, run_extract(pairs, model_folder, out))
 
 
+def test_extract_keeps_what_came_meanwhile(
+    pairs: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cvxrelu_llm.commands import extract as command
+
+    out, real = tmp_path / "f", command.extract
+
+    def with_company(*arguments: Any, **settings: Any) -> Any:
+        out.mkdir(exist_ok=True)
+        (out / "extraction.json").write_text("mine")
+        return real(*arguments, **settings)
+
+    more = ("--layer", "1", "--pooling", "last", "--quiet")
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "extract", with_company)
+        assert "extraction.json: exists" in capsys_error(capsys, run_extract(pairs, model_folder, out, *more))
+    assert [path.name for path in out.iterdir()] == ["extraction.json"]
+    assert (out / "extraction.json").read_text() == "mine"
+    assert run_extract(pairs, model_folder, out, *more, "--overwrite") == 0
+    assert len(list(out.iterdir())) == 3
+    assert run_extract(pairs, model_folder, out, *more, "--test-size", "0", "--overwrite") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["extraction.json", "train.safetensors"]
+
+
 def capsys_error(capsys: pytest.CaptureFixture[str], code: int) -> str:
     assert code == 2
     return capsys.readouterr().err
