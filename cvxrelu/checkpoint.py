@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.files import atomic_write
+from cvxrelu.interrupts import shielded
 from cvxrelu.network_files import package_version
 
 __all__ = ["Checkpoint", "as_folder", "digest", "restore", "snapshot"]
@@ -99,11 +100,12 @@ class Checkpoint:
         arrays["state"] = np.frombuffer(json.dumps(tree).encode(), dtype=np.uint8)
         path = self.folder / f"{stage}.npz"
         temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a kill leaves is overwritten
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type] # array by array, without a copy of all
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with shielded():
+            with open(temporary, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type] # array by array, without a copy of all
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         now = time.perf_counter()
         self.due_at[stage] = now + max(INTERVAL, (now - started) / SHARE)
 

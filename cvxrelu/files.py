@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from cvxrelu.interrupts import shielded
+
 __all__ = ["atomic_write"]
 
 
@@ -16,12 +18,13 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with shielded():
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.files import atomic_write
+from cvxrelu.interrupts import shielded, unshielded
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.solution import Solution
 from cvxrelu.tables import Table, UserError
@@ -121,17 +122,19 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A hidden neighbour of `out` to write into: it takes the name `out` when all went well, else it is deleted."""
     out = Path(os.path.abspath(out))
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder = work / "new"
-    try:
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            os.replace(out, work / "old")
-        os.replace(folder, out)
-    except BaseException:
-        if (work / "old").exists() and not out.exists():
-            os.replace(work / "old", out)
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with shielded():
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        folder = work / "new"
+        try:
+            folder.mkdir()
+            with unshielded():
+                yield folder
+            if out.exists():
+                os.replace(out, work / "old")
+            os.replace(folder, out)
+        except BaseException:
+            if (work / "old").exists() and not out.exists():
+                os.replace(work / "old", out)
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cvxrelu.interrupts import shielded, unshielded
 from cvxrelu_llm.errors import InputError
 
 __all__ = ["new_folder", "open_text", "pack_text", "readable", "write_whole"]
@@ -23,14 +24,15 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Write `content` (text as UTF-8) to a temporary neighbour of `path`, then rename it; a file there is replaced."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with shielded():
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -42,15 +44,17 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        (work / "new").mkdir()  # mkdtemp's own folder is closed to others
-        yield work / "new"
-        with contextlib.suppress(FileNotFoundError):
-            path.rmdir()
-        os.replace(work / "new", path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with shielded():
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            (work / "new").mkdir()  # mkdtemp's own folder is closed to others
+            with unshielded():
+                yield work / "new"
+            with contextlib.suppress(FileNotFoundError):
+                path.rmdir()
+            os.replace(work / "new", path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def pack_text(path: str | os.PathLike[str], text: str) -> bytes:

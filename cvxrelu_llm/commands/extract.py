@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.interrupts import shielded
 from cvxrelu_llm import splits
 from cvxrelu_llm.command import Command, share, whole
 from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples
@@ -94,12 +95,13 @@ def _run(options: argparse.Namespace) -> int:
         raise
     except ValueError as error:  # settings that do not fit the model, or the data
         raise InputError(str(error)) from error
-    out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:  # none of an earlier run may stay beside those of this one
-        (out / name).unlink(missing_ok=True)
-    for name, result in features.items():
-        result.save(out / f"{name}.safetensors")
-    write_whole(out / "extraction.json", (json.dumps(_record(features, options), indent=1) + "\n").encode())
+    with shielded():
+        out.mkdir(parents=True, exist_ok=True)
+        for name in FILES:  # none of an earlier run may stay beside those of this one
+            (out / name).unlink(missing_ok=True)
+        for name, result in features.items():
+            result.save(out / f"{name}.safetensors")
+        write_whole(out / "extraction.json", (json.dumps(_record(features, options), indent=1) + "\n").encode())
     if (swept := features["train"].sweep) is not None:
         say(f"{swept}")
     for name, result in features.items():
