@@ -35,7 +35,7 @@ Array = Any
 PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
 WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
 MOST_GROWN = 8  # starts of a wave beside those of the first
-PART_FLOPS = 1e10  # of ascents between two looks at the clock
+PART_FLOPS = 5e9  # of ascents between two looks at the clock
 QUIET = 3  # waves without a rise after which there are no more
 POLISHED = 32  # directions
 POLISHED_APART = 0.95  # their largest cosine
@@ -211,7 +211,7 @@ class Pricing:
         polished : of the first ascents and of every wave, how many of the best new directions are polished.
         enough : of the price so far, a true answer ends the waves; so do `QUIET` waves in which it rose by less than
             the fraction `rise`.
-        deadline : of `time.perf_counter`; after it no ascents begin, but for a first part that has starts of every kind.
+        deadline : of `time.perf_counter`; after it no ascents begin, but for a first part with starts of every kind.
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
         p = p / unit

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from jaxtyping import Float
 
 from cvxrelu import lbfgs, neurons
 from cvxrelu.backends.base import Backend
+from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.lasso import nonnegative_quadratic
 from cvxrelu.neurons import Neurons, Terms
@@ -41,7 +43,7 @@ from cvxrelu.solution import Status, relative_gap
 __all__ = ["Refined", "Refinement"]
 
 DESCENT = 20  # L-BFGS steps a round
-CHUNK_FLOPS = 5e10  # of descent between two looks at the clock
+CHUNK_FLOPS = 1e10  # of descent between two looks at the clock
 FEWEST_STARTS = 16  # of every kind in a pricing; half the number of neurons where that is more
 MOST_ADDED = 150
 FAR_GAP = 0.1
@@ -85,7 +87,8 @@ class Refinement:
     ----------
     problem : the data and the program, on the host and in float64; its patterns are not looked at.
     dtype : "float32" or "float64", of descent, lasso and ascents; objectives, duals and prices are float64.
-    tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output).
+    tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output), unless
+        these are not enumerated at the deadline.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Refinement:
         tol: float,
         seed: int,
         exact: bool = False,
+        deadline: float = np.inf,
     ) -> None:
         self.problem, self.backend, self.tol, self.dtype = problem, backend, tol, dtype
         self.loss, self.beta = problem.loss, problem.beta
@@ -113,7 +117,10 @@ class Refinement:
         rng = np.random.default_rng([seed, 2])
         self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
         self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng)
-        self.arrangement = arrange(X) if exact else None
+        self.arrangement = None
+        if exact:
+            with suppress(OutOfTime):
+                self.arrangement = arrange(X, deadline=deadline)
         c = problem.n_outputs
         self.neurons = Neurons(np.zeros((X.shape[1], 0)), np.zeros((c, 0)), np.zeros(0))
         self.z = np.zeros((0 if columns is None else columns.shape[1], c))
@@ -194,7 +201,7 @@ class Refinement:
         known = self.neurons.u
         p = adjoint(self.problem.readout, self.dual)
         if self.arrangement is not None:
-            found = price_on(self.arrangement, p[:, 0], above=0.5 * self.beta)
+            found = price_on(self.arrangement, p[:, 0], above=0.5 * self.beta, deadline=deadline)
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
             count = max(FEWEST_STARTS, known.shape[1] // 2)
