@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as type checkers see it, True; `typing` itself takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from cvxrelu.arrangement import enumerate_patterns
     from cvxrelu.backends import BackendError
     from cvxrelu.beta_max import beta_max
@@ -100,11 +101,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-class _Package(ModuleType):
+class _Package(type(sys)):  # type: ignore[misc] # of modules
     """Where a function has the name of its module, as `cvxrelu.solve` has, importing the module must not hide it."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _MODULES and isinstance(value, ModuleType)):
+        if not (name in _MODULES and isinstance(value, type(sys))):
             super().__setattr__(name, value)
 
 

@@ -21,10 +21,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import Any
 
-__all__ = ["EXIT_CODE", "run", "shielded", "unshielded"]
+TYPE_CHECKING = False  # as type checkers see it, True; `typing` would be the longest import here
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+__all__ = ["EXIT_CODE", "pending", "run", "shielded", "unshielded"]
 
 EXIT_CODE = 130
 AGAIN = 0.02  # seconds until an interrupt that had to wait is tried again
