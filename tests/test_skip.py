@@ -224,7 +224,7 @@ def test_free_with_an_equality_is_that_of_the_problem():
     assert float(problem.loss.value(np.zeros((9, 1)))) == pytest.approx(0.5 * residual @ residual)
 
 
-@pytest.mark.parametrize("size", [1e3, 1e20, 1e100, 1e200])
+@pytest.mark.parametrize("size", [1e7, 1e20, 1e100, 1e200])
 @pytest.mark.parametrize("margin", [50.0, 600.0, 1e6])
 def test_a_length_is_found_however_far_a_step_goes(size, margin):
     """Newton's step is as long as the Hessian is small: the lengths that descend may be of any order."""
