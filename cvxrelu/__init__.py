@@ -1,19 +1,56 @@
-"""cvxrelu: two-layer ReLU networks trained to certified optimality by convex optimisation."""
+"""cvxrelu: two-layer ReLU networks trained to certified optimality by convex optimisation.
 
-from typing import Any
+The names below load on first use: a command line must see to Ctrl-C before anything heavy loads.
+"""
 
-from cvxrelu.arrangement import enumerate_patterns
-from cvxrelu.backends import BackendError
-from cvxrelu.beta_max import beta_max
-from cvxrelu.certify import certify
-from cvxrelu.influence import LeaveOneOut, leave_one_out
-from cvxrelu.logistic import LogisticSolution, solve_logistic
-from cvxrelu.network import ReLUNetwork
-from cvxrelu.path import Path, path
-from cvxrelu.patterns import Patterns, sample_patterns
-from cvxrelu.recipe import TwoPhase, two_phase
-from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status
-from cvxrelu.solve import solve
+from __future__ import annotations
+
+import importlib
+import sys
+
+TYPE_CHECKING = False  # as type checkers see it, True; `typing` itself takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cvxrelu.arrangement import enumerate_patterns
+    from cvxrelu.backends import BackendError
+    from cvxrelu.beta_max import beta_max
+    from cvxrelu.certify import certify
+    from cvxrelu.estimators import ConvexReLUClassifier, ConvexReLURegressor
+    from cvxrelu.influence import LeaveOneOut, leave_one_out
+    from cvxrelu.logistic import LogisticSolution, solve_logistic
+    from cvxrelu.network import ReLUNetwork
+    from cvxrelu.path import Path, path
+    from cvxrelu.patterns import Patterns, sample_patterns
+    from cvxrelu.recipe import TwoPhase, two_phase
+    from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status
+    from cvxrelu.solve import solve
+
+_MODULES = {
+    "BackendError": "cvxrelu.backends",
+    "Certificate": "cvxrelu.solution",
+    "ConvexReLUClassifier": "cvxrelu.estimators",
+    "ConvexReLURegressor": "cvxrelu.estimators",
+    "History": "cvxrelu.solution",
+    "LeaveOneOut": "cvxrelu.influence",
+    "LogisticSolution": "cvxrelu.logistic",
+    "Path": "cvxrelu.path",
+    "Patterns": "cvxrelu.patterns",
+    "ReLUNetwork": "cvxrelu.network",
+    "SampledSolution": "cvxrelu.solution",
+    "Solution": "cvxrelu.solution",
+    "Status": "cvxrelu.solution",
+    "TwoPhase": "cvxrelu.recipe",
+    "beta_max": "cvxrelu.beta_max",
+    "certify": "cvxrelu.certify",
+    "enumerate_patterns": "cvxrelu.arrangement",
+    "leave_one_out": "cvxrelu.influence",
+    "path": "cvxrelu.path",
+    "sample_patterns": "cvxrelu.patterns",
+    "solve": "cvxrelu.solve",
+    "solve_logistic": "cvxrelu.logistic",
+    "two_phase": "cvxrelu.recipe",
+}
 
 __all__ = [
     "BackendError",
@@ -43,15 +80,33 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators and the version load on first use: scikit-learn is an extra, and importing must stay fast."""
-    if name in ("ConvexReLUClassifier", "ConvexReLURegressor"):
+    """Public names, from their modules, and `__version__`, from the installed metadata."""
+    if name in _MODULES:
         try:
-            from cvxrelu import estimators
+            module = importlib.import_module(_MODULES[name])
         except ImportError as error:
+            if name not in ("ConvexReLUClassifier", "ConvexReLURegressor"):
+                raise
             raise ImportError(f"{name} needs scikit-learn: pip install 'cvxrelu[sklearn]' ({error})") from error
-        return getattr(estimators, name)
+        found = globals()[name] = getattr(module, name)
+        return found
     if name == "__version__":
         from importlib.metadata import version
 
         return version("cvxrelu")
     raise AttributeError(f"module 'cvxrelu' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(type(sys)):  # type: ignore[misc] # of modules
+    """Where a function has the name of its module, as `cvxrelu.solve` has, importing the module must not hide it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _MODULES and isinstance(value, type(sys))):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

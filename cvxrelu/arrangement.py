@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.patterns import Patterns, _data, _first_occurrences, _unit_rows
 
-__all__ = ["count_patterns", "enumerate_patterns"]
+__all__ = ["count_patterns", "enumerate_by", "enumerate_patterns"]
 
 _EPS = float(np.finfo(np.float64).eps)
 _CHUNK = 4_000_000  # entries of a temporary array
@@ -62,6 +64,11 @@ def enumerate_patterns(X: ArrayLike, *, limit: int = 2_000_000) -> Patterns:
     >>> patterns.shape[1], np.array_equal(X @ gates >= 0, patterns)
     (6, True)
     """
+    return enumerate_by(X, limit, np.inf)
+
+
+def enumerate_by(X: ArrayLike, limit: int, deadline: float) -> Patterns:
+    """`enumerate_patterns`, or `OutOfTime` when it is not done at the deadline (of `time.perf_counter`)."""
     X = _data(X)
     rows = X[np.any(X != 0, axis=1)]
     if len(rows) == 0:
@@ -84,7 +91,7 @@ def enumerate_patterns(X: ArrayLike, *, limit: int = 2_000_000) -> Patterns:
         cells = _cells_2(normals)
     else:
         resolution = 64 * _EPS * values[0] / values[rank - 1]
-        cells = _cells_3(normals, resolution, limit)
+        cells = _cells_3(normals, resolution, limit, deadline)
     if cells.shape[1] > limit:
         raise _too_many(limit)
     gates = (to_gates @ cells) / scale[:, None]
@@ -92,6 +99,7 @@ def enumerate_patterns(X: ArrayLike, *, limit: int = 2_000_000) -> Patterns:
     patterns = np.empty((len(X), gates.shape[1]), dtype=bool)
     resolved = True
     for part in _chunks(gates.shape[1], len(X)):
+        _look_at_clock(deadline)
         product = X @ gates[:, part]
         error = 4 * X.shape[1] * _EPS * (np.abs(X) @ np.abs(gates[:, part]))
         patterns[:, part] = product >= 0
@@ -99,6 +107,11 @@ def enumerate_patterns(X: ArrayLike, *, limit: int = 2_000_000) -> Patterns:
     if not resolved or len(_first_occurrences(patterns)) != patterns.shape[1]:
         raise _degenerate()
     return Patterns(patterns, gates)
+
+
+def _look_at_clock(deadline: float) -> None:
+    if time.perf_counter() > deadline:
+        raise OutOfTime
 
 
 def _chunks(count: int, width: int) -> Iterator[slice]:
@@ -128,11 +141,12 @@ def _cells_2(normals: np.ndarray) -> np.ndarray:
     return np.concatenate([half, -half], axis=1)
 
 
-def _cells_3(normals: np.ndarray, resolution: float, limit: int) -> np.ndarray:
+def _cells_3(normals: np.ndarray, resolution: float, limit: int, deadline: float) -> np.ndarray:
     """A vector inside each cell of the planes with these (K, 3) normals: (3, count)."""
     K = len(normals)
     cells, expected, pairs = [np.empty((3, 0))], 2, 0
     for i in range(K - 1):  # lines where plane i meets planes j > i, each taken at the first two planes that contain it
+        _look_at_clock(deadline)
         same = np.where(normals @ normals[i] < 0, -1.0, 1.0)[:, None]
         crosses = np.cross(normals[i], normals - same * normals[i])  # the subtraction keeps those of near rows accurate
         sines = np.linalg.norm(crosses, axis=1)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.conversion import to_arrays
 from cvxrelu.exact_pricing import exact_price
 from cvxrelu.network import ReLUNetwork
@@ -24,10 +25,11 @@ from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, relative_gap
 from cvxrelu.validation import as_finite_array, as_positive
 
-__all__ = ["certify", "network_certificate", "network_objective"]
+__all__ = ["certify", "network_certificate", "network_objective", "proof_begins"]
 
 FLOAT32_TOL = 1e-4  # from this tolerance on, refinement works in float32 unless told otherwise
 STARTS = 160  # of every kind, for a priced certificate of one dual variable
+PROOF = 0.2  # of a time limit, for a certificate other than the one of the search
 ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 
@@ -62,7 +64,8 @@ def certify(
     kind : "priced", an estimate by many ascents; "relaxed", rigorous in any dimension; "exact", rigorous and tight, for
         one output and data of rank at most 3 (the constant column included).
     tol : relative gap at which the search for a better dual variable may stop.
-    time_limit : seconds for that search, None for none; the proof has what is left, and a second at least.
+    time_limit : seconds for that search and the proof, None for no limit. Kept to within one chunk of either; an exact
+        bound for which no time is left is replaced by the relaxed one, in closed form.
     backend, seed : as in `solve`.
 
     Returns
@@ -96,25 +99,32 @@ def certify(
             f"{problem.n_features} and {problem.n_outputs}, as X and y have"
         )
     tol = as_positive("tol", tol)
-    deadline = time.perf_counter() + (np.inf if time_limit is None else as_positive("time_limit", time_limit))
+    started, limit = time.perf_counter(), np.inf if time_limit is None else as_positive("time_limit", time_limit)
+    deadline = started + limit
     check_kind(kind, problem)
     chosen = select_backend(backend, (X, y), 0.0)
     objective, dual = network_objective(given, problem)
     single = tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32))
+    until = proof_begins(kind, started, limit)
     with chosen.scope():
         search = Refinement(
-            problem, chosen, dtype="float32" if single else "float64", tol=tol, seed=int(seed), exact=kind == "exact"
+            problem,
+            chosen,
+            dtype="float32" if single else "float64",
+            tol=tol,
+            seed=int(seed),
+            exact=kind == "exact",
+            deadline=until,
         )
         W, A, _, _ = to_arrays(given, intercept)
         sizes = np.linalg.norm(W, axis=0)
         search.start_from(W / sizes, A.T / sizes, sizes**2)
-        found = search.run(lambda *_: False, deadline)
-        # One second at least for the proof itself, which looks at the clock between its own iterations.
-        deadline = max(deadline, time.perf_counter() + 1.0)
+        found = search.run(lambda *_: False, until)
         best = network_certificate(
             kind, problem, found.raw_dual, objective, chosen, seed=int(seed), known=found.neurons.u, deadline=deadline
         )
-        if kind == "priced":  # the larger of two estimates would be the more optimistic one, not the better one
+        # The larger of two estimates would be the more optimistic one, not the better one.
+        if kind == "priced" or time.perf_counter() > deadline:
             return best
         own = network_certificate(kind, problem, dual, objective, chosen, seed=int(seed), deadline=deadline)
     return best if best.lower_bound >= own.lower_bound else own
@@ -149,22 +159,27 @@ def network_certificate(
 ) -> Certificate:
     """The certificate of this kind that a dual variable (n, c) proves, or for "priced" suggests.
 
-    known : (D, m) unit directions of neurons, which a pricing starts from too.
+    known : (D, m) unit directions of neurons, which a pricing starts from too. deadline : of `time.perf_counter`; a
+        bound is left looser there, and where it has passed already it is the relaxed one in closed form.
     """
     X, beta, starts = problem.X, problem.beta, None
+    if time.perf_counter() > deadline:
+        kind = "relaxed"
+    p, slack = problem.pull_back(dual)
+    if kind == "exact":
+        try:
+            price = slack + exact_price(X, np.ascontiguousarray(p[:, 0]), above=np.inf, deadline=deadline).value
+        except OutOfTime:
+            kind = "relaxed"
+    elif kind == "priced":
+        data = backend.put(X)
+        pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]))
+        known = np.zeros((X.shape[1], 0)) if known is None else known
+        priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30), deadline=deadline)
+        price, starts = slack + priced.price, priced.starts
     if kind == "relaxed":
         bound, magnitude, feasible = relaxed_lower_bound(problem, dual, deadline=deadline)
     else:
-        p, slack = problem.pull_back(dual)
-        if kind == "exact":
-            price = exact_price(X, np.ascontiguousarray(p[:, 0]), above=np.inf).value
-        else:
-            data = backend.put(X)
-            pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]))
-            known = np.zeros((X.shape[1], 0)) if known is None else known
-            priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30))
-            price, starts = priced.price, priced.starts
-        price += slack
         bound, magnitude, feasible = problem.dual_bound(dual, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf)
     bound = max(0.0, bound - _rounding(dual) * magnitude - _leak(problem, feasible, objective))
     if problem.scalar_output:
@@ -186,6 +201,11 @@ def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:
     reach = np.linalg.norm(root * loss.y) + least / problem.beta * np.linalg.norm(root * problem.read(problem.X))
     product = np.linalg.norm(loss.free.T @ t) + _rounding(t) * np.linalg.norm(np.abs(loss.free.T) @ np.abs(t))
     return float(product * reach)
+
+
+def proof_begins(kind: str, started: float, limit: float) -> float:
+    """When a search has to end for the certificate to be done by `started + limit`: the search's own is priced."""
+    return started + (1.0 if kind == "priced" else 1.0 - PROOF) * limit
 
 
 def as_kind(name: str, kind: Any) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.files import atomic_write
+from cvxrelu.interrupts import shielded
 from cvxrelu.network_files import package_version
 from cvxrelu.stored import damage, read_arrays, read_json, short
 
@@ -106,11 +107,12 @@ class Checkpoint:
         path = self.folder / f"{stage}.npz"
         temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a kill leaves is overwritten
         temporary.unlink(missing_ok=True)  # a link would be followed
-        with open(temporary, "xb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type] # array by array, without a copy of all
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with shielded():
+            with open(temporary, "xb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type] # array by array, without a copy of all
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         now = time.perf_counter()
         self.due_at[stage] = now + max(INTERVAL, (now - started) / SHARE)
 

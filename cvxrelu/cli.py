@@ -18,9 +18,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # before anything heavy loads
+    from cvxrelu.__main__ import main as run
+
+    sys.exit(run())
+
 import numpy as np
 
-from cvxrelu import environment, report
+from cvxrelu import environment, interrupts, report
 from cvxrelu.backends import BackendError
 from cvxrelu.drawing import load_matplotlib
 from cvxrelu.files import atomic_write, new_folder
@@ -75,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"not enough memory ({error}); use fewer rows, or with --no-refine fewer --patterns", BAD_INPUT
         )
     except Exception:
+        if interrupts.pending():  # what an interrupt became in the hands of someone else's code
+            return _complain("interrupted", INTERRUPTED)
         traceback.print_exc()
         return INTERNAL
 
@@ -357,7 +364,3 @@ def build_parser() -> argparse.ArgumentParser:
         "  cvxrelu doctor\n",
     )
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

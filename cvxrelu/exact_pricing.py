@@ -26,12 +26,13 @@ Source: Pilanci & Ergen, "Neural networks are convex regularizers", ICML 2020, s
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu.arrangement import count_patterns, enumerate_patterns
+from cvxrelu.arrangement import count_patterns, enumerate_by
 from cvxrelu.row_space import gamma, power_of_two, row_space
 
 __all__ = ["Arrangement", "ExactPrice", "arrange", "exact_price", "price_on"]
@@ -74,7 +75,12 @@ class ExactPrice(NamedTuple):
 
 
 def exact_price(
-    X: Float[np.ndarray, "n d"], p: Float[np.ndarray, " n"], *, limit: int = 2_000_000, above: float = 0.0
+    X: Float[np.ndarray, "n d"],
+    p: Float[np.ndarray, " n"],
+    *,
+    limit: int = 2_000_000,
+    above: float = 0.0,
+    deadline: float = np.inf,
 ) -> ExactPrice:
     """`max over |u|_2 <= 1 of |p^T (X u)_+|`, rigorous, by all cells of the arrangement of X.
 
@@ -84,6 +90,7 @@ def exact_price(
     p : (n,) float64, one output.
     limit : most cells to enumerate; n rows of rank 3 have up to n^2 - n + 2.
     above : local maxima with a value above this are returned as `directions`; `inf` asks for none and is faster.
+    deadline : of `time.perf_counter`: cells not looked at by then count with the bound that takes no projection.
 
     Returns
     -------
@@ -93,6 +100,7 @@ def exact_price(
     ------
     ValueError : the rank of X is above 3, there are more than `limit` cells, or float64 cannot tell them apart; X and p
         differ in length.
+    OutOfTime : at the deadline the cells were not even enumerated.
 
     Examples
     --------
@@ -102,10 +110,10 @@ def exact_price(
     (4.0, array([[0., 1.],
            [1., 0.]]))
     """
-    return price_on(arrange(X, limit=limit), p, above=above)
+    return price_on(arrange(X, limit=limit, deadline=deadline), p, above=above, deadline=deadline)
 
 
-def arrange(X: Float[np.ndarray, "n d"], *, limit: int = 2_000_000) -> Arrangement:
+def arrange(X: Float[np.ndarray, "n d"], *, limit: int = 2_000_000, deadline: float = np.inf) -> Arrangement:
     """The cells of X, of rank at most 3; parameters and errors as in `exact_price`."""
     n, d = X.shape
     unit = power_of_two(X)
@@ -119,7 +127,7 @@ def arrange(X: Float[np.ndarray, "n d"], *, limit: int = 2_000_000) -> Arrangeme
     normals, plane = np.zeros((1, RANK)), np.zeros(n, dtype=np.intp)
     normals[0, 0], patterns, thickness = 1.0, np.array([[True, False]]), np.zeros(n)
     if rank > 0:
-        found = enumerate_patterns(Z[:, :rank], limit=limit).patterns
+        found = enumerate_by(Z[:, :rank], limit, deadline).patterns
         first, plane = _planes(found, np.any(Z != 0, axis=1))
         patterns, normals = found[first], Z[first] / np.linalg.norm(Z[first], axis=1)[:, None]
         if patterns.shape[1] < count_patterns(len(first), rank):
@@ -130,7 +138,9 @@ def arrange(X: Float[np.ndarray, "n d"], *, limit: int = 2_000_000) -> Arrangeme
     return Arrangement(basis, lengths, moved, rows, plane, normals, patterns, unit)
 
 
-def price_on(arrangement: Arrangement, p: Float[np.ndarray, " n"], *, above: float = 0.0) -> ExactPrice:
+def price_on(
+    arrangement: Arrangement, p: Float[np.ndarray, " n"], *, above: float = 0.0, deadline: float = np.inf
+) -> ExactPrice:
     """`exact_price` of another p on cells that are there already."""
     n, K = len(arrangement.rows), len(arrangement.normals)
     if p.shape != (n,):
@@ -146,6 +156,9 @@ def price_on(arrangement: Arrangement, p: Float[np.ndarray, " n"], *, above: flo
     for start in range(0, arrangement.patterns.shape[1], step):
         patterns = arrangement.patterns[:, start : start + step]
         q = (weights[:, None] * arrangement.normals).T @ patterns + b[:, None]
+        if time.perf_counter() > deadline:
+            best = max(best, float(np.linalg.norm(q, axis=0).max()))
+            continue
         for sign in (1.0, -1.0):
             cells = _project(arrangement.normals, patterns, sign * q, sign * weights, best, above / unit, rounding)
             best = max(best, cells.bounds.max(initial=0.0))

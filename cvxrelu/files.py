@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from cvxrelu.interrupts import shielded, unshielded
+
 __all__ = ["atomic_write", "new_files", "new_folder"]
 
 UNLINKABLE = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
@@ -36,7 +38,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes, *, overwrit
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with _named(path):
+    with shielded(), _named(path):
         try:
             with open(temporary, "xb") as file:
                 file.write(data)
@@ -62,23 +64,25 @@ def new_files(*paths: str | os.PathLike[str], overwrite: bool = False) -> Iterat
     targets = [Path(os.path.abspath(path)) for path in paths]
     work: list[Path] = []
     placed: list[Path] = []
-    try:
-        for path in targets:
-            with _named(path):
-                work.append(Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)))
-        yield [folder / path.name for folder, path in zip(work, targets, strict=True)]
-        for folder, path in zip(work, targets, strict=True):
-            if (folder / path.name).exists():
+    with shielded():
+        try:
+            for path in targets:
                 with _named(path):
-                    _put(folder / path.name, path, overwrite)
-                placed.append(path)
-    except BaseException:
-        for path in () if overwrite else placed:
-            path.unlink(missing_ok=True)
-        raise
-    finally:
-        for folder in work:
-            shutil.rmtree(folder, ignore_errors=True)
+                    work.append(Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)))
+            with unshielded():
+                yield [folder / path.name for folder, path in zip(work, targets, strict=True)]
+            for folder, path in zip(work, targets, strict=True):
+                if (folder / path.name).exists():
+                    with _named(path):
+                        _put(folder / path.name, path, overwrite)
+                    placed.append(path)
+        except BaseException:
+            for path in () if overwrite else placed:
+                path.unlink(missing_ok=True)
+            raise
+        finally:
+            for folder in work:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -94,16 +98,18 @@ def new_folder(path: str | os.PathLike[str], replace: Collection[str] | None = N
     OSError : another one, as in `atomic_write`.
     """
     path = Path(os.path.abspath(path))
-    with _named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        (work / "new").mkdir()  # mkdtemp's own folder is closed to others
-        yield work / "new"
+    with shielded():
         with _named(path):
-            _put_folder(work, path, replace)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            (work / "new").mkdir()  # mkdtemp's own folder is closed to others
+            with unshielded():
+                yield work / "new"
+            with _named(path):
+                _put_folder(work, path, replace)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _put(temporary: Path, path: Path, overwrite: bool) -> None:

@@ -18,6 +18,8 @@ Optimization 20, 1982; Lawson & Hanson, "Solving least squares problems", 1974, 
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
@@ -32,15 +34,20 @@ PRUNINGS = 20
 
 
 def nonnegative_quadratic(
-    G: Float[np.ndarray, "m m"], b: Float[np.ndarray, " m"], s: Float[np.ndarray, " m"]
+    G: Float[np.ndarray, "m m"], b: Float[np.ndarray, " m"], s: Float[np.ndarray, " m"], deadline: float = np.inf
 ) -> Float[np.ndarray, " m"]:
-    """Minimiser of 1/2 s^T G s - b @ s over s >= 0, from a start s >= 0. G symmetric positive semidefinite."""
+    """Minimiser of 1/2 s^T G s - b @ s over s >= 0, from a start s >= 0. G symmetric positive semidefinite.
+
+    After the deadline (of `time.perf_counter`) the point reached is returned: no higher than the start.
+    """
     diagonal = np.diagonal(G)
     scale = np.where(diagonal > 0, np.sqrt(np.abs(diagonal)), 1.0)
     G, b, s = G / scale / scale[:, None], b / scale, s * scale
     ridge, crawled = RIDGE, 0
     G[np.diag_indices_from(G)] += ridge
     for _ in range(100 + 10 * b.size):
+        if time.perf_counter() > deadline:
+            break
         of_G = G @ s
         gradient = of_G - b
         tolerance = TOLERANCE * (float(np.abs(b).max(initial=0.0)) + float(np.abs(of_G).max(initial=0.0)))

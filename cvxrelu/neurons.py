@@ -8,6 +8,7 @@ magnitudes. On the host: merging, magnitudes, and Caratheodory's reduction.
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from cvxrelu.row_space import power_of_two
 __all__ = ["Neurons", "Terms", "balanced", "from_weights", "merge", "moments", "predict", "reduce_count", "to_weights"]
 
 Array = Any
+QUICK = 1e9  # flops that are done even after the deadline
 PARALLEL = 1e-12  # 1 - cosine of second layers that are merged
 
 
@@ -168,21 +170,43 @@ def merge(neurons: Neurons, key: np.ndarray) -> Neurons:
     return Neurons(v[:, alive] / s[alive], np.stack([pair[1] for pair in merged], axis=1)[:, alive], s[alive])
 
 
-def reduce_count(neurons: Neurons, X: Float[np.ndarray, "n d"]) -> Neurons:
-    """At most n c + 1 neurons, the same predictions and penalty (Caratheodory), by null vectors of their columns."""
+def reduce_count(neurons: Neurons, X: Float[np.ndarray, "n d"], deadline: float = np.inf) -> Neurons:
+    """At most n c + 1 neurons, the same predictions and penalty (Caratheodory), by null vectors of their columns.
+
+    The null space of up to 2 (n c + 1) columns is taken at once, by one QR decomposition, O((n c)^3). Along each of its
+    vectors one magnitude falls to zero first; a reflection then gathers the row of that neuron in one vector, which is
+    dropped, so that the others stay orthonormal, O(n c) each. More neurons are left where the deadline (of
+    `time.perf_counter`) has passed before a decomposition of more than `QUICK` flops.
+    """
     n, c = X.shape[0], neurons.a.shape[0]
-    while neurons.width > n * c + 1:
-        some = np.arange(n * c + 2)
+    rows = n * c + 1
+    while neurons.width > rows:
+        some = np.arange(min(neurons.width, 2 * rows))
+        if float(len(some)) ** 3 > QUICK and time.perf_counter() > deadline:
+            break
         hidden = np.maximum(X @ neurons.u[:, some], 0.0)
         columns = (hidden[:, None, :] * neurons.a[None, :, some]).reshape(n * c, -1)
         columns /= power_of_two(columns)  # of the size of the row that keeps the penalty
-        null = np.linalg.svd(np.concatenate([columns, np.ones((1, len(some)))]))[2][-1]
-        if null.max() <= 0:
-            null = -null
-        ratio = np.where(null > 0, neurons.s[some] / np.where(null > 0, null, 1.0), np.inf)
-        leaving = int(np.argmin(ratio))
-        s = neurons.s.copy()
-        s[some] = np.maximum(s[some] - ratio[leaving] * null, 0.0)
-        s[leaving] = 0.0
-        neurons = Neurons(neurons.u, neurons.a, s).take(s > 0)
+        null = np.linalg.qr(np.concatenate([columns, np.ones((1, len(some)))]).T, mode="complete")[0][:, rows:]
+        s = neurons.s[some]
+        while null.shape[1] > 0:
+            step = null[:, 0] if null[:, 0].max() > 0 else -null[:, 0]
+            ratio = np.where(step > 0, s / np.where(step > 0, step, 1.0), np.inf)
+            leaving = int(np.argmin(ratio))
+            s = np.maximum(s - ratio[leaving] * step, 0.0)
+            s[leaving] = 0.0
+            null = _without_row(null, leaving)
+        neurons = Neurons(neurons.u, neurons.a, np.concatenate([s, neurons.s[len(some) :]])).take(
+            np.r_[s > 0, np.ones(neurons.width - len(some), dtype=bool)]
+        )
     return neurons
+
+
+def _without_row(basis: Float[np.ndarray, "m k"], row: int) -> Float[np.ndarray, "m j"]:
+    """An orthonormal basis of the vectors in the span of another that are zero in this row, j = k - 1."""
+    mirror = basis[row].copy()
+    mirror[0] += np.copysign(np.linalg.norm(mirror), mirror[0])
+    mirror /= np.linalg.norm(mirror)
+    basis = basis[:, 1:] - 2.0 * np.outer(basis @ mirror, mirror[1:])
+    basis[row] = 0.0
+    return basis

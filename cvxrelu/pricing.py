@@ -16,6 +16,7 @@ kinks where local maxima lie (`cvxrelu.polish`), and mixtures and noisy copies o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ Array = Any
 PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
 WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
 MOST_GROWN = 8  # starts of a wave beside those of the first
+PART_FLOPS = 5e9  # of ascents between two looks at the clock
 QUIET = 3  # waves without a rise after which there are no more
 POLISHED = 32  # directions
 POLISHED_APART = 0.95  # their largest cosine
@@ -167,6 +169,7 @@ class Priced(NamedTuple):
     directions: Float[np.ndarray, "d k"]
     values: Float[np.ndarray, " k"]
     starts: int
+    complete: bool = True  # false where the deadline left starts or waves out
 
 
 class Pricing:
@@ -197,6 +200,7 @@ class Pricing:
         polished: int = POLISHED,
         enough: Callable[[float], bool] | None = None,
         rise: float = 0.0,
+        deadline: float = np.inf,
     ) -> Priced:
         """Ascend from `count` starts of every kind, all for `steps[0]` steps, and the best for `steps[1]` more.
 
@@ -207,26 +211,39 @@ class Pricing:
         polished : of the first ascents and of every wave, how many of the best new directions are polished.
         enough : of the price so far, a true answer ends the waves; so do `QUIET` waves in which it rose by less than
             the fraction `rise`.
+        deadline : of `time.perf_counter`; after it no ascents begin, but for a first part with starts of every kind.
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
         p = p / unit
         working_p = self.backend.put(p, _name(self.X.dtype))
         directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
-        price, quiet, starts = 0.0, 0, 0
+        price, quiet, starts, late = 0.0, 0, 0, False
         for wave in range(waves + 1):
             u = self._again(directions, count, wave, steps[0]) if wave else self._starts(p, known, count)
-            starts += u.shape[1]
-            found = self._rank(p, self._climb(working_p, u, coarse and wave == 0, steps))
-            fresh = _new(found if wave else _merged(found, (directions, values)), seen, polished)
-            ends = self._polish(p, fresh)
-            seen = np.concatenate([seen, fresh, ends[0]], axis=1)
-            directions, values = _merged(_merged((directions, values), ends), found)
+            ends, late = [], False
+            for part in self._parts(u, sum(steps)):
+                late = starts > 0 and time.perf_counter() > deadline
+                if late:
+                    break
+                starts += part.shape[1]
+                ends.append(self._climb(working_p, part, coarse and wave == 0, steps))
+            found = self._rank(p, np.concatenate([*ends, np.zeros((self.d, 0))], axis=1))
+            late = late or time.perf_counter() > deadline
+            fresh = _new(found if wave else _merged(found, (directions, values)), seen, 0 if late else polished)
+            moved = self._polish(p, fresh)
+            seen = np.concatenate([seen, fresh, moved[0]], axis=1)
+            directions, values = _merged(_merged((directions, values), moved), found)
             before, price = price, float(values.max(initial=0.0))
             quiet = quiet + 1 if price <= before * (1.0 + rise) else 0
-            if quiet == QUIET or (enough is not None and enough(price * unit)):
+            if late or quiet == QUIET or (enough is not None and enough(price * unit)):
                 break
         self.misses = directions[:, distinct(directions, SEEN, POLISHED)]
-        return Priced(price * unit, directions, values * unit, starts)
+        return Priced(price * unit, directions, values * unit, starts, not late)
+
+    def _parts(self, u: np.ndarray, steps: int) -> list[np.ndarray]:
+        """The columns of u in parts of some `PART_FLOPS`, each with starts of every kind."""
+        count = max(1, int(4.0 * self.n * self.d * steps * u.shape[1] // PART_FLOPS))
+        return [u[:, k::count] for k in range(max(1, min(count, u.shape[1])))]
 
     def _polish(self, p: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The columns of u moved onto the kinks of their maxima, and their values; float64."""

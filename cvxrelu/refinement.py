@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from jaxtyping import Float
 
 from cvxrelu import lbfgs, neurons
 from cvxrelu.backends.base import Backend
+from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.lasso import nonnegative_quadratic
 from cvxrelu.neurons import Neurons, Terms
@@ -41,7 +43,7 @@ from cvxrelu.solution import Status, relative_gap
 __all__ = ["Refined", "Refinement"]
 
 DESCENT = 20  # L-BFGS steps a round
-CHUNK_FLOPS = 5e10  # of descent between two looks at the clock
+CHUNK_FLOPS = 1e10  # of descent between two looks at the clock
 FEWEST_STARTS = 16  # of every kind in a pricing; half the number of neurons where that is more
 MOST_ADDED = 150
 FAR_GAP = 0.1
@@ -85,7 +87,8 @@ class Refinement:
     ----------
     problem : the data and the program, on the host and in float64; its patterns are not looked at.
     dtype : "float32" or "float64", of descent, lasso and ascents; objectives, duals and prices are float64.
-    tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output).
+    tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output), unless
+        these are not enumerated at the deadline.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Refinement:
         tol: float,
         seed: int,
         exact: bool = False,
+        deadline: float = np.inf,
     ) -> None:
         self.problem, self.backend, self.tol, self.dtype = problem, backend, tol, dtype
         self.loss, self.beta = problem.loss, problem.beta
@@ -113,7 +117,10 @@ class Refinement:
         rng = np.random.default_rng([seed, 2])
         self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
         self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng)
-        self.arrangement = arrange(X) if exact else None
+        self.arrangement = None
+        if exact:
+            with suppress(OutOfTime):
+                self.arrangement = arrange(X, deadline=deadline)
         c = problem.n_outputs
         self.neurons = Neurons(np.zeros((X.shape[1], 0)), np.zeros((c, 0)), np.zeros(0))
         self.z = np.zeros((0 if columns is None else columns.shape[1], c))
@@ -149,10 +156,10 @@ class Refinement:
         while status is None:
             if save is not None:
                 save(self)
-            priced = self._price(self.near)
+            priced = self._price(self.near, deadline)
             before = self.objective
             gap = relative_gap(self.objective, self.lower_bound)
-            confirmed = gap <= self.tol and (self.near or self.arrangement is not None)
+            confirmed = gap <= self.tol and priced.complete and (self.near or self.arrangement is not None)
             new = self._violators(priced, confirmed)
             stop = record(self, new.width, priced)
             if confirmed:
@@ -171,15 +178,16 @@ class Refinement:
                 progress = self.objective < before * (1 - 1e-3 * min(self.tol, 1e-3))
                 self.idle = 0 if progress else self.idle + 1
                 if self.idle >= STALLED:
-                    self._price(near=True)
+                    priced = self._price(True, deadline)
                     gap = relative_gap(self.objective, self.lower_bound)
                     close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
                     status = Status.OPTIMAL if gap <= self.tol else close
-        return self.result(status)
+                    status = status if priced.complete else Status.TIME_LIMIT
+        return self.result(status, deadline)
 
-    def result(self, status: Status) -> Refined:
+    def result(self, status: Status, deadline: float = np.inf) -> Refined:
         """What there is now, in the coordinates of the given X."""
-        found = neurons.reduce_count(self.neurons, self.X)
+        found = neurons.reduce_count(self.neurons, self.X, deadline)
         if self.basis is not None:
             found = Neurons(self.basis @ found.u, found.a, found.s)
         z = self.z if self.skip is None else self.skip.back @ self.z
@@ -188,12 +196,12 @@ class Refinement:
         )
 
     # -- the four steps -----------------------------------------------------------------------------------------
-    def _price(self, near: bool) -> Priced:
+    def _price(self, near: bool, deadline: float) -> Priced:
         """Directions, and the lower bound D(kappa t) their largest value allows. Replaces the bound there was."""
         known = self.neurons.u
         p = adjoint(self.problem.readout, self.dual)
         if self.arrangement is not None:
-            found = price_on(self.arrangement, p[:, 0], above=0.5 * self.beta)
+            found = price_on(self.arrangement, p[:, 0], above=0.5 * self.beta, deadline=deadline)
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
             count = max(FEWEST_STARTS, known.shape[1] // 2)
@@ -208,6 +216,7 @@ class Refinement:
                 polished=effort.polished,
                 enough=lambda price: relative_gap(self.objective, self._bound(price)[0]) > self.tol,
                 rise=RISE * self.tol,
+                deadline=deadline,
             )
         self.starts = priced.starts
         self.lower_bound, self.proof = self._bound(priced.price)
@@ -233,10 +242,11 @@ class Refinement:
 
     def _round(self, new: Neurons, deadline: float) -> None:
         self.rounds += 1
-        weighed, z = self._weigh(self.neurons.join(new), self.z)
+        weighed, z = self._weigh(self.neurons.join(new), self.z, deadline)
         self._keep_better(self._merge(weighed), z)
-        moved, z = self._weigh(*self._descend(self.neurons, self.z, deadline))
-        self._keep_better(self._merge(moved), z)
+        if time.perf_counter() < deadline:
+            moved, z = self._weigh(*self._descend(self.neurons, self.z, deadline), deadline)
+            self._keep_better(self._merge(moved), z)
         self.reached = time.perf_counter()
 
     def _keep_better(self, candidate: Neurons, z: np.ndarray) -> None:
@@ -244,22 +254,25 @@ class Refinement:
         if objective < self.objective:
             self.neurons, self.objective, self.dual, self.z = candidate, objective, dual, z
 
-    def _weigh(self, given: Neurons, z: np.ndarray) -> tuple[Neurons, np.ndarray]:
+    def _weigh(self, given: Neurons, z: np.ndarray, deadline: float = np.inf) -> tuple[Neurons, np.ndarray]:
         """The magnitudes and z that minimise the objective with directions fixed; neurons without any are dropped.
 
+        What is reached at the deadline is returned, no higher than what was given.
         One quadratic program for the squared loss; for others proximal Newton steps, each such a program.
         """
         if given.width == 0:
             return given, z
         s, m, size = given.s, given.width, self.backend.padded(given.width)
         for _ in range(1 if self.loss.is_quadratic else NEWTON):
+            if time.perf_counter() > deadline:
+                break
             at = Neurons(given.u, given.a, s)
             gram, slope = self._on_device(neurons.moments, self.terms, *at.padded(size), z)
             keep = np.r_[:m, size : len(slope)]
             gram, slope = gram[np.ix_(keep, keep)].astype(np.float64), slope[keep].astype(np.float64)
             slope[:m] -= self.beta
             now = np.concatenate([s, z.ravel()])
-            step = _quadratic_step(gram, slope, now, m) - now
+            step = _quadratic_step(gram, slope, now, m, deadline) - now
             if self.loss.is_quadratic:
                 now = now + step
                 s, z = np.maximum(now[:m], 0.0), now[m:].reshape(z.shape)
@@ -343,12 +356,13 @@ class Refinement:
         return self.backend.get(self.backend.compile(fn)(self.backend, terms, *self.backend.put(arrays, dtype)))
 
 
-def _quadratic_step(H: np.ndarray, slope: np.ndarray, now: np.ndarray, m: int) -> np.ndarray:
+def _quadratic_step(H: np.ndarray, slope: np.ndarray, now: np.ndarray, m: int, deadline: float) -> np.ndarray:
     """The minimiser of the quadratic model at `now` with Hessian H and minus the gradient `slope`, first m >= 0."""
     b = H @ now + slope
     if now.size == m:
-        return nonnegative_quadratic(H, b, now)
+        return nonnegative_quadratic(H, b, now, deadline)
     factor = scipy.linalg.cho_factor(H[m:, m:])
     solved = scipy.linalg.cho_solve(factor, np.column_stack([H[m:, :m], b[m:]]))
-    s = nonnegative_quadratic(H[:m, :m] - H[:m, m:] @ solved[:, :m], b[:m] - H[:m, m:] @ solved[:, m], now[:m])
+    of_s, b_s = H[:m, :m] - H[:m, m:] @ solved[:, :m], b[:m] - H[:m, m:] @ solved[:, m]
+    s = nonnegative_quadratic(of_s, b_s, now[:m], deadline)
     return np.concatenate([s, solved[:, m] - solved[:, :m] @ s])

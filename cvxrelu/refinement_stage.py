@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.certify import FLOAT32_TOL, network_certificate, network_objective
+from cvxrelu.certify import FLOAT32_TOL, network_certificate, network_objective, proof_begins
 from cvxrelu.checkpoint import Checkpoint
 from cvxrelu.conversion import to_arrays
 from cvxrelu.network import ReLUNetwork
@@ -50,7 +51,13 @@ class RefinementStage:
             self.history, before = sampled.history, self._elapsed()
             self.spent = sampled.timings["total"] - before
         search = Refinement(
-            problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact"
+            problem,
+            self.backend,
+            dtype=self.dtype,
+            tol=limits.tol,
+            seed=self.seed,
+            exact=self.kind == "exact",
+            deadline=proof_begins(self.kind, self.started, limits.time_limit),
         )
         setup = self._elapsed() - before
         try:
@@ -63,7 +70,7 @@ class RefinementStage:
                 sizes = np.linalg.norm(W, axis=0)
                 search.start_from(W / sizes, A.T / sizes, sizes**2)
             save = None if self.checkpoint is None else self._save
-            found = search.run(self._record, self.started + limits.time_limit, save)
+            found = search.run(self._record, proof_begins(self.kind, self.started, limits.time_limit), save)
         except KeyboardInterrupt:
             found = search.result(Status.INTERRUPTED)
         if self.checkpoint is not None and self.last is not None:
@@ -117,10 +124,16 @@ class RefinementStage:
             gap = relative_gap(objective, found.lower_bound)
             certificate = Certificate("priced", False, found.lower_bound, gap, proof, found.starts, objective)
         else:
-            certificate = network_certificate(
-                self.kind, problem, dual, objective, self.backend, seed=self.seed, known=found.neurons.u,
-                deadline=max(self.started + limits.time_limit, time.perf_counter() + 1.0),
+            prove = partial(
+                network_certificate, self.kind, problem, dual, objective, self.backend, seed=self.seed,
+                known=found.neurons.u,
             )  # fmt: skip
+            try:
+                certificate = prove(deadline=self.started + limits.time_limit)
+            except KeyboardInterrupt:  # the network is worth keeping, with the bound that costs nothing
+                found = found._replace(status=Status.INTERRUPTED)
+                network.metadata["status"] = found.status.value
+                certificate = prove(deadline=-np.inf)
         timings = {"setup": setup, "refine": refined, "certify": self._elapsed() - evaluated}
         if sampled is not None:
             timings = {**sampled.timings, **{name: sampled.timings.get(name, 0.0) + s for name, s in timings.items()}}

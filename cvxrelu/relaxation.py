@@ -100,7 +100,7 @@ def relaxed_price(
         bound = outward * found.bound + moved
         if bound <= max(target / unit, (1.0 + CLOSE) * found.attained):
             return min(closed, bound * unit)
-    if rounds > 0:
+    if rounds > 0 and time.perf_counter() <= deadline:
         sides = [[_side_price(space.rows, s * p, rounds, deadline) for s in (1.0, -1.0)] for p in P.T]
         relaxed = float(np.linalg.norm(np.max(sides, axis=1))) * (1.0 + gamma(*P.shape))
         bound = min(bound, outward * relaxed + moved)

@@ -38,6 +38,7 @@ __all__ = [
 TINY = float(np.finfo(np.float64).tiny)
 EPS = float(np.finfo(np.float64).eps)
 NEWTON = 30  # steps; from a start of the round before, two or three
+BISECTIONS = 80  # of lengths down to 1e-300, in order of magnitude and then in place
 DIRECT = 600  # coefficients up to which the Hessian is formed
 
 
@@ -221,10 +222,15 @@ def shorter(
     """A length in [0, 1) to which `loss(a + length along)` and a penalty fall: far out a Hessian says nothing.
 
     penalty : its derivative in the length at 0, and how that grows. promised : minus that of the whole at 0.
+
+    With h the largest curvature of the loss the slope at `promised / (sum h along^2 + growth)` is not positive yet,
+    however small that is; from there to 1 lengths are halved by their order of magnitude, then by themselves.
     """
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        length = 0.5 * (low + high)
+    size = max(float(np.abs(along).max(initial=0.0)), TINY)
+    low = promised / size / (size * float(np.sum(loss.curvature * (along / size) ** 2)) + penalty[1] / size)
+    low, high = min(max(low, 0.0), 1.0), 1.0
+    for _ in range(BISECTIONS):
+        length = 0.5 * (low + high) if high <= 4.0 * low or low == 0.0 else float(np.sqrt(low) * np.sqrt(high))
         slope = penalty[0] + length * penalty[1] - float(np.sum(loss.dual(a + length * along) * along))
         low, high = (length, high) if slope <= 0 else (low, length)
         if -0.5 * promised <= slope <= 0:

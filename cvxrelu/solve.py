@@ -114,8 +114,9 @@ def solve(
         Newton instead (docs/theory.md), while max_iter and rho are None and linear_solver is "auto".
     rho : start value of both ADMM penalties; None chooses them from the spectrum of X.
     linear_solver : "auto", "direct" or "cg": how the u-step of ADMM is solved.
-    time_limit : seconds, None for no limit. Kept to within one chunk of iterations, ascents or descent, once the first
-        system of the u-step is prepared and, on JAX, compiled.
+    time_limit : seconds from the call on, None for no limit; the certificate counts. Kept to within one chunk of
+        iterations, ascents or descent, once the first system of the u-step is prepared and, on JAX, compiled. Where no
+        time is left for the certificate asked for, it is the relaxed one in closed form, and the message says so.
     backend : "auto", "numpy", "jax" or "cupy"; "auto" follows the arrays passed in, then the machine.
     dtype : precision of the iterations, "float32" or "float64". None means that of X for ADMM; refinement then works in
         float32 while tol is at least 1e-4. Objectives, dual variables and bounds are float64 always.
@@ -161,6 +162,7 @@ def solve(
     >>> sol.status.value, sol.gap <= 1e-3, sol.certificate.kind, sol.certificate.rigorous
     ('optimal', True, 'priced', False)
     """
+    started = time.perf_counter()
     verbose, refine = as_bool("verbose", verbose), as_bool("refine", refine)
     folder, limit = as_folder(checkpoint), as_limit(memory_limit)
     kind = as_kind("certificate", certificate)
@@ -197,15 +199,17 @@ def solve(
         "devices": chosen.n_devices,
     }  # fmt: skip
     saves = open_checkpoint(folder, problem, options, start)
-    started = time.perf_counter()
     solution = None
     with chosen.scope():
         if sampled:
-            solution = SampledStage(problem, chosen, limits, int(seed), verbose, callback, saves, memory).run()
+            first = SampledStage(problem, chosen, limits, int(seed), verbose, callback, saves, memory)
+            first.started = started
+            solution = first.run()
             if memory is not None and memory.streamed:
                 return replace(solution, problem=problem)
             if not refine or solution.status in (Status.INTERRUPTED, Status.TIME_LIMIT, Status.NUMERICAL_ERROR):
-                solution = _certified(replace(solution, problem=problem), kind, problem, chosen, int(seed))
+                deadline = started + limits.time_limit
+                solution = _certified(replace(solution, problem=problem), kind, problem, chosen, int(seed), deadline)
                 if verbose:
                     print(f"{solution.status.value}: {solution.message}", flush=True)
                 return solution
@@ -239,14 +243,26 @@ def start_network(warm_start: Any, problem: Problem) -> ReLUNetwork:
     return network
 
 
-def _certified(solution: Solution, kind: str, problem: Problem, backend: Backend, seed: int) -> Solution:
-    """The solution of the sampled stage, with a certificate of (N) of the kind asked for."""
-    if kind == "relaxed" and solution.status is Status.TIME_LIMIT:
-        return solution
+def _certified(
+    solution: Solution, kind: str, problem: Problem, backend: Backend, seed: int, deadline: float
+) -> Solution:
+    """The solution of the sampled stage, with a certificate of (N) of the kind asked for.
+
+    Where the time is over, or an interrupt comes, it keeps the one it has: rigorous, relaxed in closed form.
+    """
     started = time.perf_counter()
-    _, dual = network_objective(solution.network, problem)
-    certificate = network_certificate(kind, problem, dual, solution.objective, backend, seed=seed)
-    if kind == "relaxed" and certificate.lower_bound < solution.lower_bound:
+    if solution.status is Status.TIME_LIMIT or started > deadline:
+        return solution
+    try:
+        _, dual = network_objective(solution.network, problem)
+        certificate = network_certificate(
+            kind, problem, dual, solution.objective, backend, seed=seed, deadline=deadline
+        )
+    except KeyboardInterrupt:
+        solution.network.metadata["status"] = Status.INTERRUPTED.value
+        _, _, gaps = solution.message.partition(" (")
+        return replace(solution, status=Status.INTERRUPTED, message=f"{Status.INTERRUPTED.advice} ({gaps}")
+    if certificate.kind == "relaxed" and certificate.lower_bound < solution.lower_bound:
         return solution
     taken = time.perf_counter() - started
     timings = {**solution.timings, **{name: solution.timings[name] + taken for name in ("certify", "total")}}

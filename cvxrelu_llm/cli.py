@@ -15,6 +15,12 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+if __name__ == "__main__":  # before anything heavy loads
+    from cvxrelu_llm.__main__ import main as run
+
+    sys.exit(run())
+
+from cvxrelu import interrupts
 from cvxrelu_llm import cli_generate
 from cvxrelu_llm.command import Command, config_arguments, read_config
 from cvxrelu_llm.errors import InputError
@@ -154,6 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder without permission
         return _complain(error, BAD_INPUT)
     except Exception:
+        if interrupts.pending():  # what an interrupt became in the hands of someone else's code
+            return _complain("interrupted", INTERRUPTED)
         traceback.print_exc()
         return INTERNAL
 
@@ -168,7 +176,3 @@ def _generation(options: argparse.Namespace) -> int:
 def _complain(message: object, code: int) -> int:
     print("cvxrelu-llm: " + " ".join(str(message).split()), file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

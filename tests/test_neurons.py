@@ -276,3 +276,25 @@ def test_caratheodory_with_zero_rows_and_equal_neurons():
     given = given.join(given)
     reduced = neurons.reduce_count(given, np.zeros((2, 3)))
     assert reduced.width <= 3 and reduced.s.sum() == pytest.approx(given.s.sum(), rel=1e-12)
+
+
+def test_caratheodory_of_columns_that_depend_on_one_another():
+    """Repeated, opposite and zero columns among many more than a decomposition takes."""
+    given = some(4, m=12).join(some(4, m=12))
+    given = given.join(given).join(Neurons(-given.u, given.a, given.s))
+    X = np.random.default_rng(4).standard_normal((3, 3))
+    reduced = neurons.reduce_count(given, X)
+    assert reduced.width <= 4 and np.all(reduced.s > 0)
+    np.testing.assert_allclose(prediction(X, reduced), prediction(X, given), atol=1e-11 * given.s.sum())
+    assert reduced.s.sum() == pytest.approx(given.s.sum(), rel=1e-12)
+
+
+def test_caratheodory_decomposes_once(monkeypatch):
+    """Not once for every surplus neuron."""
+    calls = []
+    whole = np.linalg.qr
+    monkeypatch.setattr(np.linalg, "qr", lambda *args, **options: calls.append(1) or whole(*args, **options))
+    monkeypatch.setattr(np.linalg, "svd", lambda *args, **options: pytest.fail("a decomposition for one neuron"))
+    X = np.random.default_rng(5).standard_normal((20, 3))
+    assert neurons.reduce_count(some(5, m=42), X).width == 21
+    assert len(calls) == 1

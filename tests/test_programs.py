@@ -139,6 +139,19 @@ def test_margins_far_out(margin, skip_l2):
         assert sol.gap <= 0.1 or sol.objective < 1e-300
 
 
+@pytest.mark.parametrize("margin", [50.0, 100.0, 300.0])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"skip": "linear", "skip_l2": 0.1}, {"sample_weight": np.full(7, 1e4), "beta": 2e3}, {"pairs": PAIRS}],
+)
+def test_margins_beside_which_the_curvature_vanishes(margin, options):
+    """At zero the Hessian is exp(-margin): a rigorous gap says that the search got away from there."""
+    given = {"loss": "logistic", "beta": 0.2, "certificate": "exact", "margin": margin, **QUIET, **options}
+    sol = cvxrelu.solve(X, None if "pairs" in options else SIGNS, **given)
+    assert sol.network.n_neurons > 0
+    assert sol.certificate.rigorous and sol.gap <= 1e-2
+
+
 def test_pairs_that_only_contradict_have_nothing_to_learn():
     sol = cvxrelu.solve(X, pairs=np.array([[0, 1], [1, 0]]), loss="logistic", beta=1e-3, certificate="exact", **QUIET)
     assert sol.network.n_neurons == 0

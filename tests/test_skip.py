@@ -14,7 +14,7 @@ from cvxrelu.losses import Logistic, Squared
 from cvxrelu.multinomial import Multinomial
 from cvxrelu.problem import build_problem
 from cvxrelu.readout import make_pairs
-from cvxrelu.skip import as_skip, free_coefficients, free_directions, make_skip, settle, skip_columns, whiten
+from cvxrelu.skip import as_skip, free_coefficients, free_directions, make_skip, settle, shorter, skip_columns, whiten
 
 seeds = st.integers(0, 10**6)
 PAIRS = np.array([[0, 1], [2, 3], [4, 0], [5, 1], [5, 1], [1, 5], [3, 2]])
@@ -222,3 +222,19 @@ def test_free_with_an_equality_is_that_of_the_problem():
     rest = np.linalg.lstsq(columns @ direction, y - columns @ start)[0]
     residual = y - columns @ (start + direction @ rest)
     assert float(problem.loss.value(np.zeros((9, 1)))) == pytest.approx(0.5 * residual @ residual)
+
+
+@pytest.mark.parametrize("size", [1e7, 1e20, 1e100, 1e200])
+@pytest.mark.parametrize("margin", [50.0, 600.0, 1e6])
+def test_a_length_is_found_however_far_a_step_goes(size, margin):
+    """Newton's step is as long as the Hessian is small: the lengths that descend may be of any order."""
+    n = 20
+    loss = Logistic(np.ones((n, 1)), np.ones((n, 1)), np.full((n, 1), margin))
+    a, along = np.zeros((n, 1)), np.full((n, 1), size)
+    price = 1.0 * size  # of the penalty: the loss falls by n size for a while
+    length = shorter(loss, a, along, (price, 0.0), n * size - price)
+    reached = float(loss.value(length * along)) + length * price
+    # The best is where all but a twentieth of the slope is gone: a = margin + log 19.
+    best = margin + np.log(19.0) + n * np.log1p(1.0 / 19.0)
+    assert 0 < length < 1
+    assert best * (1 - 1e-12) <= reached <= 0.6 * n * margin

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.interrupts import shielded
 from cvxrelu_llm import splits
 from cvxrelu_llm.command import Command, share, whole
 from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples
@@ -95,15 +96,16 @@ def _run(options: argparse.Namespace) -> int:
         raise
     except ValueError as error:  # settings that do not fit the model, or the data
         raise InputError(str(error)) from error
-    out.mkdir(parents=True, exist_ok=True)
-    with new_files(*(out / name for name in FILES), overwrite=options.overwrite) as files:
-        places = {file.name: file for file in files}
-        for name, result in features.items():
-            result.save(places[f"{name}.safetensors"])
-        write_whole(places["extraction.json"], json.dumps(_record(features, options), indent=1) + "\n")
-    for name in FILES if options.overwrite else ():  # none of an earlier run may stay beside those of this one
-        if name not in ("extraction.json", *(f"{side}.safetensors" for side in features)):
-            (out / name).unlink(missing_ok=True)
+    with shielded():
+        out.mkdir(parents=True, exist_ok=True)
+        with new_files(*(out / name for name in FILES), overwrite=options.overwrite) as files:
+            places = {file.name: file for file in files}
+            for name, result in features.items():
+                result.save(places[f"{name}.safetensors"])
+            write_whole(places["extraction.json"], json.dumps(_record(features, options), indent=1) + "\n")
+        for name in FILES if options.overwrite else ():  # none of an earlier run may stay beside those of this one
+            if name not in ("extraction.json", *(f"{side}.safetensors" for side in features)):
+                (out / name).unlink(missing_ok=True)
     if (swept := features["train"].sweep) is not None:
         say(f"{swept}")
     for name, result in features.items():
