@@ -173,7 +173,7 @@ class Refinement:
                 if self.idle >= STALLED:
                     self._price(near=True)
                     gap = relative_gap(self.objective, self.lower_bound)
-                    close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
+                    close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.STALLED
                     status = Status.OPTIMAL if gap <= self.tol else close
         return self.result(status)
 
