@@ -351,8 +351,8 @@ class SampledStage:
         certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
         self.timings["total"] = self.spent + self._elapsed()
         message = (
-            f"{status.advice_on('the sampled program')} (sampled program: gap {best.sampled_gap:.1e}, tol {limits.tol:.1e}; "
-            f"network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
+            f"{status.advice_on('the sampled program')} (sampled program: gap {best.sampled_gap:.1e}, tol "
+            f"{limits.tol:.1e}; network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
         )
         return Solution(
             network, best.objective, certificate, sampled, status, message, self.iteration, self.history,

@@ -62,7 +62,7 @@ class Status(StrEnum):
 _ADVICE = {
     Status.OPTIMAL: "{gap} is at most tol",
     Status.OPTIMAL_INACCURATE: "{gap} stopped falling within ten times tol; use dtype='float64' or a larger tol",
-    Status.UNPROVEN: "the search met tol, but the bound asked for does not prove it: {gap} that it leaves is above tol; "
+    Status.UNPROVEN: "the search met tol, but the bound asked for does not prove it: {gap} that it leaves is larger; "
     "raise tol, or ask for a tighter certificate",
     Status.STALLED: "progress stopped before {gap} was at most tol; raise tol, or use dtype='float64'",
     Status.MAX_ITER: "max_iter reached before {gap} was at most tol; raise max_iter or tol",
