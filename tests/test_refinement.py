@@ -299,6 +299,7 @@ ODD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:columns of X differ in scale:UserWarning")
 @pytest.mark.parametrize("name", ODD)
 def test_odd_data_is_solved(name):
     X, y = ODD[name]
