@@ -41,11 +41,13 @@ PATTERNS = 128  # of the sampled program, unless told otherwise
 
 _EXIT_CODES = """\
 exit codes:
-  0    success
+  0    success: the gap reported is at most --tol
   1    solved, but not to --tol; the status says why, and the best network is kept
   2    bad usage, bad input, or a file that cannot be written; one line on stderr says what
   3    a backend is broken or missing
   4    an error inside cvxrelu: the traceback belongs in a bug report
+  5    unproven: the search met --tol, but the bound that --certificate asks for leaves more; the network is kept
+  6    stalled: progress stopped before the gap was at most --tol; the best network is kept
   130  interrupted; `fit` keeps the best network found so far, if there is one
 """
 
@@ -202,9 +204,10 @@ def _need(load: Callable[[], object]) -> None:
 
 
 def _exit_code(solutions: Sequence[Solution]) -> int:
-    if any(solution.status is Status.INTERRUPTED for solution in solutions):
-        return INTERRUPTED
-    return OK if all(solution.status is Status.OPTIMAL for solution in solutions) else NOT_TO_TOL
+    """Of several solves that of the worst: interrupted, not to tol, stalled, unproven, success."""
+    codes = {solution.status.exit_code for solution in solutions}
+    worst = (INTERRUPTED, NOT_TO_TOL, Status.STALLED.exit_code, Status.UNPROVEN.exit_code)
+    return next((code for code in worst if code in codes), OK)
 
 
 # --- the parser ------------------------------------------------------------------------------------------------------

@@ -185,8 +185,14 @@ class Run:
             return Status.TIME_LIMIT
         if self.iteration >= self.options["max_iter"]:
             return Status.MAX_ITER
-        stalled = self.iteration - self.improved_at > 50 + self.iteration // 2
-        return Status.OPTIMAL_INACCURATE if stalled and self.gap <= 10 * tol else None
+        if self.iteration - self.improved_at <= 50 + self.iteration // 2:
+            return None
+        if self.gap <= 10 * tol:
+            return Status.OPTIMAL_INACCURATE
+        # Far from tol the gap can stand still while there is no bound yet, and the objective falls all the same.
+        then = next(record for record in self.history if record["iteration"] >= self.improved_at)
+        moved = max(then["objective"] - self.objective, self.lower_bound - then["lower_bound"])
+        return None if moved > tol * abs(self.objective) else Status.STALLED
 
     def _record(self, current: float) -> bool:
         """Append to the history, print, call back; true when the callback asks to stop."""

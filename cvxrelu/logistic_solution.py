@@ -55,7 +55,7 @@ class LogisticSolution:
     @property
     def success(self) -> bool:
         """True for the statuses "optimal" and "optimal_inaccurate"."""
-        return self.status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE)
+        return self.status.success
 
     def summary(self) -> str:
         """The whole result as text, one fact per line."""

@@ -25,7 +25,18 @@ import numpy as np
 
 from cvxrelu.targets import LARGEST_LABEL
 
-__all__ = ["Estimate", "Plan", "Sizes", "as_limit", "available_memory", "estimate_memory", "plan", "sizes_of"]
+__all__ = [
+    "Estimate",
+    "Plan",
+    "Sizes",
+    "as_limit",
+    "available_memory",
+    "estimate_memory",
+    "machine_memory",
+    "plan",
+    "refuse_what_is_not_free",
+    "sizes_of",
+]
 
 SLACKS = {"numpy": 3.0, "jax": 8.5, "cupy": 7.0}  # arrays of the slack's size in an iteration
 INVERSE = 5.0  # matrices of the u-step's size while it is inverted
@@ -148,13 +159,16 @@ class Plan(NamedTuple):
 def plan(sizes: Sizes, wanted: str, backend: str, refine: bool, sampled: bool, limit: float | None) -> Plan:
     """What a solve of these sizes will do about memory, or an error before it has taken any.
 
+    It depends on the sizes and the limit, without one on the memory that the machine has in all: what else runs on it
+    at the moment has no say, so that the same solve takes the same steps.
+
     wanted : the `linear_solver` option. limit : bytes, or None for what the machine has.
 
     Raises
     ------
     ValueError : nothing fits the limit. MemoryError : without a limit, nothing fits the machine.
     """
-    room = (available_memory() * OVER if backend == "numpy" else np.inf) if limit is None else limit
+    room = (machine_memory() * OVER if backend == "numpy" else np.inf) if limit is None else limit
     refinement = _estimate(sizes, "refinement", backend)
     if refine and refinement.bytes > room:
         raise _refusal(refinement, room, limit, backend, "refine=False on fewer patterns, or fewer rows")
@@ -190,7 +204,27 @@ def _refusal(estimate: Estimate, room: float, limit: float | None, backend: str,
     need = f"a solve of this size on {backend} is estimated to need {estimate}"
     if limit is not None:
         return ValueError(f"memory_limit is {in_words(limit)}, and {need}; {advice}")
-    return MemoryError(f"{need}, and the machine has {in_words(room / OVER)} free; {advice}")
+    return MemoryError(f"{need}, and the machine has {in_words(room / OVER)}; {advice}")
+
+
+def refuse_what_is_not_free(sizes: Sizes, method: str, backend: str, limit: float | None) -> None:
+    """MemoryError where the machine has far less free than the solve is going to take, before it has taken any.
+
+    method : of `estimate_memory`, the one chosen. With a limit the caller has said what there is.
+    """
+    if limit is not None or backend != "numpy":
+        return
+    estimate, free = _estimate(sizes, method, backend), available_memory()
+    if estimate.bytes > OVER * free:
+        least = "refine=False on fewer patterns, or fewer rows, take less"
+        if method in ("gram", "primal", "newton"):
+            least = f"memory_limit={int(free)} asks for a method that takes less"
+        elif method == "cg":
+            least = f"memory_limit={int(free)} streams rows through files where it can, and fewer patterns take less"
+        raise MemoryError(
+            f"a solve of this size on {backend} is estimated to need {estimate}, and the machine has {in_words(free)} "
+            f"free; {least}"
+        )
 
 
 def sizes_of(
@@ -226,6 +260,20 @@ def as_limit(memory_limit: Any) -> float | None:
     if not 0 < memory_limit < np.inf:
         raise ValueError(f"memory_limit must be None or a positive number of bytes, got {memory_limit!r}")
     return float(memory_limit)
+
+
+def machine_memory() -> float:
+    """Bytes that the machine has in all, a container's limit included; infinity where none is told."""
+    found = [np.inf]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [1024.0 * float(line.split()[1]) for line in lines if line.startswith("MemTotal:")]
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        found.append(np.inf if limit == "max" else float(limit))
+    if found == [np.inf]:
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            found.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    return max(0.0, min(found))
 
 
 def available_memory() -> float:

@@ -6,6 +6,7 @@ each is solved to the gap asked for, with one memory of the cones for all.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,7 @@ from cvxrelu.certificates import Check, sampled_bound
 from cvxrelu.cone_memory import ConeMemory
 from cvxrelu.losses import Squared
 from cvxrelu.operators import masked, signed
-from cvxrelu.options import DEFAULT_MAX_ITER, Limits
-from cvxrelu.problem import Problem
+from cvxrelu.options import Limits
 from cvxrelu.semismooth import SampledNewton
 from cvxrelu.solution import Status
 
@@ -32,16 +32,16 @@ LARGEST_DIMENSION = 200  # projections cost d^3 each and more
 MEMORY = 2.0**31  # bytes for the faces of all blocks
 
 
-def pays(problem: Problem, limits: Limits, backend: Backend) -> bool:
+def pays(shape: tuple[int, int, int, int], plain: bool, limits: Limits, backend: Backend) -> bool:
     """Whether the sampled program goes to Newton: squared loss, on the host, of middling size, ADMM not asked for.
 
-    Whoever sets `rho`, `max_iter` or `linear_solver` speaks of ADMM and gets it; accelerators keep it too.
+    Whoever sets `rho`, `max_iter` or `linear_solver` speaks of ADMM and gets it; accelerators and devices keep it too.
+
+    shape : (n, D, P, c). plain : the squared loss of f(X), without skip and pairs.
     """
-    _, d, P, _ = problem.shape
-    automatic = limits.rho is None and limits.linear_solver == "auto" and limits.max_iter == DEFAULT_MAX_ITER
-    fitting = problem.flops >= LEAST_FLOPS and d <= LARGEST_DIMENSION and 32.0 * P * d * d <= MEMORY
-    plain = isinstance(problem.loss, Squared) and problem.skip is None and problem.readout is None
-    return automatic and fitting and plain and not backend.is_accelerator
+    _, d, P, _ = shape
+    fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS and d <= LARGEST_DIMENSION and 32.0 * P * d * d <= MEMORY
+    return not limits.of_admm and fitting and plain and not (backend.is_accelerator or backend.on_mesh)
 
 
 def run(stage: SampledStage) -> Status | None:

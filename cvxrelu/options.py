@@ -21,6 +21,7 @@ class Limits(NamedTuple):
     max_iter: int
     time_limit: float
     linear_solver: str
+    of_admm: bool  # whether rho, max_iter or linear_solver was given: they speak of ADMM
 
     @classmethod
     def read(cls, *, rho: Any, tol: Any, max_iter: Any, time_limit: Any, linear_solver: Any) -> Limits:
@@ -38,4 +39,5 @@ class Limits(NamedTuple):
             DEFAULT_MAX_ITER if max_iter is None else int(max_iter),
             np.inf if time_limit is None else as_positive("time_limit", time_limit),
             linear_solver,
+            rho is not None or max_iter is not None or linear_solver != "auto",
         )

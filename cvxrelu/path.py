@@ -20,6 +20,7 @@ import numpy as np
 from cvxrelu.beta_max import beta_max
 from cvxrelu.certify import as_kind, check_kind
 from cvxrelu.cross_validation import Fold, Samples, Scorer, as_folds, as_scorer, check_spread, standard_errors
+from cvxrelu.guards import checked, warn_of_scales
 from cvxrelu.path_solution import Path, path_row
 from cvxrelu.problem import Problem, build_problem
 from cvxrelu.selection import select_backend
@@ -89,6 +90,11 @@ def path(
     BackendError
         As `solve`.
 
+    Warns
+    -----
+    UserWarning
+        Once, where `solve` would warn of the mean of y or of the scales of columns.
+
     Notes
     -----
     A point's certificate is of the kind asked for; the folds, which are only scored, are solved to a priced gap of tol.
@@ -134,7 +140,9 @@ def path(
         given = largest * np.geomspace(1.0, smallest, count)
     options = {**data, "tol": tol, "backend": chosen, "dtype": dtype}
     walk = _Walk(given, _Rows(samples), folds, score, options, kind, deadline, time.perf_counter() - started)
-    status = walk.run(verbose, callback, started)
+    warn_of_scales(problem)
+    with checked():
+        status = walk.run(verbose, callback, started)
     settings = {
         "n": problem.X.shape[0], "d": problem.n_features, "c": problem.n_outputs,
         "loss": loss, "tol": tol, "certificate": kind, "intercept": problem.intercept,
@@ -230,7 +238,8 @@ class _Walk:
             return Status.INTERRUPTED
         except _OutOfTime:
             return Status.TIME_LIMIT
-        return next((found.status for found in self.solutions if found.status is not Status.OPTIMAL), Status.OPTIMAL)
+        ended = [found.status for found in self.solutions if found.status is not Status.OPTIMAL]
+        return next((status for status in ended if not status.success), next(iter(ended), Status.OPTIMAL))
 
     def _point(self, beta: float) -> None:
         """Solve and score at one beta; nothing is kept of a point that is not complete."""
@@ -269,8 +278,12 @@ class _Walk:
             why = {Status.TIME_LIMIT: "time_limit reached", Status.INTERRUPTED: "stopped by the user"}[status]
             start = f"{why} after {done} of {wanted} points"
         else:
-            missed = sum(not found.success for found in self.solutions)
-            start = f"{done} points" if missed == 0 else f"{missed} of {done} points did not reach tol"
+            unproven = sum(found.status is Status.UNPROVEN for found in self.solutions)
+            missed = sum(not found.success for found in self.solutions) - unproven
+            words = [f"{missed} of {done} points did not reach tol"] if missed else []
+            if unproven:
+                words.append(f"{unproven} of {done} points reached tol by the search's estimate, and are not proven to")
+            start = "; ".join(words) or f"{done} points"
         if done == 0:
             return start
         certificate = max(self.solutions, key=lambda found: found.gap).certificate

@@ -45,7 +45,8 @@ class Path:
     betas : (k,) float64, falling.
     solutions : k of `Solution`, on all rows.
     fold_scores : (k, folds) float64, the score of every fold's network on that fold's test rows; None without cv.
-    status : "optimal" when every point is; else why the path was cut short, or how the first point that failed ended.
+    status : "optimal" when every point is; else why the path was cut short, or how the first point that failed ended;
+        where none failed, "optimal_inaccurate".
     message : the same in words.
     timings : seconds: "beta_max", "solve", "cross_validate", "total".
     settings : the options in force, as plain values.

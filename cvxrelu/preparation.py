@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.memory import INVERSE, available_memory, in_words
+from cvxrelu.memory import INVERSE, in_words, machine_memory
 from cvxrelu.streaming import summed
 
 __all__ = ["choose_method", "initial_penalties", "right_singular_basis"]
@@ -54,18 +54,20 @@ def choose_method(
     """ "gram" or "primal", whichever system is smaller, if its inverse fits; else "cg".
 
     `shape` is (n, rank), or (m, rank) with a readout. Raises ValueError when "direct" is asked for and does not fit,
-    before anything is allocated. room : bytes that a memory limit leaves for the system.
+    before anything is allocated. room : bytes that a memory limit leaves for the system. What the machine has in all
+    counts, never what is free at the moment: the answer would depend on what else runs.
     """
     n, rank = shape
     size = min(n, rank * P)
     direct = "gram" if n <= rank * P else "primal"
-    needed, available = INVERSE * size * size * dtype.itemsize, min(available_memory(), room)
+    machine = machine_memory()
+    needed, available = INVERSE * size * size * dtype.itemsize, min(machine, room)
     if wanted == "direct" and needed > available:
-        limited = "memory_limit leaves room for" if available == room else "there are"
+        limited = "memory_limit leaves room for" if available == room else "the machine has"
         raise ValueError(
             f"linear_solver='direct' needs about {in_words(needed)} for a {size} x {size} system, and {limited} "
             f"{in_words(max(0.0, available))}; use 'cg' or 'auto'"
         )
-    if wanted == "cg" or (wanted == "auto" and (size > DIRECT_LIMIT or needed > min(0.5 * available_memory(), room))):
+    if wanted == "cg" or (wanted == "auto" and (size > DIRECT_LIMIT or needed > min(0.5 * machine, room))):
         return "cg"
     return direct

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cvxrelu.guards import checked, warn_of_columns
 from cvxrelu.logistic import solve_logistic
 from cvxrelu.logistic_solution import LogisticSolution
 from cvxrelu.network import ReLUNetwork
@@ -79,6 +80,11 @@ def two_phase(
     ValueError, TypeError
         For bad input; also where phase I leaves no neuron, because beta is too large.
 
+    Warns
+    -----
+    UserWarning
+        Where columns of X differ in scale by a factor of a thousand or more.
+
     Examples
     --------
     >>> import numpy as np, cvxrelu
@@ -109,10 +115,12 @@ def two_phase(
         labels = np.repeat([1.0, -1.0], len(rows))
         weights = np.tile(weight, 2)
     kind = certificate if certificate is not None else "priced" if refine else "relaxed"
-    classifier = solve(
-        data, labels, beta=beta, sample_weight=weights, intercept=intercept, patterns=patterns, refine=refine, tol=tol,
-        certificate=kind, time_limit=time_limit, backend=backend, seed=seed,
-    )  # fmt: skip
+    warn_of_columns(host_X)
+    with checked():  # labels have no mean that a skip could carry here
+        classifier = solve(
+            data, labels, beta=beta, sample_weight=weights, intercept=intercept, patterns=patterns, refine=refine,
+            tol=tol, certificate=kind, time_limit=time_limit, backend=backend, seed=seed,
+        )  # fmt: skip
     frozen = classifier.network
     if frozen.n_neurons == 0:
         raise ValueError(f"beta={beta!r} leaves no neuron in phase I; choose it below beta_max")

@@ -180,7 +180,7 @@ class Refinement:
                 if self.idle >= STALLED:
                     priced = self._price(True, deadline)
                     gap = relative_gap(self.objective, self.lower_bound)
-                    close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
+                    close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.STALLED
                     status = Status.OPTIMAL if gap <= self.tol else close
                     status = status if priced.complete else Status.TIME_LIMIT
         return self.result(status, deadline)

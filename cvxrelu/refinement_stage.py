@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,14 +18,18 @@ from cvxrelu.network import ReLUNetwork
 from cvxrelu.options import Limits
 from cvxrelu.pricing import Priced
 from cvxrelu.problem import Problem, fits
-from cvxrelu.refinement import Refined, Refinement
+from cvxrelu.refinement import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.resuming import refinement_state, resume_refinement
 from cvxrelu.skip import free_coefficients
-from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap
+from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap, status_of_bound
 
 __all__ = ["RefinementStage", "in_words"]
 
-STALLED = "refinement stopped making progress before the gap was at most tol; raise tol, or use dtype='float64'"
+ALL_ROUNDS = (
+    f"{MAX_ROUNDS} rounds of refinement, the most there are, ended before the gap was at most tol; raise tol, or start "
+    "from this solution with warm_start="
+)
+UNCONFIRMED = "time_limit reached before a gap of at most tol was confirmed; raise time_limit or tol"
 
 
 class RefinementStage:
@@ -117,7 +122,7 @@ class RefinementStage:
             settings["pairs"] = len(problem.loss.y)
         if problem.penalised_skip is not None:
             settings["skip_l2"] = problem.penalised_skip.l2
-        network = self._network(found, {"settings": settings, "status": found.status.value})
+        network = self._network(found)
         objective, dual = network_objective(network, problem)
         if self.kind == "priced":
             proof = found.dual[:, 0] if problem.scalar_output else found.dual
@@ -138,17 +143,30 @@ class RefinementStage:
         if sampled is not None:
             timings = {**sampled.timings, **{name: sampled.timings.get(name, 0.0) + s for name, s in timings.items()}}
         timings["total"] = self.spent + self._elapsed()
-        advice = STALLED if found.status is Status.MAX_ITER else found.status.advice
-        message = f"{advice} ({in_words(certificate)}, tol {limits.tol:.1e})"
+        status = status_of_bound(found.status, certificate.gap, limits.tol, certificate.rigorous)
+        message = self._message(status, found, certificate)
+        network = replace(network, metadata={"settings": settings, "status": status.value})
         if self.verbose:
-            print(f"{found.status.value}: {message}", flush=True)
+            print(f"{status.value}: {message}", flush=True)
         return Solution(
-            network, objective, certificate, None if sampled is None else sampled.sampled, found.status, message,
+            network, objective, certificate, None if sampled is None else sampled.sampled, status, message,
             0 if sampled is None else sampled.n_iter, self.history, timings, self.backend.name, self.dtype,
             self.backend.device, settings, found.rounds, problem,
         )  # fmt: skip
 
-    def _network(self, found: Refined, metadata: dict[str, Any]) -> ReLUNetwork:
+    def _message(self, status: Status, found: Refined, certificate: Certificate) -> str:
+        """What the status means here, the gap reported, and where it proves less than the search found that gap too."""
+        tol, advice = self.limits.tol, status.advice
+        if status is Status.MAX_ITER:
+            advice = ALL_ROUNDS
+        elif status is Status.TIME_LIMIT and certificate.gap <= tol:
+            advice = UNCONFIRMED
+        words = in_words(certificate)
+        if certificate.kind == "relaxed":
+            words += f"; {relative_gap(found.objective, found.lower_bound):.1e} by the search's own estimate"
+        return f"{advice} ({words}, tol {tol:.1e})"
+
+    def _network(self, found: Refined) -> ReLUNetwork:
         """Balanced weights, with the skip beside them: its coefficients, or the best where it is free."""
         problem, (u, a, s) = self.problem, found.neurons
         skip = bias = None
@@ -163,7 +181,7 @@ class RefinementStage:
         if problem.scalar_output:
             second = second[:, 0]
             skip, bias = (None if part is None else part[..., 0] for part in (skip, bias))
-        return ReLUNetwork(first, second, hidden_bias, skip, bias, metadata)
+        return ReLUNetwork(first, second, hidden_bias, skip, bias)
 
 
 def in_words(certificate: Certificate) -> str:

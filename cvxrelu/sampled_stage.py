@@ -17,6 +17,7 @@ from cvxrelu import admm, certificates, newton_stage, resuming
 from cvxrelu.backends import Backend
 from cvxrelu.checkpoint import Checkpoint, State
 from cvxrelu.incumbent import Incumbent, host_ridge, public_order
+from cvxrelu.losses import Squared
 from cvxrelu.memory import LANDMARKS, Plan, Sizes
 from cvxrelu.options import Limits
 from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
@@ -26,9 +27,24 @@ from cvxrelu.readout import largest_degree
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
 from cvxrelu.streaming import each
 
-__all__ = ["SampledStage"]
+__all__ = ["SampledStage", "method_ahead"]
 
 CHUNK_FLOPS = 5e10  # a chunk is at most 25 iterations and about this much work: a second or less on two cores
+
+
+def method_ahead(sizes: Sizes, plain: bool, limits: Limits, backend: Backend, memory: Plan) -> str:
+    """How the sampled program of these sizes is going to be solved, told before any work; a method of `memory`.
+
+    It is what the stage chooses but where patterns coincide or X is of low rank, where less is needed. plain : the
+    squared loss of f(X), without skip and pairs.
+    """
+    if memory.streamed:
+        return "streamed"
+    if memory.fits(sizes, "newton", backend.name) and newton_stage.pays(sizes[:4], plain, limits, backend):
+        return "newton"
+    shape = (sizes.m, min(sizes.n, sizes.d))
+    dtype = np.dtype(f"f{sizes.itemsize}")
+    return choose_method(limits.linear_solver, shape, sizes.P, dtype, memory.beside(sizes, backend.name))
 
 
 class SampledStage:
@@ -63,7 +79,7 @@ class SampledStage:
         self.saved = resuming.load_sampled(self)
         status = resuming.settled(self, self.saved)
         in_admm = self.saved is not None and self.saved["admm"] is not None
-        if status is None and not in_admm and not self.backend.on_mesh and self._newton_pays():
+        if status is None and not in_admm and self._newton_pays():
             status = newton_stage.run(self)
             if status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE):
                 resuming.save_sampled(self, status)
@@ -95,8 +111,10 @@ class SampledStage:
         return self._finish(status)
 
     def _newton_pays(self) -> bool:
+        problem = self.problem
         fits = self.memory is None or self.memory.fits(self._sizes(), "newton", self.backend.name)
-        return fits and newton_stage.pays(self.problem, self.limits, self.backend)
+        plain = isinstance(problem.loss, Squared) and problem.skip is None and problem.readout is None
+        return fits and newton_stage.pays(problem.shape, plain, self.limits, self.backend)
 
     def _sizes(self) -> Sizes:
         return Sizes(*self.problem.shape, len(self.problem.loss.y), self.problem.dtype.itemsize)
@@ -241,8 +259,14 @@ class SampledStage:
             return Status.TIME_LIMIT
         if self.iteration >= limits.max_iter:
             return Status.MAX_ITER
-        stalled = self.iteration - self.best_at > 2000 + self.iteration // 2
-        return Status.OPTIMAL_INACCURATE if stalled and gap <= 10 * limits.tol else None
+        if self.iteration - self.best_at <= 2000 + self.iteration // 2:
+            return None
+        if gap <= 10 * limits.tol:
+            return Status.OPTIMAL_INACCURATE
+        # Far from tol a gap can stand still while there is no bound yet, and the objective falls all the same.
+        then = next((record for record in self.history if record["iteration"] >= self.best_at), None)
+        moved = np.inf if then is None else then["sampled_objective"] - self.best.sampled_objective
+        return None if moved > limits.tol * abs(self.best.sampled_objective) else Status.STALLED
 
     def _balance(self) -> None:
         """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges.
@@ -327,8 +351,8 @@ class SampledStage:
         certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
         self.timings["total"] = self.spent + self._elapsed()
         message = (
-            f"{status.advice} (sampled program: gap {best.sampled_gap:.1e}, tol {limits.tol:.1e}; "
-            f"network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
+            f"{status.advice_on('the sampled program')} (sampled program: gap {best.sampled_gap:.1e}, tol "
+            f"{limits.tol:.1e}; network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
         )
         return Solution(
             network, best.objective, certificate, sampled, status, message, self.iteration, self.history,

@@ -23,14 +23,17 @@ __all__ = [
     "progress_row",
     "refinement_row",
     "relative_gap",
+    "status_of_bound",
 ]
 
 
 class Status(StrEnum):
-    """Why a solve ended. The values are stable strings; `advice` is the human sentence."""
+    """Why a solve ended, and what the bound reported says of it. The values are stable strings."""
 
     OPTIMAL = "optimal"
     OPTIMAL_INACCURATE = "optimal_inaccurate"
+    UNPROVEN = "unproven"
+    STALLED = "stalled"
     MAX_ITER = "max_iter"
     TIME_LIMIT = "time_limit"
     INTERRUPTED = "interrupted"
@@ -39,17 +42,55 @@ class Status(StrEnum):
     @property
     def advice(self) -> str:
         """One sentence: what the status means and what to do about it."""
-        return _ADVICE[self]
+        return self.advice_on("")
+
+    def advice_on(self, program: str) -> str:
+        """The same sentence about the gap of a program, such as "the sampled program"; "" leaves its name out."""
+        return _ADVICE[self].format(gap=f"the gap of {program}" if program else "the gap")
+
+    @property
+    def success(self) -> bool:
+        """Whether the gap reported is at most tol, or stopped falling at most ten times above it."""
+        return self in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE)
+
+    @property
+    def exit_code(self) -> int:
+        """What the command lines end with: 0 only where the gap reported is at most tol."""
+        return _EXIT_CODES.get(self, 1)
 
 
 _ADVICE = {
-    Status.OPTIMAL: "the relative gap is at most tol",
-    Status.OPTIMAL_INACCURATE: "the gap stopped falling within ten times tol; use dtype=float64 or a larger tol",
-    Status.MAX_ITER: "max_iter reached before the gap was at most tol; raise max_iter or tol",
-    Status.TIME_LIMIT: "time_limit reached before the gap was at most tol; raise time_limit or tol",
+    Status.OPTIMAL: "{gap} is at most tol",
+    Status.OPTIMAL_INACCURATE: "{gap} stopped falling within ten times tol; use dtype='float64' or a larger tol",
+    Status.UNPROVEN: "the search met tol, but the bound asked for does not prove it: {gap} that it leaves is larger; "
+    "raise tol, or ask for a tighter certificate",
+    Status.STALLED: "progress stopped before {gap} was at most tol; raise tol, or use dtype='float64'",
+    Status.MAX_ITER: "max_iter reached before {gap} was at most tol; raise max_iter or tol",
+    Status.TIME_LIMIT: "time_limit reached before {gap} was at most tol; raise time_limit or tol",
     Status.INTERRUPTED: "stopped by the user; the best network so far is returned",
-    Status.NUMERICAL_ERROR: "the iterates stopped being finite; standardise X and y, or use dtype=float64",
+    Status.NUMERICAL_ERROR: "the iterates stopped being finite; standardise X and y, or use dtype='float64'",
 }
+
+_EXIT_CODES = {Status.OPTIMAL: 0, Status.UNPROVEN: 5, Status.STALLED: 6, Status.INTERRUPTED: 130}
+
+
+def status_of_bound(ended: Status, gap: float, tol: float, rigorous: bool) -> Status:
+    """The status of a search that ended so, once the certificate reported leaves this gap.
+
+    What the search believed of its own bound counts only where the certificate agrees: a search that met tol is
+    "optimal" if the gap reported is at most tol, else "unproven"; one that stalled is "optimal_inaccurate" if that gap
+    is at most ten times tol, else "stalled". A proof of tol makes any but a stopped or broken search "optimal"; an
+    estimate does not, because a search believes one only after pricing again.
+    """
+    if ended in (Status.INTERRUPTED, Status.NUMERICAL_ERROR):
+        return ended
+    if gap <= tol and (rigorous or ended is Status.OPTIMAL):
+        return Status.OPTIMAL
+    if ended is Status.OPTIMAL:
+        return Status.UNPROVEN
+    if ended in (Status.OPTIMAL_INACCURATE, Status.STALLED):
+        return Status.OPTIMAL_INACCURATE if gap <= 10 * tol else Status.STALLED
+    return ended
 
 
 def relative_gap(objective: float, lower_bound: float) -> float:
@@ -195,7 +236,8 @@ class Solution:
     """A network, its objective, and a bound on how far from the global optimum it can be.
 
     `objective`, `lower_bound`, `gap` and `certificate` are always about the network program (N); `sampled` is about
-    the sampled program (S). With `refine=False`, `status` and `tol` speak of (S), and `message` says so.
+    the sampled program (S). `status` is "optimal" only where the gap reported, `gap`, is at most tol; with
+    `refine=False` it speaks of (S), where that gap is `sampled.gap`, and `message` says so.
 
     Attributes
     ----------
@@ -246,7 +288,12 @@ class Solution:
     @property
     def success(self) -> bool:
         """True for the statuses "optimal" and "optimal_inaccurate"."""
-        return self.status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE)
+        return self.status.success
+
+    @property
+    def _of_sampled(self) -> bool:
+        """Whether `status` speaks of the sampled program."""
+        return self.sampled is not None and self.settings.get("refine") is False
 
     def summary(self) -> str:
         """The whole result as text, one fact per line."""
@@ -255,7 +302,7 @@ class Solution:
         if self.n_iter:
             work = f"iterations      {self.n_iter}" + (f", then {self.n_rounds} rounds" if work else "")
         lines = [
-            f"status          {self.status.value}: {self.message}",
+            f"{'status of (S)' if self._of_sampled else 'status':15} {self.status.value}: {self.message}",
             f"problem         n = {size.get('n')}, d = {size.get('d')}, outputs = {size.get('c')}, "
             f"loss = {size.get('loss')}, beta = {size.get('beta'):.6g}",
             f"network         {self.network.n_neurons} neurons, objective {self.objective:.8g}",
@@ -275,8 +322,9 @@ class Solution:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
+        sampled = f", sampled_gap={self.sampled.gap:.2e}" if self.sampled is not None and self._of_sampled else ""
         return (
-            f"Solution(status={self.status.value!r}, objective={self.objective:.6g}, "
+            f"Solution(status={self.status.value!r}{sampled}, objective={self.objective:.6g}, "
             f"lower_bound={self.lower_bound:.6g}, gap={self.gap:.2e}, certificate={self.certificate.kind!r}, "
             f"neurons={self.network.n_neurons})"
         )

@@ -17,13 +17,14 @@ import numpy as np
 from cvxrelu.backends import Backend
 from cvxrelu.certify import as_kind, check_kind, network_certificate, network_objective
 from cvxrelu.checkpoint import as_folder
-from cvxrelu.memory import LARGE, as_limit, plan, sizes_of
+from cvxrelu.guards import warn_of_scales
+from cvxrelu.memory import LARGE, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.options import Limits
 from cvxrelu.problem import Problem, build_problem
 from cvxrelu.refinement_stage import RefinementStage, in_words
 from cvxrelu.resuming import open_checkpoint
-from cvxrelu.sampled_stage import SampledStage
+from cvxrelu.sampled_stage import SampledStage, method_ahead
 from cvxrelu.selection import select_backend, select_devices
 from cvxrelu.solution import Solution, Status
 from cvxrelu.validation import as_bool
@@ -111,7 +112,8 @@ def solve(
     check_patterns : refuse patterns that no vector realises (one linear program each).
     warm_start : a Solution, or any network `ReLUNetwork.from_` takes, to refine from.
     max_iter : ADMM iterations, at most; None means 20000. On the host, problems of middling size go to semismooth
-        Newton instead (docs/theory.md), while max_iter and rho are None and linear_solver is "auto".
+        Newton instead (docs/theory.md), while max_iter and rho are None and linear_solver is "auto"; whatever number
+        is given, 20000 too, asks for ADMM.
     rho : start value of both ADMM penalties; None chooses them from the spectrum of X.
     linear_solver : "auto", "direct" or "cg": how the u-step of ADMM is solved.
     time_limit : seconds from the call on, None for no limit; the certificate counts. Kept to within one chunk of
@@ -123,9 +125,10 @@ def solve(
     seed : nonnegative integer; everything random is drawn from it on the host, the same for every backend.
     verbose : print one line per check or round.
     callback : called with every record of the history; a true result stops the solve.
-    memory_limit : bytes that the solve may take, None for what the machine has: an estimate, made before any work
-        (docs/scale.md). Where they do not suffice for a direct u-step or Newton, conjugate gradients are used; where
-        not for the slack, with refine=False on NumPy, rows are streamed through files; where not for that, ValueError.
+    memory_limit : bytes that the solve may take, None for what the machine has in all: an estimate, made before any
+        work (docs/scale.md). Where they do not suffice for a direct u-step or Newton, conjugate gradients are used;
+        where not for the slack, with refine=False on NumPy, rows are streamed through files; where not for that,
+        ValueError.
     checkpoint : a folder. The run is saved there every few seconds and at its end, and one that finds itself there goes
         on where it was: the same arguments must be given, but for tol, time_limit, max_iter, verbose, callback and
         memory_limit. time_limit counts anew in every run.
@@ -144,9 +147,15 @@ def solve(
         damaged one; for a memory_limit that nothing fits. Not converging is no error: see `Solution.status` and
         `Solution.message`.
     MemoryError
-        Without a memory_limit, where the machine has far less than is needed; before any work.
+        Without a memory_limit, where the machine has far less, or has far less free, than is needed; before any work.
     BackendError
         For a backend that is missing, has no device, or fails its known-answer check.
+
+    Warns
+    -----
+    UserWarning
+        Once, naming the cure: where, with the squared loss and no skip, the mean of y is more than 3 of its deviations
+        from zero; where columns of X differ in scale by a factor of a thousand or more.
 
     Notes
     -----
@@ -181,6 +190,11 @@ def solve(
         memory = plan(sizes, limits.linear_solver, named.name, refine, sampled, limit)
         if memory.streamed:
             check_streamed(kind, skip, pairs, folder)
+        method = "refinement"
+        if sampled:
+            plain = loss == "squared" and pairs is None and (skip is None or skip is False)
+            method = method_ahead(sizes, plain, limits, named, memory)
+        refuse_what_is_not_free(sizes, method, named.name, limit)
         if verbose and (limit is not None or memory.estimate.bytes >= LARGE):
             print(f"memory: about {memory.estimate}{', rows streamed' if memory.streamed else ''}", flush=True)
     problem = build_problem(
@@ -198,6 +212,7 @@ def solve(
         "dtype": "auto" if dtype is None else "given", "working_dtype": problem.dtype.name, "backend": chosen.name,
         "devices": chosen.n_devices,
     }  # fmt: skip
+    warn_of_scales(problem)
     saves = open_checkpoint(folder, problem, options, start)
     solution = None
     with chosen.scope():

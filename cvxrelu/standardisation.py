@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvxrelu.beta_max import beta_max
+from cvxrelu.guards import checked
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.patterns import sample_patterns
 from cvxrelu.solution import Solution
@@ -82,7 +83,8 @@ def solve_standardised(
         # beta_max is zero when the targets are constant; any beta then gives the zero network.
         beta = beta * (beta_max(features, standardised, patterns=drawn, **problem) or 1.0)
     given = int(patterns) if drawn is None else drawn
-    solution = solve(features, standardised, beta=beta, patterns=given, refine=refine, **problem, **options)
+    with checked():  # there is nothing to warn of
+        solution = solve(features, standardised, beta=beta, patterns=given, refine=refine, **problem, **options)
     network = solution.network.unstandardise(center, scale, target_center, target_scale)
     values = {"mean": center, "scale": scale, "target_mean": target_center, "target_scale": target_scale}
     return Standardised(solution, network, float(beta), values)

@@ -33,9 +33,11 @@ OK, NOT_OK, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 2, 4, 130
 EXIT_CODES = """\
 exit codes:
   0    success
-  1    the answer is no: `inspect` found a leak
+  1    the answer is no: `inspect` found a leak; the last program of `fit` was not solved to --tol (the head is kept)
   2    bad usage, bad input, or a file that cannot be written; one line on stderr says what
   4    an error inside cvxrelu_llm: the traceback belongs in a bug report
+  5    unproven: the search of `fit` met --tol, but the bound it reports does not (the head is kept)
+  6    stalled: `fit` stopped making progress before the gap was at most --tol (the head is kept)
   130  interrupted
 """
 

@@ -215,7 +215,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         ("neurons", record["n_neurons"]),
         ("skip_l2, or ridge of the last layer", f"{record['choice']['skip_l2']:.6g}"),
         ("beta", beta),
-        ("status", certificate["status"]),
+        ("status", ": ".join(filter(None, (certificate["status"], certificate.get("message"))))),
         ("objective", f"{certificate['objective']:.8g}"),
         ("lower bound", f"{certificate['lower_bound']:.8g} ({certificate['kind']}; {bound})"),
         ("relative gap", f"{certificate['gap']:.2e}"),

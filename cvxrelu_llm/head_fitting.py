@@ -12,6 +12,7 @@ import numpy as np
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
+from cvxrelu.guards import checked
 from cvxrelu_llm.calibration import Calibration
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
@@ -161,16 +162,15 @@ class HeadFitting:
         record = None if file is None else file.with_suffix(".json")
         if file is not None and record is not None and file.exists():
             with stored(record, "the gap of a network of a fit"):
-                network, gap = (
-                    ReLUNetwork.load(file),
-                    Fields(read_json(record), "the record").number("gap", infinite=True),
-                )
+                network = ReLUNetwork.load(file)
+                gap = Fields(read_json(record), "the record").number("gap", infinite=True)
             return network, gap, self._last_layer(network, rows, l2)
-        phases = cvxrelu.two_phase(
-            rows.Z, pairs=rows.pairs, beta=beta, l2=l2, scale=o["scale"], margin=rows.margin,
-            sample_weight=rows.weight, intercept=o["intercept"], patterns=o["patterns"], refine=o["refine"],
-            certificate="priced", tol=tol, time_limit=o["time_limit"], seed=o["seed"],
-        )  # fmt: skip
+        with checked():
+            phases = cvxrelu.two_phase(
+                rows.Z, pairs=rows.pairs, beta=beta, l2=l2, scale=o["scale"], margin=rows.margin,
+                sample_weight=rows.weight, intercept=o["intercept"], patterns=o["patterns"], refine=o["refine"],
+                certificate="priced", tol=tol, time_limit=o["time_limit"], seed=o["seed"],
+            )  # fmt: skip
         classifier = phases.classifier
         refuse_interrupted(classifier)
         gap = float(classifier.gap if classifier.sampled is None else classifier.sampled.gap)
@@ -210,18 +210,11 @@ class HeadFitting:
         else:
             if warm is None and o["skip"]:
                 warm = linear_network(np.zeros(rows.Z.shape[1]))
-            self.solution = cvxrelu.solve(
-                rows.Z,
-                beta=choice.beta,
-                loss="logistic",
-                pairs=rows.pairs,
-                sample_weight=rows.weight,
-                margin=rows.margin,
-                skip_l2=choice.skip_l2,
-                tol=o["tol"],
-                warm_start=warm,
-                **self._program(),
-            )
+            with checked():
+                self.solution = cvxrelu.solve(
+                    rows.Z, beta=choice.beta, loss="logistic", pairs=rows.pairs, sample_weight=rows.weight,
+                    margin=rows.margin, skip_l2=choice.skip_l2, tol=o["tol"], warm_start=warm, **self._program(),
+                )  # fmt: skip
             network, program = self.solution.network, "network program"
         self.standardised = network
         raw = self.standard.fold_in(network)
@@ -230,7 +223,8 @@ class HeadFitting:
         self.network = ReLUNetwork(raw.first_layer, raw.second_layer, raw.hidden_bias, raw.skip, bias)
         proof = getattr(self.solution, "certificate", None)
         self.certificate = {
-            "program": program, "status": self.solution.status.value, "objective": float(self.solution.objective),
+            "program": program, "status": self.solution.status.value, "message": self.solution.message,
+            "objective": float(self.solution.objective),
             "lower_bound": float(self.solution.lower_bound), "gap": float(self.solution.gap),
             "kind": "dual" if proof is None else proof.kind, "rigorous": proof is None or proof.rigorous,
             "skip_l2": choice.skip_l2, "beta": choice.beta,

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
+from cvxrelu.guards import checked
 from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.head_rule import Point, accuracy_of, paired_difference, taken
@@ -210,11 +211,12 @@ def select_beta(
                 with stored(file, "a network of a fit"):
                     network = ReLUNetwork.load(file)
             else:
-                solution = cvxrelu.solve(
-                    rows.Z, beta=factor * largest * share, loss="logistic", pairs=rows.pairs,
-                    sample_weight=rows.weight, margin=rows.margin, warm_start=before[j],
-                    skip_l2=skip_l2 * share, **options,
-                )  # fmt: skip
+                with checked():  # principal components may differ in scale, and are meant to
+                    solution = cvxrelu.solve(
+                        rows.Z, beta=factor * largest * share, loss="logistic", pairs=rows.pairs,
+                        sample_weight=rows.weight, margin=rows.margin, warm_start=before[j],
+                        skip_l2=skip_l2 * share, **options,
+                    )  # fmt: skip
                 refuse_interrupted(solution)
                 network = solution.network
                 if file is not None:

@@ -441,7 +441,8 @@ def test_tolerance_is_kept():
     A, y = draw(16)
     for tol in (1e-2, 1e-6, 1e-10, 1e-12):
         check(solve_logistic(A, y, l2=0.1, tol=tol), A, y, l2=0.1, tol=tol)
-    assert solve_logistic(A, y, l2=0.1, tol=1e-15, max_iter=300).status in (Status.OPTIMAL, Status.MAX_ITER)
+    ends = (Status.OPTIMAL, Status.OPTIMAL_INACCURATE, Status.STALLED, Status.MAX_ITER)
+    assert solve_logistic(A, y, l2=0.1, tol=1e-15, max_iter=300).status in ends
 
 
 def test_repeatable():

@@ -190,10 +190,12 @@ def test_the_number_that_would_fit_fits():
 
 
 def test_without_a_limit_the_machine_is_one(monkeypatch):
-    monkeypatch.setattr(memory, "available_memory", lambda: 1e7)
     monkeypatch.setattr(SOLVE, "build_problem", no_work)
-    with pytest.raises(MemoryError, match=r"estimated to need .* and the machine has 9\.54 MiB free"):
-        cvxrelu.solve(X, Y, beta=1.0, backend="numpy")
+    for told, words in (("machine_memory", ""), ("available_memory", " free")):
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, told, lambda: 1e7)
+            with pytest.raises(MemoryError, match=rf"estimated to need .* and the machine has 9\.54 MiB{words};"):
+                cvxrelu.solve(X, Y, beta=1.0, backend="numpy")
 
 
 def test_without_a_limit_estimates_may_be_half_too_large(monkeypatch):
@@ -201,7 +203,7 @@ def test_without_a_limit_estimates_may_be_half_too_large(monkeypatch):
     need = estimate_memory(1000, 10, 10**4).bytes
 
     def streamed(available, limit):
-        monkeypatch.setattr(memory, "available_memory", lambda: available)
+        monkeypatch.setattr(memory, "machine_memory", lambda: available)
         return plan(sizes, "auto", "numpy", False, True, limit).streamed
 
     assert [streamed(need / 1.45, None), streamed(need / 1.55, None)] == [False, True]
@@ -228,13 +230,44 @@ def test_available_memory_is_the_least_of_what_is_told(monkeypatch):
         return told[name]
 
     monkeypatch.setattr(memory, "Path", lambda name: SimpleNamespace(read_text=lambda encoding: read(name)))
-    assert memory.available_memory() == 8000 * 1024
+    assert memory.available_memory() == 8000 * 1024 and memory.machine_memory() == 9000 * 1024
     told |= {f"{group}max": "max\n", f"{group}current": "70\n"}
-    assert memory.available_memory() == 8000 * 1024
+    assert memory.available_memory() == 8000 * 1024 and memory.machine_memory() == 9000 * 1024
     told[f"{group}max"] = "5000000\n"
-    assert memory.available_memory() == 5000000 - 70
+    assert memory.available_memory() == 5000000 - 70 and memory.machine_memory() == 5000000
     told[f"{group}current"] = "6000000\n"
     assert memory.available_memory() == 0
+
+
+@pytest.mark.parametrize("method", ["gram", "primal", "newton", "cg"])
+def test_free_memory_has_no_say_in_the_method(method, monkeypatch, without_proof):
+    """The machine's total, and a limit, do; of what is free only far too little matters, and that is an error."""
+    n, P = {"gram": (200, 300), "primal": (400, 12), "newton": (400, 100), "cg": (200, 300)}[method]
+    data = np.random.default_rng(0)
+    features, targets = data.standard_normal((n, 5)), data.standard_normal(n)
+    options = {"beta": 5.0, "patterns": P, **SAMPLED, "max_iter": None if method == "newton" else 3}
+    if method == "cg":
+        monkeypatch.setattr(preparation, "machine_memory", lambda: 1e6)
+    found = []
+    for free in (1e8, 1e9, 1e13):
+        monkeypatch.setattr(memory, "available_memory", lambda free=free: free)
+        found.append(cvxrelu.solve(features, targets, **options))
+    assert {sol.settings["linear_solver"] for sol in found} == {method}
+    for sol in found[1:]:
+        assert np.array_equal(sol.sampled.blocks, found[0].sampled.blocks)
+        assert sol.lower_bound == found[0].lower_bound and sol.objective == found[0].objective
+    monkeypatch.setattr(memory, "available_memory", lambda: 1e6)
+    monkeypatch.setattr(SOLVE, "build_problem", no_work)
+    with pytest.raises(MemoryError, match=r"the machine has 977 KiB free; memory_limit=1000000 "):
+        cvxrelu.solve(features, targets, **options)
+
+
+def test_rows_are_streamed_by_the_size_of_the_machine_alone(monkeypatch):
+    sizes, need = Sizes(1000, 10, 10**4, 1, 1000, 8), estimate_memory(1000, 10, 10**4).bytes
+    monkeypatch.setattr(memory, "machine_memory", lambda: need)
+    for free in (0.0, 1e12):
+        monkeypatch.setattr(memory, "available_memory", lambda free=free: free)
+        assert not plan(sizes, "auto", "numpy", False, True, None).streamed
 
 
 @pytest.mark.parametrize("bad", ["4GB", True, None.__class__, [1]])

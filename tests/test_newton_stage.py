@@ -64,7 +64,7 @@ def test_newton_and_admm_agree():
     assert admm.sampled.lower_bound <= newton.sampled.objective and newton.sampled.lower_bound <= admm.sampled.objective
 
 
-@pytest.mark.parametrize("option", [{"rho": 1.0}, {"max_iter": 5000}, {"linear_solver": "cg"}])
+@pytest.mark.parametrize("option", [{"rho": 1.0}, {"max_iter": 5000}, {"max_iter": 20_000}, {"linear_solver": "cg"}])
 def test_who_speaks_of_admm_gets_it(option):
     p, gates = problem()
     assert run(p, gates, tol=1e-2, **option).settings["linear_solver"] != "newton"

@@ -165,6 +165,7 @@ ODD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:columns of X differ in scale:UserWarning")
 @pytest.mark.parametrize(
     ("name", "backend"),
     [

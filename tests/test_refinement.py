@@ -202,6 +202,7 @@ def test_a_skip_that_explains_everything_needs_no_neuron():
         assert few.lower_bound <= few.objective <= 1e-20
 
 
+@pytest.mark.filterwarnings("ignore:columns of X differ in scale:UserWarning")
 @pytest.mark.parametrize("certificate", ["priced", "relaxed"])
 def test_units_of_columns_do_not_matter_to_a_skip(certificate):
     """Columns of very different units span a skip as well as others: bound and objective speak of the same one."""
@@ -299,6 +300,7 @@ ODD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:columns of X differ in scale:UserWarning")
 @pytest.mark.parametrize("name", ODD)
 def test_odd_data_is_solved(name):
     X, y = ODD[name]

@@ -267,7 +267,7 @@ def test_linear_solvers_agree(n, P, direct, weighted):
 
 
 def test_direct_says_how_much_memory_it_lacks(monkeypatch):
-    monkeypatch.setattr(preparation, "available_memory", lambda: 1e4)
+    monkeypatch.setattr(preparation, "machine_memory", lambda: 1e4)
     with pytest.raises(ValueError, match=r"linear_solver='direct' needs about .*iB .*; use 'cg' or 'auto'"):
         SMALL.solve(linear_solver="direct")
     assert SMALL.solve().settings["linear_solver"] == "cg"

@@ -59,6 +59,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from cvxrelu.solution import status_of_bound
     from cvxrelu_llm.evaluation import evaluate
     from cvxrelu_llm.head_options import without_effect
     from cvxrelu_llm.reward import ConvexRewardHead
@@ -90,7 +91,8 @@ def _run(options: argparse.Namespace) -> int:
         if found is not None:
             print(found.summary())
         print(f"written        {options.out}")
-    return 0
+    found, c = head.solution.status, head.certificate  # a linear model is solved further than --tol asks for
+    return status_of_bound(found, c["gap"], options.tol, c["rigorous"]).exit_code
 
 
 command = Command(
