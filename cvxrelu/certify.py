@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.coordinates import search_coordinates
 from cvxrelu.conversion import to_arrays
 from cvxrelu.exact_pricing import exact_price
 from cvxrelu.network import ReLUNetwork
@@ -159,9 +160,10 @@ def network_certificate(
         if kind == "exact":
             price = exact_price(X, np.ascontiguousarray(p[:, 0]), above=np.inf).value
         else:
-            data = backend.put(X)
-            pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]))
-            known = np.zeros((X.shape[1], 0)) if known is None else known
+            at = search_coordinates(X)
+            data = backend.put(at.rows)
+            pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]), at.sizes)
+            known = np.zeros((data.shape[1], 0)) if known is None else at.inward(known)
             priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30))
             price, starts = priced.price, priced.starts
         price += slack

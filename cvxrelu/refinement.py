@@ -28,11 +28,11 @@ from jaxtyping import Float
 
 from cvxrelu import lbfgs, neurons
 from cvxrelu.backends.base import Backend
+from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.lasso import nonnegative_quadratic
 from cvxrelu.neurons import Neurons, Terms
-from cvxrelu.preparation import right_singular_basis
-from cvxrelu.pricing import Priced, Pricing, distinct
+from cvxrelu.pricing import Priced, Pricing
 from cvxrelu.problem import Problem
 from cvxrelu.readout import adjoint
 from cvxrelu.skip import settle, shorter
@@ -100,11 +100,8 @@ class Refinement:
     ) -> None:
         self.problem, self.backend, self.tol, self.dtype = problem, backend, tol, dtype
         self.loss, self.beta = problem.loss, problem.beta
-        X, self.basis = problem.X, None
-        if X.shape[1] > X.shape[0]:  # directions orthogonal to the rows cost and give nothing
-            self.basis = right_singular_basis(X, np)[0]
-            X = X @ self.basis
-        self.X = X
+        self.coordinates = search_coordinates(problem.X)
+        self.X = X = self.coordinates.rows
         self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
         terms = Terms(X, problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
@@ -112,7 +109,7 @@ class Refinement:
         self.terms = self.exact if dtype == "float64" else backend.put(terms, dtype)
         rng = np.random.default_rng([seed, 2])
         self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
-        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng)
+        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng, self.coordinates.sizes)
         self.arrangement = arrange(X) if exact else None
         c = problem.n_outputs
         self.neurons = Neurons(np.zeros((X.shape[1], 0)), np.zeros((c, 0)), np.zeros(0))
@@ -125,8 +122,8 @@ class Refinement:
 
     def start_from(self, u: np.ndarray, a: np.ndarray, s: np.ndarray) -> None:
         """Take these neurons, weighed, if they are better than none; directions in the coordinates of the given X."""
-        if self.basis is not None:
-            u = self.basis.T @ u
+        if self.coordinates.basis is not None:
+            u = self.coordinates.inward(u)
             lengths = np.linalg.norm(u, axis=0)
             u, s = u / np.where(lengths > 0, lengths, 1.0), s * lengths
         given = Neurons(u, a, s)
@@ -180,8 +177,7 @@ class Refinement:
     def result(self, status: Status) -> Refined:
         """What there is now, in the coordinates of the given X."""
         found = neurons.reduce_count(self.neurons, self.X)
-        if self.basis is not None:
-            found = Neurons(self.basis @ found.u, found.a, found.s)
+        found = Neurons(self.coordinates.outward(found.u), found.a, found.s)
         z = self.z if self.skip is None else self.skip.back @ self.z
         return Refined(
             found, z, self.objective, self.lower_bound, self.proof, self.dual, status, self.rounds, self.starts
@@ -225,7 +221,7 @@ class Refinement:
         above = priced.values > self.beta * (1.0 + 0.1 * min(self.tol, 1e-2))
         directions = priced.directions[:, above][:, : 4 * MOST_ADDED]
         cosine = SAME if self.tol >= 1e-4 else 1.0 - 1e-2 * self.tol
-        directions = directions[:, distinct(directions, cosine, MOST_ADDED)]
+        directions = directions[:, self.pricing.distinct(directions, cosine, MOST_ADDED)]
         if directions.shape[1] == 0:
             return self.neurons.take(slice(0, 0))
         outputs = adjoint(self.problem.readout, self.dual).T @ np.maximum(self.X @ directions, 0.0)

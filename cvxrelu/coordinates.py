@@ -1,0 +1,120 @@
+"""Coordinates in which all columns of X count: for the ascents, the descent and the comparison of directions.
+
+A neuron of the network program has a unit direction u in the coordinates of X, and nothing may change that. But where
+columns differ much in size, or all rows lie far from the origin beside their spread, the directions whose kinks fall
+among the rows are a sliver of the sphere, as thin as the ratio of the singular values of X. Let
+
+    X V = Q diag(sizes),    V orthonormal (d, r), Q with unit columns that are nearly orthogonal,
+
+c = V^T u and z = sizes * c. Then |c| = |u|, so that the program is the same in c; X u = (X V) c is a sum without
+cancellation; and in z, where X u = Q z, no sliver is left: pricing there maximises |p^T (Q z)_+| / |z / sizes|.
+
+Where the singular values are alike, none of that is needed and the given columns are kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxrelu.row_space import EPS, power_of_two
+
+__all__ = ["LARGEST", "Coordinates", "features", "kinks", "search_coordinates", "snapped"]
+
+LIMIT = 10.0  # ratio of singular values up to which the given columns are kept
+LARGEST = 1500  # columns up to which a basis is computed: d^3 beside n d for every ascent
+CORNERS = 12  # rank up to which starts are put on as many kinks as there are dimensions, less one
+
+
+class Coordinates(NamedTuple):
+    """`X = rows @ basis.T` up to what float64 cannot see of it.
+
+    basis : (d, r) orthonormal, or None where the given columns are kept. rows : (n, r) = X @ basis. sizes : (r,)
+    lengths of the columns of rows, where they are far from alike, else None. unseen : |X u| for unit u orthogonal to
+    the basis is at most that.
+    """
+
+    basis: Float[np.ndarray, "d r"] | None
+    rows: Float[np.ndarray, "n r"]
+    sizes: Float[np.ndarray, " r"] | None
+    unseen: float
+
+    def inward(self, u: Float[np.ndarray, "d k"]) -> Float[np.ndarray, "r k"]:
+        """c of u."""
+        return u if self.basis is None else self.basis.T @ u
+
+    def outward(self, c: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "d k"]:
+        """u of c."""
+        return c if self.basis is None else self.basis @ c
+
+
+def search_coordinates(X: Float[np.ndarray, "n d"]) -> Coordinates:
+    """The coordinates to search in, of the row space of X where it has fewer dimensions than columns."""
+    n, d = X.shape
+    unit = power_of_two(X)
+    if d <= n:
+        if d > LARGEST:
+            return Coordinates(None, X, None, 0.0)
+        values = np.linalg.eigvalsh((X / unit).T @ (X / unit))
+        if values[0] * LIMIT**2 >= values[-1]:
+            return Coordinates(None, X, None, 0.0)
+    _, singular, right = np.linalg.svd(X / unit, full_matrices=False)
+    kept = singular > singular[0] * max(n, d) * EPS
+    kept[0] = True
+    basis = np.ascontiguousarray(right[kept].T)
+    rows, dropped = X @ basis, singular[~kept].max(initial=0.0)
+    sizes = np.linalg.norm(rows, axis=0)
+    sizes = np.where(sizes > 0, sizes, 1.0)
+    alike = sizes.min() * LIMIT >= sizes.max()
+    return Coordinates(basis, rows, None if alike else sizes, float(dropped) * unit)
+
+
+def features(c: Float[np.ndarray, "r k"], sizes: Float[np.ndarray, " r"] | None) -> Float[np.ndarray, "f k"]:
+    """Unit columns whose inner products say how alike directions are: as vectors, and as functions of the rows."""
+    if sizes is None:
+        return c
+    z = sizes[:, None] * c
+    both = [a / np.maximum(np.linalg.norm(a, axis=0), np.finfo(np.float64).tiny) for a in (c, z)]
+    return np.concatenate(both) * np.sqrt(0.5)
+
+
+def kinks(Q: Float[np.ndarray, "n r"], count: int, rng: np.random.Generator) -> Float[np.ndarray, "r count"]:
+    """z with `x @ z` zero on r - 1 rows of Q each, half of them near one another; all rows in turn where r = 2."""
+    n, r = Q.shape
+    if r < 2 or r > CORNERS or n < r:
+        return np.zeros((r, 0))
+    if r == 2:
+        chosen = rng.permutation(n)[: max(count, min(n, 8 * count))][:, None]
+    else:
+        pool = rng.integers(n, size=(count, 4 * r))
+        unit = Q / np.maximum(np.linalg.norm(Q, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        apart = 1.0 - np.abs(np.einsum("kir,kr->ki", unit[pool], unit[pool[:, 0]]))
+        apart[::2, 1:] = rng.uniform(size=apart[::2, 1:].shape)  # every other one: any rows
+        chosen = np.take_along_axis(pool, np.argsort(apart, axis=1)[:, : r - 1], axis=1)
+    return _through(Q, chosen)
+
+
+def snapped(
+    Q: Float[np.ndarray, "n r"], z: Float[np.ndarray, "r k"], rng: np.random.Generator, each: int = 8
+) -> Float[np.ndarray, "r m"]:
+    """Directions through r - 1 of the rows whose kinks are nearest to those of z, on the side of z."""
+    n, r = Q.shape
+    if r < 2 or r > CORNERS or n < r or z.shape[1] == 0:
+        return z[:, :0]
+    lengths = np.maximum(np.linalg.norm(Q, axis=1), np.finfo(np.float64).tiny)
+    nearest = np.argsort(np.abs(Q @ z) / lengths[:, None], axis=0)[: min(n, 2 * r)].T
+    order = np.argsort(rng.uniform(size=(each, *nearest.shape)), axis=-1)
+    order[0] = np.arange(nearest.shape[1])
+    chosen = np.take_along_axis(np.broadcast_to(nearest, order.shape), order, axis=-1)[..., : r - 1]
+    found = _through(Q, chosen.reshape(-1, r - 1))
+    sides = np.sign(np.sum(found * np.tile(z, each), axis=0))
+    return found * np.where(sides < 0, -1.0, 1.0)
+
+
+def _through(Q: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(r, k) unit vectors orthogonal to the chosen rows (k, r - 1)."""
+    rows = Q[chosen]
+    lengths = np.linalg.norm(rows, axis=2, keepdims=True)
+    return np.linalg.svd(rows / np.where(lengths > 0, lengths, 1.0))[2][:, -1].T
