@@ -23,8 +23,10 @@ from cvxrelu.row_space import EPS, power_of_two
 
 __all__ = ["LARGEST", "Coordinates", "features", "kinks", "search_coordinates", "snapped"]
 
+TINY = float(np.finfo(np.float64).tiny)
 LIMIT = 10.0  # ratio of singular values up to which the given columns are kept
 LARGEST = 1500  # columns up to which a basis is computed: d^3 beside n d for every ascent
+MOST_SNAPPED = 200  # rank up to which directions are moved onto kinks exactly
 CORNERS = 12  # rank up to which starts are put on as many kinks as there are dimensions, less one
 
 
@@ -76,7 +78,7 @@ def features(c: Float[np.ndarray, "r k"], sizes: Float[np.ndarray, " r"] | None)
     if sizes is None:
         return c
     z = sizes[:, None] * c
-    both = [a / np.maximum(np.linalg.norm(a, axis=0), np.finfo(np.float64).tiny) for a in (c, z)]
+    both = [a / np.maximum(np.linalg.norm(a, axis=0), TINY) for a in (c, z)]
     return np.concatenate(both) * np.sqrt(0.5)
 
 
@@ -89,7 +91,7 @@ def kinks(Q: Float[np.ndarray, "n r"], count: int, rng: np.random.Generator) -> 
         chosen = rng.permutation(n)[: max(count, min(n, 8 * count))][:, None]
     else:
         pool = rng.integers(n, size=(count, 4 * r))
-        unit = Q / np.maximum(np.linalg.norm(Q, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        unit = Q / np.maximum(np.linalg.norm(Q, axis=1, keepdims=True), TINY)
         apart = 1.0 - np.abs(np.einsum("kir,kr->ki", unit[pool], unit[pool[:, 0]]))
         apart[::2, 1:] = rng.uniform(size=apart[::2, 1:].shape)  # every other one: any rows
         chosen = np.take_along_axis(pool, np.argsort(apart, axis=1)[:, : r - 1], axis=1)
@@ -97,20 +99,46 @@ def kinks(Q: Float[np.ndarray, "n r"], count: int, rng: np.random.Generator) -> 
 
 
 def snapped(
-    Q: Float[np.ndarray, "n r"], z: Float[np.ndarray, "r k"], rng: np.random.Generator, each: int = 8
+    Q: Float[np.ndarray, "n r"],
+    sizes: Float[np.ndarray, " r"],
+    p: Float[np.ndarray, "n c"],
+    c: Float[np.ndarray, "r k"],
+    rng: np.random.Generator,
 ) -> Float[np.ndarray, "r m"]:
-    """Directions through r - 1 of the rows whose kinks are nearest to those of z, on the side of z."""
+    """Directions that are maxima if the kinks they lie on are those of some of the nearest rows; unit columns.
+
+    With w = p s as in `polish`, the rows of a set A on their kinks and all others on the side that c has them on,
+    p^T (X u)_+ is at least g @ u near c, g the sum of w_i x_i over the active rows outside A. Its maximiser on the unit
+    sphere, orthogonal to the rows of A, is the projection of g. For every c sets of several sizes are tried, of rows
+    with w_i < 0, of which ridges are made: the nearest ones, and random ones among the nearest.
+    """
     n, r = Q.shape
-    if r < 2 or r > CORNERS or n < r or z.shape[1] == 0:
-        return z[:, :0]
-    lengths = np.maximum(np.linalg.norm(Q, axis=1), np.finfo(np.float64).tiny)
-    nearest = np.argsort(np.abs(Q @ z) / lengths[:, None], axis=0)[: min(n, 2 * r)].T
-    order = np.argsort(rng.uniform(size=(each, *nearest.shape)), axis=-1)
-    order[0] = np.arange(nearest.shape[1])
-    chosen = np.take_along_axis(np.broadcast_to(nearest, order.shape), order, axis=-1)[..., : r - 1]
-    found = _through(Q, chosen.reshape(-1, r - 1))
-    sides = np.sign(np.sum(found * np.tile(z, each), axis=0))
-    return found * np.where(sides < 0, -1.0, 1.0)
+    most = min(r - 1, n)
+    if c.shape[1] == 0 or most < 1 or r > MOST_SNAPPED:
+        return c[:, :0]
+    lengths = np.maximum(np.linalg.norm(Q, axis=1), TINY)
+    products = Q @ (sizes[:, None] * c)
+    outputs = p.T @ np.maximum(products, 0.0)
+    w = p @ (outputs / np.maximum(np.linalg.norm(outputs, axis=0), TINY))
+    distance = np.where(w < 0, np.abs(products) / lengths[:, None], np.inf)
+    nearest = np.argsort(distance, axis=0)[: min(n, 2 * r)].T  # (k, .)
+    active = np.where(products > 0, w, 0.0)
+    total = (sizes[:, None] * (Q.T @ active)).T
+    found = [total]
+    for j in sorted({*range(1, min(most, 4) + 1), *(most // k for k in (1, 2, 4)), min(8, most)} - {0}):
+        within = nearest[:, : min(nearest.shape[1], 2 * j + 2)]
+        mixed = np.take_along_axis(within, np.argsort(rng.uniform(size=within.shape), axis=1), axis=1)
+        for chosen in (nearest[:, :j], mixed[:, :j]):
+            weights = np.take_along_axis(active.T, chosen, axis=1)
+            rows = Q[chosen] * sizes
+            g = total - np.einsum("kj,kjr->kr", weights, rows)
+            basis = np.linalg.qr(np.swapaxes(rows / np.linalg.norm(rows, axis=2, keepdims=True), 1, 2))[0]
+            for _ in range(2):  # what is left is short beside g
+                g = g - np.einsum("krj,kj->kr", basis, np.einsum("krj,kr->kj", basis, g))
+                g = g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), TINY)
+            found.append(g)
+    columns = np.concatenate(found).T
+    return columns / np.maximum(np.linalg.norm(columns, axis=0), TINY)
 
 
 def _through(Q: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -203,12 +203,25 @@ def _project(
         over = done | stuck
         kinks = np.where(active >= 0, np.maximum(-weights[active], 0.0), 0.0)
         maxima = done & np.all(mu <= kinks + STATIONARY * size, axis=0)
-        finished.append(_Cells(u[:, over], bounds[over], maxima[over]))
+        finished.append(_Cells(_onto(normals, active[:, over], u[:, over]), bounds[over], maxima[over]))
         best = max(best, bounds[over].max(initial=0.0))
         columns, u, active = columns[~over], better.u[:, ~over], better.active[:, ~over]
         mu, bounds = better.mu[:, ~over], better.bounds[~over]
     finished.append(_Cells(u, bounds, np.zeros(len(bounds), dtype=bool)))
     return _Cells(*(np.concatenate(parts, axis=-1) for parts in zip(*finished, strict=True)))
+
+
+def _onto(normals: np.ndarray, active: Int[np.ndarray, "2 B"], u: Float[np.ndarray, "3 B"]) -> np.ndarray:
+    """u on its active planes once more: short beside q, it is off them by the rounding of q."""
+    lengths = np.linalg.norm(u, axis=0)
+    u = (u / np.where(lengths > 0, lengths, 1.0)).T
+    first, second = ((active[k] >= 0)[:, None] * normals[active[k]] for k in (0, 1))
+    second = second - _dots(first, second)[:, None] * first
+    second = _unit(second.T).T * np.any(second != 0, axis=1)[:, None]
+    for _ in range(2):
+        for normal in (first, second):
+            u = u - _dots(normal, u)[:, None] * normal
+    return u.T * lengths
 
 
 class _Step(NamedTuple):

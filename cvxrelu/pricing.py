@@ -363,9 +363,8 @@ class Pricing:
         """The best distinct directions moved onto the nearest kinks, as often as that brings something."""
         for _ in range(POLISH_ROUNDS):
             best = found[0][:, self.distinct(found[0][:, : 50 * most], POLISHED_APART, most)]
-            z = snapped(self.white, best / self.scale[:, None], self.rng)
             before = found[1].max(initial=0.0)
-            found = _merged(found, self._rank(p, self.scale[:, None] * z))
+            found = _merged(found, self._rank(p, snapped(self.white, self.sizes, p, best, self.rng)))
             if found[1].max(initial=0.0) <= before:
                 break
         return found
