@@ -21,6 +21,7 @@ from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refinement
 from cvxrelu.relaxation import relaxed_lower_bound
+from cvxrelu.row_space import row_space
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, relative_gap
 from cvxrelu.validation import as_finite_array, as_positive
@@ -165,7 +166,9 @@ def network_certificate(
             pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]), at.sizes)
             known = np.zeros((data.shape[1], 0)) if known is None else at.inward(known)
             priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30))
-            price, starts = priced.price, priced.starts
+            best = at.outward(priced.directions[:, :1])
+            price = priced.price + problem.noise(p, best) + at.unseen * float(np.linalg.norm(p))
+            starts = priced.starts
         price += slack
         bound, magnitude, feasible = problem.dual_bound(dual, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf)
     bound = max(0.0, bound - _rounding(dual) * magnitude - _leak(problem, feasible, objective))
@@ -203,7 +206,7 @@ def check_kind(kind: str, problem: Problem) -> None:
         return
     if problem.n_outputs != 1:
         raise ValueError(f"an exact certificate needs one output, got y with {problem.n_outputs}: use 'relaxed'")
-    rank = int(np.linalg.matrix_rank(problem.X))
+    rank = row_space(problem.X).rows.shape[1]
     if rank > 3:
         raise ValueError(f"an exact certificate needs X of rank at most 3, got rank {rank}: use 'relaxed'")
 

@@ -63,11 +63,13 @@ class Arrangement(NamedTuple):
 class ExactPrice(NamedTuple):
     """max over |u| <= 1 of |p^T (X u)_+|, and where |p^T (X u)_+| has local maxima on the sphere.
 
-    value : an upper bound, within rounding of the maximum. direction : (d,) unit vector attaining it up to rounding.
+    value : an upper bound, within rounding of the maximum. direction : (d,) unit vector attaining it up to rounding;
+    attained : the function there.
     directions : (d, k) unit vectors, the local maxima above `above`, best first; values : (k,) the function there.
     """
 
     value: float
+    attained: float
     direction: Float[np.ndarray, " d"]
     directions: Float[np.ndarray, "d k"]
     values: Float[np.ndarray, " k"]
@@ -156,14 +158,15 @@ def price_on(arrangement: Arrangement, p: Float[np.ndarray, " n"], *, above: flo
     value = (1.0 + 4.0 * rounding) * (best + allowance) * unit
     point, maximum = np.concatenate(points, axis=1), np.concatenate(maxima)
     norms = np.linalg.norm(point, axis=0)
-    direction = _unit(arrangement.basis @ point[:, [np.argmax(norms)]])[:, 0]
+    longest = _unit(point[:, [np.argmax(norms)]])
+    attained = float(np.abs(p @ np.maximum(arrangement.rows @ longest, 0.0))[0]) * unit
     found = np.flatnonzero(maximum & (norms * unit > above) & (norms > 0))
     found = found[_distinct(point[:, found], norms[found])]
     directions, values = _unit(point[:, found]), norms[found]
     # A maximum as small as the rounding of q may lie outside its cell, where the function is another.
     sound = np.abs(np.abs(p @ np.maximum(arrangement.rows @ directions, 0.0)) - values) <= AGREEMENT * values
     directions, values = arrangement.basis @ directions[:, sound], values[sound] * unit
-    return ExactPrice(float(value), direction, directions, values)
+    return ExactPrice(float(value), attained, _unit(arrangement.basis @ longest)[:, 0], directions, values)
 
 
 class _Cells(NamedTuple):

@@ -46,6 +46,7 @@ FEWEST_STARTS = 16  # of every kind in a pricing; half the number of neurons whe
 MOST_ADDED = 150
 FAR_GAP = 0.1
 RISE = 0.01  # of the price, relative to tol: a wave that brings less is quiet
+SEEN = 0.5  # of tol: more than this between the bounds of price and attained value is hidden by rounding
 SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
@@ -117,6 +118,7 @@ class Refinement:
         self.objective, self.dual, self.z = self._state(self.neurons, self.z)
         self.lower_bound, self.proof = 0.0, 0.0 * self.dual
         self.rounds = self.starts = self.idle = 0  # idle: rounds without progress
+        self.blind = False  # whether rounding alone keeps the bound from the objective by more than tol
         self.near = False  # whether the next pricing is a thorough one
         self.reached = time.perf_counter()  # when the objective was last looked at for progress
 
@@ -171,7 +173,7 @@ class Refinement:
                     self._price(near=True)
                     gap = relative_gap(self.objective, self.lower_bound)
                     close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.MAX_ITER
-                    status = Status.OPTIMAL if gap <= self.tol else close
+                    status = Status.OPTIMAL if gap <= self.tol else Status.ILL_CONDITIONED if self.blind else close
         return self.result(status)
 
     def result(self, status: Status) -> Refined:
@@ -206,7 +208,14 @@ class Refinement:
                 rise=RISE * self.tol,
             )
         self.starts = priced.starts
-        self.lower_bound, self.proof = self._bound(priced.price)
+        price = priced.price
+        if self.arrangement is None:
+            best = self.coordinates.outward(priced.directions[:, :1])
+            price += self.problem.noise(p, best) + self.coordinates.unseen * float(np.linalg.norm(p))
+        self.lower_bound, self.proof = self._bound(price)
+        attained = priced.values.max(initial=0.0) if self.arrangement is None else found.attained
+        gaps = [relative_gap(self.objective, self._bound(value)[0]) for value in (price, attained)]
+        self.blind = gaps[0] - gaps[1] > SEEN * self.tol
         return priced
 
     def _bound(self, price: float) -> tuple[float, np.ndarray]:
@@ -294,7 +303,12 @@ class Refinement:
             curvature = float(np.mean(given.s)) * float(np.mean(self.loss.curvature)) * float(np.sum(self.X**2))
             unit = np.sqrt(curvature / self.X.shape[1])
             terms = terms._replace(unit=backend.put(np.asarray(unit), self.dtype))
-        x = backend.put(neurons.to_weights(given.padded(size), z / unit), self.dtype)
+        scale = self._first_layer_scale(given)
+        if scale is not None:
+            terms = terms._replace(
+                X=backend.put(self.X * scale[:, 0], self.dtype), scale=backend.put(scale, self.dtype)
+            )
+        x = backend.put(neurons.to_weights(given.padded(size), z / unit, scale), self.dtype)
         start, run = (backend.compile(fn, ("objective",)) for fn in (lbfgs.start, lbfgs.run))
         at = start(backend, terms, x, objective=neurons.balanced)
         flops = 6.0 * self.X.size * size
@@ -303,8 +317,21 @@ class Refinement:
             at = run(backend, terms, at, steps, objective=neurons.balanced)
             if time.perf_counter() > deadline:
                 break
-        moved, w = neurons.from_weights(backend.get(at.x), self.X.shape[1], z.shape[1], z.shape[0])
+        moved, w = neurons.from_weights(backend.get(at.x), self.X.shape[1], z.shape[1], z.shape[0], scale)
         return moved, unit * w
+
+    def _first_layer_scale(self, given: Neurons) -> np.ndarray | None:
+        """(d, 1), in units of which the objective is about equally curved in all of a balanced first layer.
+
+        None where the columns are alike. |a_j|^2 = s_j: the loss has the curvature mean(s) curvature |X_k|^2 in column
+        k, the penalty adds beta; the second layer is curved as hidden units are long.
+        """
+        sizes = self.coordinates.sizes
+        if sizes is None:
+            return None
+        curvature = float(np.mean(self.loss.curvature)) * float(np.mean(given.s))
+        hidden = float(np.mean(np.sum((self.X @ given.u) ** 2, axis=0)))
+        return np.sqrt((curvature * hidden + self.beta) / (curvature * sizes**2 + self.beta))[:, None]
 
     # -- the device ---------------------------------------------------------------------------------------------
     def _state(self, given: Neurons, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

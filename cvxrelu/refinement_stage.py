@@ -121,16 +121,19 @@ class RefinementStage:
                 self.kind, problem, dual, objective, self.backend, seed=self.seed, known=found.neurons.u,
                 deadline=max(self.started + limits.time_limit, time.perf_counter() + 1.0),
             )  # fmt: skip
+        status = found.status
+        if status is Status.OPTIMAL and self.kind == "priced" and certificate.gap > 2.0 * limits.tol:
+            status = Status.ILL_CONDITIONED  # the network as it is stored is not the one that was found
         timings = {"setup": setup, "refine": refined, "certify": self._elapsed() - evaluated}
         if sampled is not None:
             timings = {**sampled.timings, **{name: sampled.timings.get(name, 0.0) + s for name, s in timings.items()}}
         timings["total"] = self.spent + self._elapsed()
-        advice = STALLED if found.status is Status.MAX_ITER else found.status.advice
+        advice = STALLED if status is Status.MAX_ITER else status.advice
         message = f"{advice} ({in_words(certificate)}, tol {limits.tol:.1e})"
         if self.verbose:
-            print(f"{found.status.value}: {message}", flush=True)
+            print(f"{status.value}: {message}", flush=True)
         return Solution(
-            network, objective, certificate, None if sampled is None else sampled.sampled, found.status, message,
+            network, objective, certificate, None if sampled is None else sampled.sampled, status, message,
             0 if sampled is None else sampled.n_iter, self.history, timings, self.backend.name, self.dtype,
             self.backend.device, settings, found.rounds, problem,
         )  # fmt: skip
