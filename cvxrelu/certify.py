@@ -161,13 +161,14 @@ def network_certificate(
         if kind == "exact":
             price = exact_price(X, np.ascontiguousarray(p[:, 0]), above=np.inf).value
         else:
-            at = search_coordinates(X)
+            size = float(np.linalg.norm(p))
+            at = search_coordinates(X, beta / size if size > 0 else np.inf)
             data = backend.put(at.rows)
             pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]), at.sizes)
             known = np.zeros((data.shape[1], 0)) if known is None else at.inward(known)
             priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30))
             best = at.outward(priced.directions[:, :1])
-            price = priced.price + problem.noise(p, best) + at.unseen * float(np.linalg.norm(p))
+            price = priced.price + problem.noise(p, best) + at.unseen * size
             starts = priced.starts
         price += slack
         bound, magnitude, feasible = problem.dual_bound(dual, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf)

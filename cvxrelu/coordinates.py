@@ -24,7 +24,8 @@ from cvxrelu.row_space import EPS, power_of_two
 __all__ = ["LARGEST", "Coordinates", "features", "kinks", "search_coordinates", "snapped"]
 
 TINY = float(np.finfo(np.float64).tiny)
-LIMIT = 10.0  # ratio of singular values up to which the given columns are kept
+LIMIT = 30.0  # ratio of singular values up to which the given columns are kept
+FEW, LIMIT_OF_FEW = 5, 5.0  # the same up to this rank, where ascents cost little
 LARGEST = 1500  # columns up to which a basis is computed: d^3 beside n d for every ascent
 MOST_SNAPPED = 200  # rank up to which directions are moved onto kinks exactly
 CORNERS = 12  # rank up to which starts are put on as many kinks as there are dimensions, less one
@@ -52,25 +53,36 @@ class Coordinates(NamedTuple):
         return c if self.basis is None else self.basis @ c
 
 
-def search_coordinates(X: Float[np.ndarray, "n d"]) -> Coordinates:
-    """The coordinates to search in, of the row space of X where it has fewer dimensions than columns."""
+def search_coordinates(X: Float[np.ndarray, "n d"], negligible: float = 0.0) -> Coordinates:
+    """The coordinates to search in, of the row space of X where it has fewer dimensions than columns.
+
+    negligible : |X u| below which a unit vector u is of no use to the program, beta / |p|. Singular values below that
+        need not be told apart.
+    """
     n, d = X.shape
     unit = power_of_two(X)
     if d <= n:
+        kept = Coordinates(None, X, None, 0.0)
         if d > LARGEST:
-            return Coordinates(None, X, None, 0.0)
+            return kept
         values = np.linalg.eigvalsh((X / unit).T @ (X / unit))
-        if values[0] * LIMIT**2 >= values[-1]:
-            return Coordinates(None, X, None, 0.0)
+        if _alike(np.sqrt(np.maximum(values, 0.0)), negligible / unit):
+            return kept
     _, singular, right = np.linalg.svd(X / unit, full_matrices=False)
-    kept = singular > singular[0] * max(n, d) * EPS
-    kept[0] = True
-    basis = np.ascontiguousarray(right[kept].T)
-    rows, dropped = X @ basis, singular[~kept].max(initial=0.0)
+    seen = singular > singular[0] * max(n, d) * EPS
+    seen[0] = True
+    basis = np.ascontiguousarray(right[seen].T)
+    rows, dropped = X @ basis, singular[~seen].max(initial=0.0)
     sizes = np.linalg.norm(rows, axis=0)
-    sizes = np.where(sizes > 0, sizes, 1.0)
-    alike = sizes.min() * LIMIT >= sizes.max()
-    return Coordinates(basis, rows, None if alike else sizes, float(dropped) * unit)
+    if _alike(sizes, negligible) or not sizes.any():
+        return Coordinates(basis, rows, None, float(dropped) * unit) if d > n else kept
+    sizes = np.maximum(sizes, min(negligible, sizes.max()))
+    return Coordinates(basis, rows, sizes, float(dropped) * unit)
+
+
+def _alike(sizes: Float[np.ndarray, " r"], negligible: float) -> bool:
+    limit = LIMIT if len(sizes) > FEW else LIMIT_OF_FEW
+    return max(float(sizes.min()), negligible) * limit >= float(sizes.max())
 
 
 def features(c: Float[np.ndarray, "r k"], sizes: Float[np.ndarray, " r"] | None) -> Float[np.ndarray, "f k"]:

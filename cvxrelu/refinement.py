@@ -28,6 +28,7 @@ from jaxtyping import Float
 
 from cvxrelu import lbfgs, neurons
 from cvxrelu.backends.base import Backend
+from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.lasso import nonnegative_quadratic
@@ -101,7 +102,8 @@ class Refinement:
     ) -> None:
         self.problem, self.backend, self.tol, self.dtype = problem, backend, tol, dtype
         self.loss, self.beta = problem.loss, problem.beta
-        self.coordinates = search_coordinates(problem.X)
+        p = np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem)))
+        self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
         self.X = X = self.coordinates.rows
         self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
