@@ -105,8 +105,9 @@ def certify(
     single = tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32))
     with chosen.scope():
         search = Refinement(
-            problem, chosen, dtype="float32" if single else "float64", tol=tol, seed=int(seed), exact=kind == "exact"
-        )
+            problem, chosen, dtype="float32" if single else "float64", tol=tol, seed=int(seed), exact=kind == "exact",
+            strict=False,
+        )  # fmt: skip
         W, A, _, _ = to_arrays(given, intercept)
         sizes = np.linalg.norm(W, axis=0)
         search.start_from(W / sizes, A.T / sizes, sizes**2)

@@ -87,6 +87,7 @@ class Refinement:
     ----------
     problem : the data and the program, on the host and in float64; its patterns are not looked at.
     dtype : "float32" or "float64", of descent, lasso and ascents; objectives, duals and prices are float64.
+    strict : False where dtype may give way to float64, which is taken where columns are far from alike.
     tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output).
     """
 
@@ -99,12 +100,14 @@ class Refinement:
         tol: float,
         seed: int,
         exact: bool = False,
+        strict: bool = True,
     ) -> None:
-        self.problem, self.backend, self.tol, self.dtype = problem, backend, tol, dtype
+        self.problem, self.backend, self.tol = problem, backend, tol
         self.loss, self.beta = problem.loss, problem.beta
         p = np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem)))
         self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
         self.X = X = self.coordinates.rows
+        self.dtype = dtype = dtype if strict or self.coordinates.sizes is None else "float64"
         self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
         terms = Terms(X, problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
@@ -261,7 +264,8 @@ class Refinement:
         s, m, size = given.s, given.width, self.backend.padded(given.width)
         for _ in range(1 if self.loss.is_quadratic else NEWTON):
             at = Neurons(given.u, given.a, s)
-            gram, slope = self._on_device(neurons.moments, self.terms, *at.padded(size), z)
+            terms = self.terms if self.coordinates.sizes is None else self.exact
+            gram, slope = self._on_device(neurons.moments, terms, *at.padded(size), z)
             keep = np.r_[:m, size : len(slope)]
             gram, slope = gram[np.ix_(keep, keep)].astype(np.float64), slope[keep].astype(np.float64)
             slope[:m] -= self.beta
@@ -373,7 +377,10 @@ def _quadratic_step(H: np.ndarray, slope: np.ndarray, now: np.ndarray, m: int) -
     b = H @ now + slope
     if now.size == m:
         return nonnegative_quadratic(H, b, now)
-    factor = scipy.linalg.cho_factor(H[m:, m:])
-    solved = scipy.linalg.cho_solve(factor, np.column_stack([H[m:, :m], b[m:]]))
+    # Far out hardly more than the ridge of a skip is left, of any size; rounding then decides what is positive.
+    root = np.sqrt(np.maximum(np.diagonal(H)[m:], np.finfo(np.float64).tiny))[:, None]
+    free = H[m:, m:] / root / root.T + 4.0 * np.finfo(np.float64).eps * root.size * np.eye(root.size)
+    factor = scipy.linalg.cho_factor(free)
+    solved = scipy.linalg.cho_solve(factor, np.column_stack([H[m:, :m], b[m:]]) / root) / root
     s = nonnegative_quadratic(H[:m, :m] - H[:m, m:] @ solved[:, :m], b[:m] - H[:m, m:] @ solved[:, m], now[:m])
     return np.concatenate([s, solved[:, m] - solved[:, :m] @ s])

@@ -40,6 +40,7 @@ class RefinementStage:
         self.dtype = problem.dtype.name
         if dtype is None and limits.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32)):
             self.dtype = "float32"
+        self.strict = dtype is not None
         self.history = History()
         self.reached = 0.0
 
@@ -50,8 +51,10 @@ class RefinementStage:
             self.history, before = sampled.history, self._elapsed()
             self.spent = sampled.timings["total"] - before
         search = Refinement(
-            problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact"
-        )
+            problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact",
+            strict=self.strict,
+        )  # fmt: skip
+        self.dtype = search.dtype
         setup = self._elapsed() - before
         try:
             saved = None if self.checkpoint is None else self.checkpoint.load("refinement")
