@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import lapack
 
 from cvxrelu.row_space import EPS, power_of_two
 
@@ -68,21 +69,37 @@ def search_coordinates(X: Float[np.ndarray, "n d"], negligible: float = 0.0) -> 
         values = np.linalg.eigvalsh((X / unit).T @ (X / unit))
         if _alike(np.sqrt(np.maximum(values, 0.0)), negligible / unit):
             return kept
-    _, singular, right = np.linalg.svd(X / unit, full_matrices=False)
-    seen = singular > singular[0] * max(n, d) * EPS
-    seen[0] = True
-    basis = np.ascontiguousarray(right[seen].T)
-    rows, dropped = X @ basis, singular[~seen].max(initial=0.0)
+    right = _right_singular_vectors(X / unit)
+    rows = X @ right
     sizes = np.linalg.norm(rows, axis=0)
-    if _alike(sizes, negligible) or not sizes.any():
-        return Coordinates(basis, rows, None, float(dropped) * unit) if d > n else kept
-    sizes = np.maximum(sizes, min(negligible, sizes.max()))
-    return Coordinates(basis, rows, sizes, float(dropped) * unit)
+    # What the products x_il V_lj can be wrong by: a mean of any size beside a constant column hides nothing above that.
+    rounding = 2.0 * max(n, d) ** 0.5 * EPS * np.linalg.norm(np.abs(X) @ np.abs(right), axis=0)
+    seen = sizes > rounding
+    if not seen.any():
+        return Coordinates(None, X, None, 0.0)
+    basis, rows = np.ascontiguousarray(right[:, seen]), np.ascontiguousarray(rows[:, seen])
+    dropped, sizes = float(sizes[~seen].max(initial=0.0)), sizes[seen]
+    if _alike(sizes, negligible):
+        return Coordinates(basis, rows, None, dropped) if d > n else kept
+    return Coordinates(basis, rows, np.maximum(sizes, min(negligible, sizes.max())), dropped)
+
+
+def _right_singular_vectors(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d r"]:
+    """By Jacobi rotations where n >= d: small singular values are then right however much columns differ in size.
+
+    Source: Drmac & Veselic, "New fast and accurate Jacobi SVD algorithm I", SIAM J. Matrix Analysis 29, 2008 (LAPACK's
+    dgejsv).
+    """
+    if X.shape[0] >= X.shape[1]:
+        *_, right, _, _, info = lapack.dgejsv(X, joba=1, jobu=3, jobv=0, jobr=0)
+        if info == 0:
+            return right
+    return np.linalg.svd(X, full_matrices=False)[2].T
 
 
 def _alike(sizes: Float[np.ndarray, " r"], negligible: float) -> bool:
     limit = LIMIT if len(sizes) > FEW else LIMIT_OF_FEW
-    return max(float(sizes.min()), negligible) * limit >= float(sizes.max())
+    return bool(max(float(sizes.min()), negligible) * limit >= float(sizes.max()))
 
 
 def features(c: Float[np.ndarray, "r k"], sizes: Float[np.ndarray, " r"] | None) -> Float[np.ndarray, "f k"]:

@@ -206,11 +206,20 @@ class Pricing:
     X, exact_X : the data on the device, in the working precision and in float64; prices are evaluated with the second.
     sizes : lengths of the columns, orthogonal to one another, where they are far from alike (`coordinates`); ascents
         are then made in coordinates where all columns are alike, beside those in the given ones.
+    even : whether p is orthogonal to X up to rounding, so that u and -u have the same value. Of the two computed ones
+        the smaller counts: where all rows are on one side of u, the larger is the rounding of zero, times X.
     """
 
     def __init__(
-        self, backend: Backend, X: Any, exact_X: Any, rng: np.random.Generator, sizes: np.ndarray | None = None
+        self,
+        backend: Backend,
+        X: Any,
+        exact_X: Any,
+        rng: np.random.Generator,
+        sizes: np.ndarray | None = None,
+        even: bool = False,
     ) -> None:
+        self.even = even
         self.backend, self.X, self.exact_X, self.rng = backend, X, exact_X, rng
         self.n, self.d = X.shape
         self.misses = np.zeros((self.d, 0))
@@ -287,7 +296,8 @@ class Pricing:
         run = self.backend.compile(polish, ("near",))
         data = (self.exact_X, self.lengths, self.backend.put(p), self.backend.put(padded, split=1))
         moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
-        return self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
+        moved, values = self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
+        return self._rank(p, moved) if self.even and self.sizes is not None else (moved, values)
 
     def _again(self, directions: np.ndarray, count: int, wave: int, steps: int) -> np.ndarray:
         """Mixtures and noisy copies of the best directions so far: while cheap, twice those of the wave before."""
@@ -328,7 +338,10 @@ class Pricing:
         padded = np.pad(u, ((0, 0), (0, self.backend.padded(u.shape[1]) - u.shape[1])))
         evaluate = self.backend.compile(_prices)
         at = self.backend.put(padded, split=1)
-        values = self.backend.get(evaluate(self.backend, self.exact_X, self.backend.put(p), at))[: u.shape[1]]
+        data = (self.backend, self.exact_X, self.backend.put(p))
+        values = self.backend.get(evaluate(*data, at))[: u.shape[1]]
+        if self.even and self.sizes is not None:
+            values = np.minimum(values, self.backend.get(evaluate(*data, -at))[: u.shape[1]])
         order = np.argsort(-values, kind="stable")
         return u[:, order], values[order]
 

@@ -86,6 +86,14 @@ class Problem:
         return False if self.skip is None else "linear" if self.skip.linear else "bias"
 
     @property
+    def even(self) -> bool:
+        """Whether a free skip takes all that is linear: then p is orthogonal to X, and u and -u price alike."""
+        skip = self.skip
+        if skip is None or skip.l2 > 0 or not skip.linear or skip.basis.shape[0] != skip.basis.shape[1]:
+            return False
+        return skip.bias or self.readout is not None or not self.intercept
+
+    @property
     def flops(self) -> float:
         """Useful flops of one ADMM iteration, 12 n D P c."""
         return 12.0 * math.prod(self.shape)

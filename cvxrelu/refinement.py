@@ -115,7 +115,7 @@ class Refinement:
         self.terms = self.exact if dtype == "float64" else backend.put(terms, dtype)
         rng = np.random.default_rng([seed, 2])
         self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
-        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng, self.coordinates.sizes)
+        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng, self.coordinates.sizes, problem.even)
         self.arrangement = arrange(X) if exact else None
         c = problem.n_outputs
         self.neurons = Neurons(np.zeros((X.shape[1], 0)), np.zeros((c, 0)), np.zeros(0))
@@ -239,7 +239,9 @@ class Refinement:
         if directions.shape[1] == 0:
             return self.neurons.take(slice(0, 0))
         outputs = adjoint(self.problem.readout, self.dual).T @ np.maximum(self.X @ directions, 0.0)
-        return Neurons(directions, outputs / np.linalg.norm(outputs, axis=0), np.zeros(directions.shape[1]))
+        lengths = np.linalg.norm(outputs, axis=0)
+        directions, outputs, lengths = directions[:, lengths > 0], outputs[:, lengths > 0], lengths[lengths > 0]
+        return Neurons(directions, outputs / lengths, np.zeros(directions.shape[1]))
 
     def _round(self, new: Neurons, deadline: float) -> None:
         self.rounds += 1
