@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.best_skip import dual_of_zero
-from cvxrelu.coordinates import search_coordinates
 from cvxrelu.cones import project_onto_cones
+from cvxrelu.coordinates import search_coordinates
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import build_problem
 from cvxrelu.selection import select_backend

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.coordinates import search_coordinates
 from cvxrelu.conversion import to_arrays
+from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import exact_price
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.pricing import Pricing

@@ -119,9 +119,11 @@ def kinks(Q: Float[np.ndarray, "n r"], count: int, rng: np.random.Generator) -> 
     if r == 2:
         chosen = rng.permutation(n)[: max(count, min(n, 8 * count))][:, None]
     else:
-        pool = rng.integers(n, size=(count, 4 * r))
+        among = rng.choice(n, size=min(n, 50 * r), replace=False)
+        pool = among[np.argsort(rng.uniform(size=(count, len(among))), axis=1)[:, : 4 * r]]
         unit = Q / np.maximum(np.linalg.norm(Q, axis=1, keepdims=True), TINY)
         apart = 1.0 - np.abs(np.einsum("kir,kr->ki", unit[pool], unit[pool[:, 0]]))
+        apart[:, 0] = -1.0  # by rounding it is not quite zero
         apart[::2, 1:] = rng.uniform(size=apart[::2, 1:].shape)  # every other one: any rows
         chosen = np.take_along_axis(pool, np.argsort(apart, axis=1)[:, : r - 1], axis=1)
     return _through(Q, chosen)

@@ -306,9 +306,7 @@ class Pricing:
         parents = directions[:, self.distinct(directions, PARENTS_APART, PARENTS)]
         return np.concatenate([self._mixtures(parents, count), self._copies(parents, count, 0.5)], axis=1)
 
-    def _climb(
-        self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int], white: bool = False
-    ) -> np.ndarray:
+    def _climb(self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int], white: bool = False) -> np.ndarray:
         """Where ascents from the columns of u end, the best first; the best thirty-two or more take more steps.
 
         white : in the coordinates where all columns are alike.
