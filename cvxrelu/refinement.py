@@ -107,6 +107,8 @@ class Refinement:
         p = np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem)))
         self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
         self.X = X = self.coordinates.rows
+        # An excess of the price is about the root of an excess of the objective, the more so the less alike columns are.
+        self.little = 1e-3 if self.coordinates.sizes is None else 1e-5
         self.dtype = dtype = dtype if strict or self.coordinates.sizes is None else "float64"
         self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
@@ -172,7 +174,7 @@ class Refinement:
             else:
                 self.near = gap <= FAR_GAP
                 self._round(new, deadline)
-                progress = self.objective < before * (1 - 1e-3 * min(self.tol, 1e-3))
+                progress = self.objective < before * (1 - self.little * min(self.tol, 1e-3))
                 self.idle = 0 if progress else self.idle + 1
                 if self.idle >= STALLED:
                     self._price(near=True)
@@ -279,7 +281,7 @@ class Refinement:
                 break
             value, prediction = self._objective(at, self._predict(at), z)
             promised = float(slope @ step)
-            if promised <= 1e-3 * self.tol * value:
+            if promised <= self.little * self.tol * value:
                 break
             to, to_z = Neurons(given.u, given.a, np.maximum((now + step)[:m], 0.0)), (now + step)[m:].reshape(z.shape)
             reached, there = self._objective(to, self._predict(to), to_z)
