@@ -8,6 +8,7 @@ import numpy as np
 
 from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.cones import project_onto_cones
+from cvxrelu.coordinates import search_coordinates
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import build_problem
 from cvxrelu.selection import select_backend
@@ -75,8 +76,9 @@ def beta_max(
     p, _ = problem.pull_back(dual_of_zero(problem))
     if patterns is None:
         backend = select_backend("numpy", (), 0.0)
-        pricing = Pricing(backend, problem.X, problem.X, np.random.default_rng([int(seed), 4]))
-        return pricing.price(p, np.zeros((problem.X.shape[1], 0)), STARTS, steps=(30, 60)).price
+        at = search_coordinates(problem.X)
+        pricing = Pricing(backend, at.rows, at.rows, np.random.default_rng([int(seed), 4]), at.sizes, problem.even)
+        return pricing.price(p, np.zeros((at.rows.shape[1], 0)), STARTS, steps=(30, 60)).price
     masks = problem.patterns.patterns
     # (d, c, P) correlations; both signs are candidates, and |q| bounds its projection, so the largest go first.
     q = np.tensordot(problem.X.T, masks[:, None, :] * p[:, :, None], axes=1)

@@ -15,12 +15,14 @@ import numpy as np
 from cvxrelu.backends import Backend
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.conversion import to_arrays
+from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import exact_price
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refinement
 from cvxrelu.relaxation import relaxed_lower_bound
+from cvxrelu.row_space import row_space
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, relative_gap
 from cvxrelu.validation import as_finite_array, as_positive
@@ -108,14 +110,9 @@ def certify(
     until = proof_begins(kind, started, limit)
     with chosen.scope():
         search = Refinement(
-            problem,
-            chosen,
-            dtype="float32" if single else "float64",
-            tol=tol,
-            seed=int(seed),
-            exact=kind == "exact",
-            deadline=until,
-        )
+            problem, chosen, dtype="float32" if single else "float64", tol=tol, seed=int(seed), exact=kind == "exact",
+            strict=False, deadline=until,
+        )  # fmt: skip
         W, A, _, _ = to_arrays(given, intercept)
         sizes = np.linalg.norm(W, axis=0)
         search.start_from(W / sizes, A.T / sizes, sizes**2)
@@ -172,11 +169,15 @@ def network_certificate(
         except OutOfTime:
             kind = "relaxed"
     elif kind == "priced":
-        data = backend.put(X)
-        pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]))
-        known = np.zeros((X.shape[1], 0)) if known is None else known
+        size = float(np.linalg.norm(p))
+        at = search_coordinates(X, beta / size if size > 0 else np.inf)
+        data = backend.put(at.rows)
+        pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]), at.sizes, problem.even)
+        known = np.zeros((data.shape[1], 0)) if known is None else at.inward(known)
         priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30), deadline=deadline)
-        price, starts = slack + priced.price, priced.starts
+        best = at.outward(priced.directions[:, :1])
+        price = slack + priced.price + problem.noise(p, best) + at.unseen * size
+        starts = priced.starts
     if kind == "relaxed":
         bound, magnitude, feasible = relaxed_lower_bound(problem, dual, deadline=deadline)
     else:
@@ -221,7 +222,7 @@ def check_kind(kind: str, problem: Problem) -> None:
         return
     if problem.n_outputs != 1:
         raise ValueError(f"an exact certificate needs one output, got y with {problem.n_outputs}: use 'relaxed'")
-    rank = int(np.linalg.matrix_rank(problem.X))
+    rank = row_space(problem.X).rows.shape[1]
     if rank > 3:
         raise ValueError(f"an exact certificate needs X of rank at most 3, got rank {rank}: use 'relaxed'")
 

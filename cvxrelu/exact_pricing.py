@@ -64,11 +64,13 @@ class Arrangement(NamedTuple):
 class ExactPrice(NamedTuple):
     """max over |u| <= 1 of |p^T (X u)_+|, and where |p^T (X u)_+| has local maxima on the sphere.
 
-    value : an upper bound, within rounding of the maximum. direction : (d,) unit vector attaining it up to rounding.
+    value : an upper bound, within rounding of the maximum. direction : (d,) unit vector attaining it up to rounding;
+    attained : the function there.
     directions : (d, k) unit vectors, the local maxima above `above`, best first; values : (k,) the function there.
     """
 
     value: float
+    attained: float
     direction: Float[np.ndarray, " d"]
     directions: Float[np.ndarray, "d k"]
     values: Float[np.ndarray, " k"]
@@ -169,14 +171,15 @@ def price_on(
     value = (1.0 + 4.0 * rounding) * (best + allowance) * unit
     point, maximum = np.concatenate(points, axis=1), np.concatenate(maxima)
     norms = np.linalg.norm(point, axis=0)
-    direction = _unit(arrangement.basis @ point[:, [np.argmax(norms)]])[:, 0]
+    longest = _unit(point[:, [np.argmax(norms)]])
+    attained = float(np.abs(p @ np.maximum(arrangement.rows @ longest, 0.0))[0]) * unit
     found = np.flatnonzero(maximum & (norms * unit > above) & (norms > 0))
     found = found[_distinct(point[:, found], norms[found])]
     directions, values = _unit(point[:, found]), norms[found]
     # A maximum as small as the rounding of q may lie outside its cell, where the function is another.
     sound = np.abs(np.abs(p @ np.maximum(arrangement.rows @ directions, 0.0)) - values) <= AGREEMENT * values
     directions, values = arrangement.basis @ directions[:, sound], values[sound] * unit
-    return ExactPrice(float(value), direction, directions, values)
+    return ExactPrice(float(value), attained, _unit(arrangement.basis @ longest)[:, 0], directions, values)
 
 
 class _Cells(NamedTuple):
@@ -216,12 +219,25 @@ def _project(
         over = done | stuck
         kinks = np.where(active >= 0, np.maximum(-weights[active], 0.0), 0.0)
         maxima = done & np.all(mu <= kinks + STATIONARY * size, axis=0)
-        finished.append(_Cells(u[:, over], bounds[over], maxima[over]))
+        finished.append(_Cells(_onto(normals, active[:, over], u[:, over]), bounds[over], maxima[over]))
         best = max(best, bounds[over].max(initial=0.0))
         columns, u, active = columns[~over], better.u[:, ~over], better.active[:, ~over]
         mu, bounds = better.mu[:, ~over], better.bounds[~over]
     finished.append(_Cells(u, bounds, np.zeros(len(bounds), dtype=bool)))
     return _Cells(*(np.concatenate(parts, axis=-1) for parts in zip(*finished, strict=True)))
+
+
+def _onto(normals: np.ndarray, active: Int[np.ndarray, "2 B"], u: Float[np.ndarray, "3 B"]) -> np.ndarray:
+    """u on its active planes once more: short beside q, it is off them by the rounding of q."""
+    lengths = np.linalg.norm(u, axis=0)
+    u = (u / np.where(lengths > 0, lengths, 1.0)).T
+    first, second = ((active[k] >= 0)[:, None] * normals[active[k]] for k in (0, 1))
+    second = second - _dots(first, second)[:, None] * first
+    second = _unit(second.T).T * np.any(second != 0, axis=1)[:, None]
+    for _ in range(2):
+        for normal in (first, second):
+            u = u - _dots(normal, u)[:, None] * normal
+    return u.T * lengths
 
 
 class _Step(NamedTuple):

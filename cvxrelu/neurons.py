@@ -31,7 +31,8 @@ class Terms(NamedTuple):
     """The problem on the device, in one precision: the loss sees `a = R f(X) + columns z`, z penalised by ridge.
 
     columns, ridge : of a penalised skip, in coordinates where the loss is about equally curved, with penalty
-        `1/2 sum_i ridge_i |z_i|^2`; None without one. unit : of z in the vector that is descended.
+        `1/2 sum_i ridge_i |z_i|^2`; None without one. unit : of z in the vector that is descended. scale : of the rows
+        of the first layer there, with X scaled alike; None for one.
     """
 
     X: Float[Array, "n d"]
@@ -41,6 +42,7 @@ class Terms(NamedTuple):
     columns: Float[Array, "m k"] | None = None
     ridge: Float[Array, " k"] | None = None
     unit: Float[Array, ""] | None = None
+    scale: Float[Array, "d 1"] | None = None
 
 
 class Neurons(NamedTuple):
@@ -68,7 +70,7 @@ class Neurons(NamedTuple):
 
 def balanced(data: Terms, x: Float[Array, " p"]) -> tuple[Array, Array]:
     """`loss + beta/2 sum_j (|w_j|^2 + |a_j|^2) + 1/2 sum_i ridge_i |z_i|^2` and gradient in x = (W, A, z / unit)."""
-    X, loss, beta, readout, columns, ridge, unit = data
+    X, loss, beta, readout, columns, ridge, unit, scale = data
     xp = array_namespace(X)
     d, c = X.shape[1], loss.y.shape[1]
     k = 0 if columns is None else columns.shape[1]
@@ -79,7 +81,9 @@ def balanced(data: Terms, x: Float[Array, " p"]) -> tuple[Array, Array]:
     blocks = row_blocks(X, m)
     hidden = [xp.maximum(X[b, :] @ W, zero) for b in blocks]
     prediction = read(readout, xp.concat([h @ A.T for h in hidden]))
-    value = 0.5 * beta * xp.sum(layers * layers)
+    # The vector has the first layer in units of the scale.
+    weights = layers if scale is None else xp.concat([scale * W, A])
+    value = 0.5 * beta * xp.sum(weights * weights)
     if columns is not None and ridge is not None:
         z = unit * xp.reshape(x[(d + c) * m :], (k, c))
         prediction = prediction + columns @ z
@@ -92,7 +96,8 @@ def balanced(data: Terms, x: Float[Array, " p"]) -> tuple[Array, Array]:
     else:
         of_W = sum(X[b, :].T @ xp.where(h > 0, p[b, :] @ A, zero) for b, h in zip(blocks, hidden, strict=True))
     of_A = sum(p[b, :].T @ h for b, h in zip(blocks, hidden, strict=True))
-    gradient = xp.reshape(beta * layers - xp.concat([of_W, of_A]), (-1,))
+    weights = layers if scale is None else xp.concat([scale * scale * W, A])
+    gradient = xp.reshape(beta * weights - xp.concat([of_W, of_A]), (-1,))
     if columns is not None and ridge is not None:
         of_z = unit * (ridge[:, None] * z - columns.T @ t)
         gradient = xp.concat([gradient, xp.reshape(of_z, (-1,))])
@@ -133,17 +138,23 @@ def keys(backend: Backend, data: Terms, u: Array, random: Array) -> Array:
     return xp.sum(xp.where(data.X @ u > 0, random[:, None], xp.zeros((), dtype=random.dtype)), axis=0)
 
 
-def to_weights(neurons: Neurons, z: Float[np.ndarray, "k c"]) -> Float[np.ndarray, " p"]:
-    """W and A, with |w_j| = |a_j|, and z, in one vector."""
+def to_weights(
+    neurons: Neurons, z: Float[np.ndarray, "k c"], scale: Float[np.ndarray, "d 1"] | None = None
+) -> Float[np.ndarray, " p"]:
+    """W / scale and A, with |w_j| = |a_j|, and z, in one vector."""
     root = np.sqrt(neurons.s)
-    return np.concatenate([(neurons.u * root).ravel(), (neurons.a * root).ravel(), z.ravel()])
+    u = neurons.u if scale is None else neurons.u / scale
+    return np.concatenate([(u * root).ravel(), (neurons.a * root).ravel(), z.ravel()])
 
 
-def from_weights(x: Float[np.ndarray, " p"], d: int, c: int, k: int) -> tuple[Neurons, Float[np.ndarray, "k c"]]:
-    """Directions and magnitudes, and z; dead neurons dropped."""
+def from_weights(
+    x: Float[np.ndarray, " p"], d: int, c: int, k: int, scale: Float[np.ndarray, "d 1"] | None = None
+) -> tuple[Neurons, Float[np.ndarray, "k c"]]:
+    """Directions and magnitudes, and z, of what `to_weights` makes; dead neurons dropped."""
     x = x.astype(np.float64)
     layers, z = x[: x.size - k * c].reshape(d + c, -1), x[x.size - k * c :].reshape(k, c)
     W, A = layers[:d], layers[d:]
+    W = W if scale is None else scale * W
     inner, outer = np.linalg.norm(W, axis=0), np.linalg.norm(A, axis=0)
     s = inner * outer
     alive = s > 1e-10 * s.max(initial=0.0)

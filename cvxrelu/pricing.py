@@ -25,6 +25,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 
 from cvxrelu.backends.base import Backend
+from cvxrelu.coordinates import features, kinks, snapped
 from cvxrelu.operators import row_blocks
 from cvxrelu.polish import polish
 from cvxrelu.row_space import power_of_two
@@ -36,6 +37,7 @@ PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and thei
 WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
 MOST_GROWN = 8  # starts of a wave beside those of the first
 PART_FLOPS = 5e9  # of ascents between two looks at the clock
+Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
 QUIET = 3  # waves without a rise after which there are no more
 POLISHED = 32  # directions
 POLISHED_APART = 0.95  # their largest cosine
@@ -67,8 +69,11 @@ def prices(X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"
     return xp.sqrt(xp.sum(q * q, axis=0))
 
 
-def _value_and_gradient(X: Array, p: Array, u: Array) -> tuple[Array, Array, Array]:
-    """phi, the part of g/|g| that is tangent to the sphere, and the square of its length; u unit or zero columns."""
+def _value_and_gradient(X: Array, p: Array, u: Array, scale: Array | None = None) -> tuple[Array, Array, Array]:
+    """phi, the part of g/|g| that is tangent to the sphere, and the square of its length; u unit or zero columns.
+
+    With a scale (d, 1), phi / |scale * u| and its gradient, of no more than about unit length too.
+    """
     xp = array_namespace(X)
     zero, one = xp.zeros((), dtype=X.dtype), xp.ones((), dtype=X.dtype)
     blocks = row_blocks(X, u.shape[1])
@@ -83,22 +88,48 @@ def _value_and_gradient(X: Array, p: Array, u: Array) -> tuple[Array, Array, Arr
         s = q / xp.where(value > 0, value, one)
         g = sum(X[b, :].T @ xp.where(h > 0, p[b, :] @ s, zero) for b, h in zip(blocks, hidden, strict=True))
     squared = xp.sum(g * g, axis=0)
-    size = xp.sqrt(xp.where(squared > 0, squared, one))
-    size = xp.where(signed < 0, -size, size)
-    gradient = g / size - u * (value / xp.abs(size))  # g @ u = phi
-    return value, gradient, _dots(gradient, gradient)
+    if scale is None:
+        size = xp.sqrt(xp.where(squared > 0, squared, one))
+        size = xp.where(signed < 0, -size, size)
+        gradient = g / size - u * (value / xp.abs(size))  # g @ u = phi
+        return value, gradient, _dots(gradient, gradient)
+    normal = scale * scale * u
+    length = _dots(normal, u)
+    length = xp.where(length > 0, length, one)
+    normal = normal * (value / length)
+    size = xp.sqrt(xp.maximum(squared, _dots(normal, normal)))
+    size = xp.where(size > 0, size, one)
+    gradient = (xp.where(signed < 0, -g, g) - normal) / size
+    gradient = gradient - u * _dots(gradient, u)  # zero but for rounding
+    return value / xp.sqrt(length), gradient, _dots(gradient, gradient)
 
 
-def start_ascent(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"]) -> Ascent:
-    """Ascents at the columns of u, which are scaled to unit length; zero columns stay zero, with value zero."""
+def start_ascent(
+    backend: Backend,
+    X: Float[Array, "n d"],
+    p: Float[Array, "n c"],
+    u: Float[Array, "d S"],
+    scale: Float[Array, "d 1"] | None = None,
+) -> Ascent:
+    """Ascents at the columns of u, which are scaled to unit length; zero columns stay zero, with value zero.
+
+    scale : of the norm that a value is relative to, |scale * u|; None for |u|, which is one.
+    """
     xp = array_namespace(X)
     u = _unit(u)
-    value, gradient, squared = _value_and_gradient(X, p, u)
+    value, gradient, squared = _value_and_gradient(X, p, u, scale)
     size = xp.sqrt(squared)
     return Ascent(u, value, gradient, squared, _unit(gradient), size, size)
 
 
-def ascend(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], ascent: Ascent, steps: Any) -> Ascent:
+def ascend(
+    backend: Backend,
+    X: Float[Array, "n d"],
+    p: Float[Array, "n c"],
+    ascent: Ascent,
+    steps: Any,
+    scale: Float[Array, "d 1"] | None = None,
+) -> Ascent:
     """`steps` steps of all ascents, one evaluation each; a value never falls.
 
     Search directions are unit tangents, so that some inner products are known: with the angle of a step u and the
@@ -110,7 +141,7 @@ def ascend(backend: Backend, X: Float[Array, "n d"], p: Float[Array, "n c"], asc
         zero, one = xp.zeros_like(a.value), xp.ones_like(a.value)
         cosine = one / xp.sqrt(one + a.length * a.length)
         u = _unit(a.u + a.length * a.direction)
-        value, gradient, squared = _value_and_gradient(X, p, u)
+        value, gradient, squared = _value_and_gradient(X, p, u, scale)
         better = value > a.value
         after = _dots(gradient, a.direction)
         # Where the slope along the direction would vanish if it fell linearly.
@@ -176,16 +207,35 @@ class Pricing:
     """Ascents from many kinds of starts on one data matrix; remembers the near misses of the last call.
 
     X, exact_X : the data on the device, in the working precision and in float64; prices are evaluated with the second.
+    sizes : lengths of the columns, orthogonal to one another, where they are far from alike (`coordinates`); ascents
+        are then made in coordinates where all columns are alike, beside those in the given ones.
+    even : whether p is orthogonal to X up to rounding, so that u and -u have the same value. Of the two computed ones
+        the smaller counts: where all rows are on one side of u, the larger is the rounding of zero, times X.
     """
 
-    def __init__(self, backend: Backend, X: Any, exact_X: Any, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        X: Any,
+        exact_X: Any,
+        rng: np.random.Generator,
+        sizes: np.ndarray | None = None,
+        even: bool = False,
+    ) -> None:
+        self.even = even
         self.backend, self.X, self.exact_X, self.rng = backend, X, exact_X, rng
         self.n, self.d = X.shape
         self.misses = np.zeros((self.d, 0))
         lengths = backend.xp.sqrt(backend.xp.sum(exact_X * exact_X, axis=1))
         self.lengths = backend.xp.where(lengths > 0, lengths, backend.xp.ones_like(lengths))
-        self.whitening = np.eye(self.d)
-        if self.d <= LARGEST_SPECTRUM:
+        self.sizes, self.whitening = sizes, np.eye(self.d)
+        if sizes is not None:
+            self.scale = sizes.min() / sizes  # of unit vectors, in the coordinates of the columns
+            self.whitening = np.diag(self.scale)
+            self.white = backend.get(exact_X) / sizes
+            self.white_X = backend.put(self.white, _name(X.dtype))
+            self.device_scale = backend.put(self.scale[:, None], _name(X.dtype))
+        elif self.d <= LARGEST_SPECTRUM:
             self.whitening = _whitening(backend.get(exact_X.T @ exact_X))
 
     def price(
@@ -220,16 +270,23 @@ class Pricing:
         price, quiet, starts, late = 0.0, 0, 0, False
         for wave in range(waves + 1):
             u = self._again(directions, count, wave, steps[0]) if wave else self._starts(p, known, count)
-            ends, late = [], False
+            ends, late = [np.zeros((self.d, 0))], False
             for part in self._parts(u, sum(steps)):
                 late = starts > 0 and time.perf_counter() > deadline
                 if late:
                     break
                 starts += part.shape[1]
                 ends.append(self._climb(working_p, part, coarse and wave == 0, steps))
-            found = self._rank(p, np.concatenate([*ends, np.zeros((self.d, 0))], axis=1))
+            if self.sizes is not None and not late:
+                z = self._white_starts(p, directions if wave else known, count)
+                starts += z.shape[1]
+                z = self._climb(working_p, z, coarse and wave == 0, steps, white=True)
+                ends.append(self.scale[:, None] * z)
+            found = self._rank(p, np.concatenate(ends, axis=1))
             late = late or time.perf_counter() > deadline
-            fresh = _new(found if wave else _merged(found, (directions, values)), seen, 0 if late else polished)
+            if self.sizes is not None and polished and not late:
+                found = self._snap(p, found, polished)
+            fresh = self._new(found if wave else _merged(found, (directions, values)), seen, 0 if late else polished)
             moved = self._polish(p, fresh)
             seen = np.concatenate([seen, fresh, moved[0]], axis=1)
             directions, values = _merged(_merged((directions, values), moved), found)
@@ -237,7 +294,7 @@ class Pricing:
             quiet = quiet + 1 if price <= before * (1.0 + rise) else 0
             if late or quiet == QUIET or (enough is not None and enough(price * unit)):
                 break
-        self.misses = directions[:, distinct(directions, SEEN, POLISHED)]
+        self.misses = directions[:, self.distinct(directions, SEEN, POLISHED)]
         return Priced(price * unit, directions, values * unit, starts, not late)
 
     def _parts(self, u: np.ndarray, steps: int) -> list[np.ndarray]:
@@ -255,18 +312,23 @@ class Pricing:
         run = self.backend.compile(polish, ("near",))
         data = (self.exact_X, self.lengths, self.backend.put(p), self.backend.put(padded, split=1))
         moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
-        return self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
+        moved, values = self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
+        return self._rank(p, moved) if self.even and self.sizes is not None else (moved, values)
 
     def _again(self, directions: np.ndarray, count: int, wave: int, steps: int) -> np.ndarray:
         """Mixtures and noisy copies of the best directions so far: while cheap, twice those of the wave before."""
         dear = WAVE_FLOPS / (16.0 * self.n * self.d * steps * count)
         count *= 2 * int(max(1, min(2**wave, MOST_GROWN, dear)))
-        parents = directions[:, distinct(directions, PARENTS_APART, PARENTS)]
+        parents = directions[:, self.distinct(directions, PARENTS_APART, PARENTS)]
         return np.concatenate([self._mixtures(parents, count), self._copies(parents, count, 0.5)], axis=1)
 
-    def _climb(self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int]) -> np.ndarray:
-        """Where ascents from the columns of u end, the best first; the best thirty-two or more take more steps."""
-        backend, X, some_p = self.backend, self.X, p
+    def _climb(self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int], white: bool = False) -> np.ndarray:
+        """Where ascents from the columns of u end, the best first; the best thirty-two or more take more steps.
+
+        white : in the coordinates where all columns are alike.
+        """
+        backend, all_X, some_p = self.backend, self.white_X if white else self.X, p
+        X, scale = all_X, self.device_scale if white else None
         size = backend.padded(u.shape[1])
         u = np.pad(u, ((0, 0), (0, size - u.shape[1])))
         rows = 1000 + 60 * self.d
@@ -275,12 +337,12 @@ class Pricing:
             X, some_p = (backend.xp.take(a, sample, axis=0) for a in (X, p))
         start, climb = backend.compile(start_ascent), backend.compile(ascend)
         at = backend.put(u, _name(self.X.dtype), split=1)
-        ascent = climb(backend, X, some_p, start(backend, X, some_p, at), steps[0])
-        if X is not self.X:
-            ascent = climb(backend, self.X, p, start(backend, self.X, p, ascent.u), 2)
+        ascent = climb(backend, X, some_p, start(backend, X, some_p, at, scale), steps[0], scale)
+        if X is not all_X:
+            ascent = climb(backend, all_X, p, start(backend, all_X, p, ascent.u, scale), 2, scale)
         ascent = best_first(ascent, size)
         finish = min(backend.padded(max(32, size // 16)), size)
-        best = climb(backend, self.X, p, best_first(ascent, finish), steps[1])
+        best = climb(backend, all_X, p, best_first(ascent, finish), steps[1], scale)
         return np.concatenate([backend.get(best.u), backend.get(ascent.u)[:, finish:]], axis=1).astype(np.float64)
 
     def _rank(self, p: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -290,7 +352,10 @@ class Pricing:
         padded = np.pad(u, ((0, 0), (0, self.backend.padded(u.shape[1]) - u.shape[1])))
         evaluate = self.backend.compile(_prices)
         at = self.backend.put(padded, split=1)
-        values = self.backend.get(evaluate(self.backend, self.exact_X, self.backend.put(p), at))[: u.shape[1]]
+        data = (self.backend, self.exact_X, self.backend.put(p))
+        values = self.backend.get(evaluate(*data, at))[: u.shape[1]]
+        if self.even and self.sizes is not None:
+            values = np.minimum(values, self.backend.get(evaluate(*data, -at))[: u.shape[1]])
         order = np.argsort(-values, kind="stable")
         return u[:, order], values[order]
 
@@ -303,6 +368,44 @@ class Pricing:
             kinds += [known, -known, self._copies(known, count, 0.3), self._copies(known, count, 0.6)]
             kinds += [self._mixtures(known, count), self._nudged(known, count), self.misses]
         return np.concatenate(kinds, axis=1)
+
+    def _white_starts(self, p: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:
+        """As `_starts`, in the coordinates where all columns are alike, with kinks through rows, and in between."""
+        rng, Q = self.rng, self.white
+        gauss = rng.standard_normal((self.d, count))
+        kinds = [rng.standard_normal((self.d, count)), gauss * self.scale[:, None] ** -rng.uniform(size=count)]
+        through = kinks(Q, count, rng)
+        kinds += [through, -through, self._spectral(p, max(2, count // 8), white=True)]
+        if known.shape[1]:
+            z = known / self.scale[:, None]
+            z = z / np.maximum(np.linalg.norm(z, axis=0), np.finfo(np.float64).tiny)
+            parents = z[:, self.distinct(known, PARENTS_APART, max(PARENTS, count))]
+            noise = rng.standard_normal((self.d, 2 * count)) / np.sqrt(self.d)
+            copies = parents[:, rng.integers(parents.shape[1], size=2 * count)] * rng.choice([-1.0, 1.0], 2 * count)
+            kinds += [parents, -parents, self._mixtures(parents, count)]
+            kinds += [copies + np.repeat([0.1, 0.5], count) * noise]
+        return np.concatenate(kinds, axis=1)
+
+    def _snap(self, p: np.ndarray, found: Ranked, most: int) -> Ranked:
+        """The best distinct directions moved onto the nearest kinks, as often as that brings something."""
+        for _ in range(POLISH_ROUNDS):
+            best = found[0][:, self.distinct(found[0][:, : 50 * most], POLISHED_APART, most)]
+            before = found[1].max(initial=0.0)
+            found = _merged(found, self._rank(p, snapped(self.white, self.sizes, p, best, self.rng)))
+            if found[1].max(initial=0.0) <= before:
+                break
+        return found
+
+    def distinct(self, directions: Float[np.ndarray, "d k"], cosine: float, most: int) -> Int[np.ndarray, " j"]:
+        """`distinct`, as vectors and as functions of the rows."""
+        return distinct(features(directions, self.sizes), cosine, most)
+
+    def _new(self, ranked: Ranked, seen: np.ndarray, most: int) -> np.ndarray:
+        """The best distinct directions that are not among those seen."""
+        u = ranked[0][:, : 50 * most]
+        if seen.shape[1]:
+            u = u[:, (features(seen, self.sizes).T @ features(u, self.sizes)).max(axis=0) < SEEN]
+        return u[:, self.distinct(u, POLISHED_APART, most)] if most else u[:, :0]
 
     def _mixtures(self, u: np.ndarray, count: int) -> np.ndarray:
         """Random combinations of two random columns of u."""
@@ -325,16 +428,16 @@ class Pricing:
         rows = rows * rng.choice([-0.5, 0.5], count) / np.where(lengths > 0, lengths, 1.0)
         return known[:, rng.integers(known.shape[1], size=count)] + rows
 
-    def _spectral(self, p: np.ndarray, count: int) -> np.ndarray:
+    def _spectral(self, p: np.ndarray, count: int, white: bool = False) -> np.ndarray:
         """Random combinations of the leading eigenvectors of +-X^T diag(w p) X, w = 1 and w log-normal."""
         if self.d > LARGEST_SPECTRUM:
             return np.zeros((self.d, 0))
-        rng, found = self.rng, []
+        rng, found, X = self.rng, [], self.white_X if white else self.X
         for weight in (np.ones(self.n), np.exp(1.5 * rng.standard_normal(self.n))):
             mixed = weight * (p @ rng.standard_normal(p.shape[1]))
             size = np.abs(mixed).max()
             mixed = self.backend.put(mixed / (size if size > 0 else 1.0), _name(self.X.dtype))
-            vectors = self.backend.get(self.backend.compile(spectrum)(self.backend, self.X, mixed))
+            vectors = self.backend.get(self.backend.compile(spectrum)(self.backend, X, mixed))
             for end in (vectors, vectors[:, ::-1]):
                 found += [end[:, :k] @ rng.standard_normal((min(k, self.d), count)) for k in (3, 10, 30)]
         return np.concatenate(found, axis=1)
@@ -351,21 +454,10 @@ def _whitening(scatter: np.ndarray) -> np.ndarray:
     return vectors * np.where(seen, np.sqrt(values[-1] / np.where(seen, values, 1.0)), 0.0)
 
 
-Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
-
-
 def _merged(one: Ranked, other: Ranked) -> Ranked:
     values = np.concatenate([one[1], other[1]])
     order = np.argsort(-values, kind="stable")
     return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]
-
-
-def _new(ranked: Ranked, seen: np.ndarray, most: int) -> np.ndarray:
-    """The best distinct directions that are not among those seen."""
-    u = ranked[0][:, : 50 * most]
-    if seen.shape[1]:
-        u = u[:, (seen.T @ u).max(axis=0) < SEEN]
-    return u[:, distinct(u, POLISHED_APART, most)] if most else u[:, :0]
 
 
 def distinct(directions: Float[np.ndarray, "d k"], cosine: float, most: int) -> Int[np.ndarray, " j"]:

@@ -86,6 +86,14 @@ class Problem:
         return False if self.skip is None else "linear" if self.skip.linear else "bias"
 
     @property
+    def even(self) -> bool:
+        """Whether a free skip takes all that is linear: then p is orthogonal to X, and u and -u price alike."""
+        skip = self.skip
+        if skip is None or skip.l2 > 0 or not skip.linear or skip.basis.shape[0] != skip.basis.shape[1]:
+            return False
+        return skip.bias or self.readout is not None or not self.intercept
+
+    @property
     def flops(self) -> float:
         """Useful flops of one ADMM iteration, 12 n D P c."""
         return 12.0 * math.prod(self.shape)
@@ -103,6 +111,11 @@ class Problem:
         degree = np.diff(self.readout.ends, prepend=0)
         slack = EPS * float(np.sum((degree + 4) * (first + second) * np.linalg.norm(self.X, axis=1)))
         return adjoint(self.readout, t), slack
+
+    def noise(self, p: Float[np.ndarray, "n c"], u: Float[np.ndarray, "D k"]) -> float:
+        """What rounding of data and directions can change `|p^T (X u)_+|` by, for the worst of the columns of u."""
+        terms = np.linalg.norm(p, axis=1) @ (np.abs(self.X) @ np.abs(u))
+        return 4.0 * EPS * float(terms.max(initial=0.0))
 
     def dual_bound(self, t: Float[np.ndarray, "m c"], kappa_max: Any) -> tuple[float, float, Float[np.ndarray, "m c"]]:
         """`D(kappa t) - |columns^T kappa t|^2 / (2 skip_l2)` at the best kappa in [0, kappa_max].
@@ -187,7 +200,7 @@ def build_problem(
     found, shift = make_skip(data, intercept, kind, l2, equality, readout, plain.y.shape[1])
     remaining = plain if shift is None else plain.shifted(shift)
     if found is not None and l2 == 0:
-        remaining = remaining._replace(free=free_directions(found.columns, weight))
+        remaining = remaining._replace(free=free_directions(found.columns, weight, found.bias))
     return Problem(
         data, remaining, beta, chosen, n_requested, intercept, scalar_output, working, plain, loss, found, readout
     )

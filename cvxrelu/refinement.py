@@ -29,12 +29,13 @@ from jaxtyping import Float
 
 from cvxrelu import lbfgs, neurons
 from cvxrelu.backends.base import Backend
+from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.cone_memory import OutOfTime
+from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.lasso import nonnegative_quadratic
 from cvxrelu.neurons import Neurons, Terms
-from cvxrelu.preparation import right_singular_basis
-from cvxrelu.pricing import Priced, Pricing, distinct
+from cvxrelu.pricing import Priced, Pricing
 from cvxrelu.problem import Problem
 from cvxrelu.readout import adjoint
 from cvxrelu.skip import settle, shorter
@@ -48,6 +49,7 @@ FEWEST_STARTS = 16  # of every kind in a pricing; half the number of neurons whe
 MOST_ADDED = 150
 FAR_GAP = 0.1
 RISE = 0.01  # of the price, relative to tol: a wave that brings less is quiet
+SEEN = 0.5  # of tol: more than this between the bounds of price and attained value is hidden by rounding
 SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
@@ -87,6 +89,7 @@ class Refinement:
     ----------
     problem : the data and the program, on the host and in float64; its patterns are not looked at.
     dtype : "float32" or "float64", of descent, lasso and ascents; objectives, duals and prices are float64.
+    strict : False where dtype may give way to float64, which is taken where columns are far from alike.
     tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output), unless
         these are not enumerated at the deadline.
     """
@@ -100,15 +103,17 @@ class Refinement:
         tol: float,
         seed: int,
         exact: bool = False,
+        strict: bool = True,
         deadline: float = np.inf,
     ) -> None:
-        self.problem, self.backend, self.tol, self.dtype = problem, backend, tol, dtype
+        self.problem, self.backend, self.tol = problem, backend, tol
         self.loss, self.beta = problem.loss, problem.beta
-        X, self.basis = problem.X, None
-        if X.shape[1] > X.shape[0]:  # directions orthogonal to the rows cost and give nothing
-            self.basis = right_singular_basis(X, np)[0]
-            X = X @ self.basis
-        self.X = X
+        p = np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem)))
+        self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
+        self.X = X = self.coordinates.rows
+        # An excess of the price is about the root of one of the objective, the more so the less alike columns are.
+        self.little = 1e-3 if self.coordinates.sizes is None else 1e-5
+        self.dtype = dtype = dtype if strict or self.coordinates.sizes is None else "float64"
         self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
         terms = Terms(X, problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
@@ -116,7 +121,7 @@ class Refinement:
         self.terms = self.exact if dtype == "float64" else backend.put(terms, dtype)
         rng = np.random.default_rng([seed, 2])
         self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
-        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng)
+        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng, self.coordinates.sizes, problem.even)
         self.arrangement = None
         if exact:
             with suppress(OutOfTime):
@@ -127,13 +132,14 @@ class Refinement:
         self.objective, self.dual, self.z = self._state(self.neurons, self.z)
         self.lower_bound, self.proof = 0.0, 0.0 * self.dual
         self.rounds = self.starts = self.idle = 0  # idle: rounds without progress
+        self.blind = False  # whether rounding alone keeps the bound from the objective by more than tol
         self.near = False  # whether the next pricing is a thorough one
         self.reached = time.perf_counter()  # when the objective was last looked at for progress
 
     def start_from(self, u: np.ndarray, a: np.ndarray, s: np.ndarray) -> None:
         """Take these neurons, weighed, if they are better than none; directions in the coordinates of the given X."""
-        if self.basis is not None:
-            u = self.basis.T @ u
+        if self.coordinates.basis is not None:
+            u = self.coordinates.inward(u)
             lengths = np.linalg.norm(u, axis=0)
             u, s = u / np.where(lengths > 0, lengths, 1.0), s * lengths
         given = Neurons(u, a, s)
@@ -175,21 +181,20 @@ class Refinement:
             else:
                 self.near = gap <= FAR_GAP
                 self._round(new, deadline)
-                progress = self.objective < before * (1 - 1e-3 * min(self.tol, 1e-3))
+                progress = self.objective < before * (1 - self.little * min(self.tol, 1e-3))
                 self.idle = 0 if progress else self.idle + 1
                 if self.idle >= STALLED:
                     priced = self._price(True, deadline)
                     gap = relative_gap(self.objective, self.lower_bound)
                     close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.STALLED
-                    status = Status.OPTIMAL if gap <= self.tol else close
+                    status = Status.OPTIMAL if gap <= self.tol else Status.ILL_CONDITIONED if self.blind else close
                     status = status if priced.complete else Status.TIME_LIMIT
         return self.result(status, deadline)
 
     def result(self, status: Status, deadline: float = np.inf) -> Refined:
         """What there is now, in the coordinates of the given X."""
         found = neurons.reduce_count(self.neurons, self.X, deadline)
-        if self.basis is not None:
-            found = Neurons(self.basis @ found.u, found.a, found.s)
+        found = Neurons(self.coordinates.outward(found.u), found.a, found.s)
         z = self.z if self.skip is None else self.skip.back @ self.z
         return Refined(
             found, z, self.objective, self.lower_bound, self.proof, self.dual, status, self.rounds, self.starts
@@ -219,7 +224,14 @@ class Refinement:
                 deadline=deadline,
             )
         self.starts = priced.starts
-        self.lower_bound, self.proof = self._bound(priced.price)
+        price = priced.price
+        if self.arrangement is None:
+            best = self.coordinates.outward(priced.directions[:, :1])
+            price += self.problem.noise(p, best) + self.coordinates.unseen * float(np.linalg.norm(p))
+        self.lower_bound, self.proof = self._bound(price)
+        attained = priced.values.max(initial=0.0) if self.arrangement is None else found.attained
+        gaps = [relative_gap(self.objective, self._bound(value)[0]) for value in (price, attained)]
+        self.blind = gaps[0] - gaps[1] > SEEN * self.tol
         return priced
 
     def _bound(self, price: float) -> tuple[float, np.ndarray]:
@@ -234,11 +246,13 @@ class Refinement:
         above = priced.values > self.beta * (1.0 + 0.1 * min(self.tol, 1e-2))
         directions = priced.directions[:, above][:, : 4 * MOST_ADDED]
         cosine = SAME if self.tol >= 1e-4 else 1.0 - 1e-2 * self.tol
-        directions = directions[:, distinct(directions, cosine, MOST_ADDED)]
+        directions = directions[:, self.pricing.distinct(directions, cosine, MOST_ADDED)]
         if directions.shape[1] == 0:
             return self.neurons.take(slice(0, 0))
         outputs = adjoint(self.problem.readout, self.dual).T @ np.maximum(self.X @ directions, 0.0)
-        return Neurons(directions, outputs / np.linalg.norm(outputs, axis=0), np.zeros(directions.shape[1]))
+        lengths = np.linalg.norm(outputs, axis=0)
+        directions, outputs, lengths = directions[:, lengths > 0], outputs[:, lengths > 0], lengths[lengths > 0]
+        return Neurons(directions, outputs / lengths, np.zeros(directions.shape[1]))
 
     def _round(self, new: Neurons, deadline: float) -> None:
         self.rounds += 1
@@ -267,7 +281,8 @@ class Refinement:
             if time.perf_counter() > deadline:
                 break
             at = Neurons(given.u, given.a, s)
-            gram, slope = self._on_device(neurons.moments, self.terms, *at.padded(size), z)
+            terms = self.terms if self.coordinates.sizes is None else self.exact
+            gram, slope = self._on_device(neurons.moments, terms, *at.padded(size), z)
             keep = np.r_[:m, size : len(slope)]
             gram, slope = gram[np.ix_(keep, keep)].astype(np.float64), slope[keep].astype(np.float64)
             slope[:m] -= self.beta
@@ -279,7 +294,7 @@ class Refinement:
                 break
             value, prediction = self._objective(at, self._predict(at), z)
             promised = float(slope @ step)
-            if promised <= 1e-3 * self.tol * value:
+            if promised <= self.little * self.tol * value:
                 break
             to, to_z = Neurons(given.u, given.a, np.maximum((now + step)[:m], 0.0)), (now + step)[m:].reshape(z.shape)
             reached, there = self._objective(to, self._predict(to), to_z)
@@ -311,7 +326,12 @@ class Refinement:
             curvature = float(np.mean(given.s)) * float(np.mean(self.loss.curvature)) * float(np.sum(self.X**2))
             unit = np.sqrt(curvature / self.X.shape[1])
             terms = terms._replace(unit=backend.put(np.asarray(unit), self.dtype))
-        x = backend.put(neurons.to_weights(given.padded(size), z / unit), self.dtype)
+        scale = self._first_layer_scale(given)
+        if scale is not None:
+            terms = terms._replace(
+                X=backend.put(self.X * scale[:, 0], self.dtype), scale=backend.put(scale, self.dtype)
+            )
+        x = backend.put(neurons.to_weights(given.padded(size), z / unit, scale), self.dtype)
         start, run = (backend.compile(fn, ("objective",)) for fn in (lbfgs.start, lbfgs.run))
         at = start(backend, terms, x, objective=neurons.balanced)
         flops = 6.0 * self.X.size * size
@@ -320,8 +340,21 @@ class Refinement:
             at = run(backend, terms, at, steps, objective=neurons.balanced)
             if time.perf_counter() > deadline:
                 break
-        moved, w = neurons.from_weights(backend.get(at.x), self.X.shape[1], z.shape[1], z.shape[0])
+        moved, w = neurons.from_weights(backend.get(at.x), self.X.shape[1], z.shape[1], z.shape[0], scale)
         return moved, unit * w
+
+    def _first_layer_scale(self, given: Neurons) -> np.ndarray | None:
+        """(d, 1), in units of which the objective is about equally curved in all of a balanced first layer.
+
+        None where the columns are alike. |a_j|^2 = s_j: the loss has the curvature mean(s) curvature |X_k|^2 in column
+        k, the penalty adds beta; the second layer is curved as hidden units are long.
+        """
+        sizes = self.coordinates.sizes
+        if sizes is None:
+            return None
+        curvature = float(np.mean(self.loss.curvature)) * float(np.mean(given.s))
+        hidden = float(np.mean(np.sum((self.X @ given.u) ** 2, axis=0)))
+        return np.sqrt((curvature * hidden + self.beta) / (curvature * sizes**2 + self.beta))[:, None]
 
     # -- the device ---------------------------------------------------------------------------------------------
     def _state(self, given: Neurons, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -361,8 +394,11 @@ def _quadratic_step(H: np.ndarray, slope: np.ndarray, now: np.ndarray, m: int, d
     b = H @ now + slope
     if now.size == m:
         return nonnegative_quadratic(H, b, now, deadline)
-    factor = scipy.linalg.cho_factor(H[m:, m:])
-    solved = scipy.linalg.cho_solve(factor, np.column_stack([H[m:, :m], b[m:]]))
+    # Far out hardly more than the ridge of a skip is left, of any size; rounding then decides what is positive.
+    root = np.sqrt(np.maximum(np.diagonal(H)[m:], np.finfo(np.float64).tiny))[:, None]
+    free = H[m:, m:] / root / root.T + 4.0 * np.finfo(np.float64).eps * root.size * np.eye(root.size)
+    factor = scipy.linalg.cho_factor(free)
+    solved = scipy.linalg.cho_solve(factor, np.column_stack([H[m:, :m], b[m:]]) / root) / root
     of_s, b_s = H[:m, :m] - H[:m, m:] @ solved[:, :m], b[:m] - H[:m, m:] @ solved[:, m]
     s = nonnegative_quadratic(of_s, b_s, now[:m], deadline)
     return np.concatenate([s, solved[:, m] - solved[:, :m] @ s])

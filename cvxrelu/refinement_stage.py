@@ -46,6 +46,7 @@ class RefinementStage:
         self.dtype = problem.dtype.name
         if dtype is None and limits.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32)):
             self.dtype = "float32"
+        self.strict = dtype is not None
         self.history = History()
         self.reached = 0.0
 
@@ -56,14 +57,10 @@ class RefinementStage:
             self.history, before = sampled.history, self._elapsed()
             self.spent = sampled.timings["total"] - before
         search = Refinement(
-            problem,
-            self.backend,
-            dtype=self.dtype,
-            tol=limits.tol,
-            seed=self.seed,
-            exact=self.kind == "exact",
-            deadline=proof_begins(self.kind, self.started, limits.time_limit),
-        )
+            problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact",
+            strict=self.strict, deadline=proof_begins(self.kind, self.started, limits.time_limit),
+        )  # fmt: skip
+        self.dtype = search.dtype
         setup = self._elapsed() - before
         try:
             saved = None if self.checkpoint is None else self.checkpoint.load("refinement")
@@ -137,13 +134,15 @@ class RefinementStage:
                 certificate = prove(deadline=self.started + limits.time_limit)
             except KeyboardInterrupt:  # the network is worth keeping, with the bound that costs nothing
                 found = found._replace(status=Status.INTERRUPTED)
-                network.metadata["status"] = found.status.value
                 certificate = prove(deadline=-np.inf)
+        ended = found.status
+        if ended is Status.OPTIMAL and self.kind == "priced" and certificate.gap > 2.0 * limits.tol:
+            ended = Status.ILL_CONDITIONED  # the network as it is stored is not the one that was found
         timings = {"setup": setup, "refine": refined, "certify": self._elapsed() - evaluated}
         if sampled is not None:
             timings = {**sampled.timings, **{name: sampled.timings.get(name, 0.0) + s for name, s in timings.items()}}
         timings["total"] = self.spent + self._elapsed()
-        status = status_of_bound(found.status, certificate.gap, limits.tol, certificate.rigorous)
+        status = status_of_bound(ended, certificate.gap, limits.tol, certificate.rigorous)
         message = self._message(status, found, certificate)
         network = replace(network, metadata={"settings": settings, "status": status.value})
         if self.verbose:

@@ -105,14 +105,35 @@ def make_skip(
     return Skip(seen, l2, basis, origin, skip == "linear", bias), shift
 
 
-def free_directions(columns: Float[np.ndarray, "m k"], weight: Float[np.ndarray, "m 1"]) -> Float[np.ndarray, "m r"]:
-    """An orthonormal basis, in the inner product of the weights, of what the columns span."""
+def free_directions(
+    columns: Float[np.ndarray, "m k"], weight: Float[np.ndarray, "m 1"], bias: bool = False
+) -> Float[np.ndarray, "m r"]:
+    """An orthonormal basis, in the inner product of the weights, of what the columns span.
+
+    bias : whether the last column is constant. The others are then centred first: a mean that is many times the
+        deviations must not decide their rank.
+    """
     root = np.sqrt(weight)
-    columns = root * columns
+    columns = root * _centred(columns, weight, bias)[0]
     columns = columns / np.maximum(np.linalg.norm(columns, axis=0), TINY)  # their units must not decide their rank
     left, singular, _ = np.linalg.svd(columns, full_matrices=False)
     left = left[:, singular > 1e-12 * singular.max(initial=0.0)]
     return np.divide(left, root, out=np.zeros_like(left), where=root > 0)
+
+
+def _centred(columns: np.ndarray, weight: np.ndarray, bias: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(columns less their weighted means, means), the last column as it is; beside a constant one both span the same.
+
+    A subtraction of nearly equal numbers is exact, so deviations are as good as the data have them; those of rounding
+    alone are none.
+    """
+    means = np.zeros(columns.shape[1])
+    if bias:
+        means[:-1] = np.sum(weight * columns[:, :-1], axis=0) / np.sum(weight)
+        columns = columns - means
+        nothing = np.abs(columns).max(axis=0) <= 8.0 * EPS * np.abs(means)
+        columns[:, nothing & (means != 0)] = 0.0
+    return columns, means
 
 
 def _read_equality(equality: Any, d: int, c: int) -> tuple[np.ndarray, np.ndarray]:
@@ -155,10 +176,14 @@ def _eliminate(C: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def free_coefficients(skip: Skip, loss: Any, prediction: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "k c"]:
     """The z of an unpenalised skip that is best beside neurons that predict this, with the squared loss."""
     root = np.sqrt(loss.weight)
-    columns = root * skip.columns
+    centred, means = _centred(skip.columns, loss.weight, skip.bias)
+    columns = root * centred
     lengths = np.linalg.norm(columns, axis=0)
     lengths[lengths == 0] = 1.0
-    return np.linalg.lstsq(columns / lengths, root * (loss.y - prediction), rcond=1e-12)[0] / lengths[:, None]
+    z = np.linalg.lstsq(columns / lengths, root * (loss.y - prediction), rcond=1e-12)[0] / lengths[:, None]
+    if skip.bias:
+        z[-1] -= means @ z
+    return z
 
 
 class Whitened(NamedTuple):

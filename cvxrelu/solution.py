@@ -38,6 +38,7 @@ class Status(StrEnum):
     TIME_LIMIT = "time_limit"
     INTERRUPTED = "interrupted"
     NUMERICAL_ERROR = "numerical_error"
+    ILL_CONDITIONED = "ill_conditioned"
 
     @property
     def advice(self) -> str:
@@ -68,6 +69,10 @@ _ADVICE = {
     Status.MAX_ITER: "max_iter reached before {gap} was at most tol; raise max_iter or tol",
     Status.TIME_LIMIT: "time_limit reached before {gap} was at most tol; raise time_limit or tol",
     Status.INTERRUPTED: "stopped by the user; the best network so far is returned",
+    Status.ILL_CONDITIONED: (
+        "rounding of the data hides what the bound depends on: float64 cannot tell how far from optimal this is; "
+        "subtract from the columns of X what they have in common, or raise tol"
+    ),
     Status.NUMERICAL_ERROR: "the iterates stopped being finite; standardise X and y, or use dtype='float64'",
 }
 
