@@ -150,21 +150,19 @@ def _head(
     head.classifier_gap = certificate.number("classifier_gap", infinite=True, optional=True) if gap else None
     choice = given.fields("choice")
     places = [Fields(point, f"point {i} of 'choice'") for i, point in enumerate(choice.items("points"))]
-    points = [
-        Point(*(f.text(name) if name == "kind" else f.number(name, infinite=True, optional=True)
-                for name in Point._fields)) for f in places
-    ]  # fmt: skip
+    others = Point._fields[1:]
+    points = [Point(f.text("kind"), *(f.number(name, infinite=True, optional=True) for name in others)) for f in places]
     beta = choice.number("beta", least=0.0, optional=True)
     head.choice = Choice(choice.number("skip_l2", least=0.0), beta, points, None, choice.whole("groups"))
     head.calibration = None
     if record["calibration"] is not None:
         k = given.fields("calibration")
         temperature = k.number("temperature", least=5e-324)
-        others = (k.number(name, infinite=True) for name in ("log_loss", "ece", "brier"))
-        head.calibration = Calibration(temperature, *others, k.whole("n_pairs"))
+        log_loss, ece, brier = (k.number(name, infinite=True) for name in ("log_loss", "ece", "brier"))
+        head.calibration = Calibration(temperature, log_loss, ece, brier, k.whole("n_pairs"))
     data = given.fields("data")
     head.data_hash, head.n_pairs, head.n_groups = data.text("sha256"), data.whole("pairs"), data.whole("groups")
-    head.metrics = given.fields("metrics").value
+    head.metrics = dict(given.fields("metrics").value)
     return head
 
 
@@ -174,7 +172,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     if wrong := sorted(set(given) ^ set(defaults)):
         raise ValueError(f"'options' must hold {', '.join(defaults)}; missing or unknown: {short(wrong[0])}")
     fields = Fields(given, "'options'")
-    options = {}
+    options: dict[str, Any] = {}
     for name, default in defaults.items():
         value = given[name]
         if isinstance(default, bool):

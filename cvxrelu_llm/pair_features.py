@@ -82,13 +82,14 @@ class PairFeatures:
                 raise ValueError(f"the tensor pairs names rows {pairs.min()} to {pairs.max()} of {n}")
             if (arrays["weight"] < 0).any():
                 raise ValueError("the tensor weight holds negative numbers")
-            words = {
+            words: dict[str, Any] = {
                 name: parse_json(about.get(name, ""), f"its {name}", finite=False)
                 for name in ("settings", "counts", "stats")
             }
             if not all(type(value) in (int, float) for name in ("counts", "stats") for value in words[name].values()):
                 raise ValueError("its counts and stats must hold numbers")
-        return PairFeatures(**arrays, **words)
+        fields: dict[str, Any] = {**arrays, **words}
+        return PairFeatures(**fields)
 
 
 _WHOLE, _REAL = ("I64", "I32"), ("F64", "F32")
