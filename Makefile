@@ -17,7 +17,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-llm test lint typecheck suite bench-quick docs format clean
+.PHONY: help demo demo-llm test lint typecheck suite test-random bench-quick docs format clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ typecheck: $(VENV)/.installed-test ## mypy on the packages
 
 suite: $(VENV)/.installed-test ## the tests alone
 	$(ONE_THREAD) $(RUN) pytest -n $(WORKERS) --dist worksteal --timeout 900 --durations 10 $(TESTS)
+
+test-random: $(VENV)/.installed-test ## the tests alone, with property examples drawn anew
+	HYPOTHESIS_PROFILE=random $(MAKE) suite
 
 docs: $(VENV)/.installed-test ## run the examples of README and docs, check their links and that no public name is missing
 	$(RUN) pytest tests/test_docs.py

@@ -224,7 +224,14 @@ def settle(
         step = -gradient if loss.is_quadratic else _newton_step(loss, skip, a, gradient)
         promised = -float(np.sum(gradient * step))
         if not promised > 1e-16 * abs(value):
-            return w + step if loss.is_quadratic else w
+            if loss.is_quadratic:
+                return w + step
+            # The objective is flat to rounding; the gradient still tells, and the bound pays for it by 1 / skip_l2.
+            after = ridge * (w + step) - skip.columns.T @ loss.dual(base + skip.columns @ (w + step))
+            if not np.linalg.norm(after) <= 0.5 * np.linalg.norm(gradient):
+                return w
+            w = w + step
+            continue
         move = w + step
         trial = objective(move)
         if trial > value - 0.1 * promised:
