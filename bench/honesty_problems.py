@@ -46,7 +46,7 @@ def draw(k: int, *, small: bool = False, base: int = BASE) -> Case:
     if jax:
         n, d = int(rng.choice([12, 24])), int(rng.choice([2, 4]))
     elif small:
-        n, d = int(rng.integers(5, 15)), int(rng.integers(1, 4))
+        n, d = int(rng.integers(5, 12)), int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))
     else:
         n, d = int(np.exp(rng.uniform(np.log(5), np.log(61)))), int(np.exp(rng.uniform(0, np.log(9))))
     kind = str(rng.choice(KINDS))
