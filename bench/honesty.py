@@ -1,7 +1,7 @@
-"""A random audit of every bound that the library issues: python -m bench.honesty [--problems N] [--report] [--write-docs]
+"""A random audit of every bound the library issues: python -m bench.honesty [--problems N] [--report] [--write-docs]
 
-Problem k is drawn from its number alone (`bench.honesty_problems`), solved in several ways, and each answer compared with
-the best network that any run found, those of `bench.honesty_judge`, which shares no code with the library, included.
+Problem k is drawn from its number alone (`bench.honesty_problems`), solved in several ways, and each answer compared
+with the best network that any run found, those of `bench.honesty_judge` included, which has no code of the library.
 With `best` the least objective by a plain formula in extended precision, and `zero` that of no network at all:
 
     rigorous   a certificate with `rigorous`:  bound <= best + 1e-9 |best| + 1e-12 zero
@@ -13,7 +13,8 @@ With `best` the least objective by a plain formula in extended precision, and `z
     error      no exception
 
 What breaks a rule is a violation, with the factor by which: a row each in the report. One line of JSON for each problem
-goes to bench/.cache/honesty.jsonl (honesty-quick.jsonl with --quick); a run that was stopped goes on where it was. A limit of 60 s is on every solve.
+goes to bench/.cache/honesty.jsonl (honesty-quick.jsonl with --quick); a run that was stopped goes on where it was. A
+limit of 60 s is on every solve.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import numpy as np
 import cvxrelu
 from bench.honesty_judge import Found, Program, network_parts, price_of_zero, program_of, search
 from bench.honesty_problems import Case, draw
-from bench.report import ROOT, markdown_table, put_between_markers, save_json
+from bench.report import ROOT, put_between_markers, save_json
 from cvxrelu.exact_pricing import exact_price
 
 __all__ = ["audit", "violations"]
@@ -139,9 +140,8 @@ class Audit:
         part = sol.sampled
         scale = max(abs(part.objective), 1e-300)
         if part.lower_bound > part.objective + 1e-9 * scale:
-            self.rows.append(
-                {"rule": "sampled", "of": "its own objective", "by": part.lower_bound / scale - 1, "text": ""}
-            )
+            by = part.lower_bound / scale - 1
+            self.rows.append({"rule": "sampled", "of": "its own objective", "by": by, "text": ""})
         if not clarabel:
             return
         from tests.sampled_optimum import sampled_optimum
@@ -232,9 +232,8 @@ def violations(record: dict[str, Any]) -> list[dict[str, Any]]:
         if bound["believed"] and not bound["bound"] <= best + allowed * abs(best) + NEGLIGIBLE * zero:
             rule = "rigorous" if bound["rigorous"] else "priced"
             by = bound["bound"] / best - 1 if best > 0 else None
-            found.append(
-                {"rule": rule, "of": f"{bound['of']} ({bound['kind']})", "by": by, "text": f"gap {bound['gap']:.1e}"}
-            )
+            of, text = f"{bound['of']} ({bound['kind']})", f"gap {bound['gap']:.1e}"
+            found.append({"rule": rule, "of": of, "by": by, "text": text})
     return found
 
 
@@ -243,7 +242,7 @@ def _plain(program: Program) -> bool:
     sizes = np.abs(program.X).max(axis=0)
     used = sizes[sizes > 0]
     target = np.abs(program.y).max()
-    return used.size > 0 and 0.1 < used.min() and used.max() < 20 and len(program.X) <= 30 and 0.05 < target < 50
+    return used.size > 0 and used.min() > 0.1 and used.max() < 20 and len(program.X) <= 30 and 0.05 < target < 50
 
 
 def _as_network(case: Case, found: Found) -> Any:
@@ -307,17 +306,20 @@ def main() -> None:
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON lines; default bench/.cache/honesty.jsonl")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one way of solving in turn, a shorter search")
-    parser.add_argument("--report", action="store_true", help="print tables, write bench/results/honesty.json")
+    parser.add_argument("--report", action="store_true", help="print tables, and write bench/results/honesty.json")
     parser.add_argument("--write-docs", action="store_true", help="and put them into docs/honesty.md")
     options = parser.parse_args()
     results = options.results or (QUICK_RESULTS if options.quick else RESULTS)
     if options.problems:
         run(range(options.first, options.first + options.problems), results, options.workers, options.quick)
+    if options.quick and options.write_docs:
+        parser.error("--write-docs needs the whole run, without --quick")
     if options.report or options.write_docs:
         from bench.honesty_report import summary, tables
 
         result = summary(list(read(results).values()))
-        save_json("honesty", result)
+        if not options.quick:
+            save_json("honesty", result)
         text = tables(result)
         print(text)
         if options.write_docs:

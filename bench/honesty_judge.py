@@ -304,7 +304,7 @@ class _Search:
     def propose(self, t: np.ndarray, base: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Unit directions (D, N) and their prices |p^T (X u)_+|, largest first."""
         rows, back = self.at
-        n, r = rows.shape
+        r = rows.shape[1]
         p = self.program.pull_back(t)
         rng = self.rng
         z = [rng.standard_normal((r, count))]
@@ -334,7 +334,7 @@ class _Search:
     def _snapped(self, z: np.ndarray) -> np.ndarray:
         """Each direction with one to r - 1 of its nearest rows, or of any, on its kink."""
         rows = self.at.rows
-        n, r = rows.shape
+        r = rows.shape[1]
         if r < 2:
             return -z
         lengths = np.linalg.norm(rows, axis=1)

@@ -63,11 +63,14 @@ def tables(result: dict[str, Any]) -> str:
         f"{result['cpu_seconds'].get('total', 0.0) / 3600:.1f} hours in all."
     ]
     what = {
-        "rigorous": "rigorous bounds above a network", "priced": "priced bounds of status `optimal` above the best network",
-        "objective": "objectives other than those of the saved network", "sampled": "bounds of (S) above a point of (S)",
+        "rigorous": "rigorous bounds above a network",
+        "priced": "priced bounds of status `optimal` above the best network",
+        "objective": "objectives other than those of the saved network",
+        "sampled": "bounds of (S) above a point of (S)",
         "beta_max": "`beta_max` below a direction found, or above the exact value",
-        "certificate": "bounds that differ from their certificate's, or are not finite", "error": "exceptions",
-    }  # fmt: skip
+        "certificate": "bounds that differ from their certificate's, or are not finite",
+        "error": "exceptions",
+    }
     kinds = {"rigorous": ("relaxed", "exact"), "priced": ("priced",)}
     rows = []
     for rule, text in what.items():
@@ -91,10 +94,11 @@ def tables(result: dict[str, Any]) -> str:
         )
     )  # fmt: skip
     names = sorted({status for counter in result["statuses"].values() for status in counter})
-    rows = [
-        [name, *(counter.get(status, 0) for status in names), _share(sum(counter.values()) - counter.get("optimal", 0), sum(counter.values()))]
-        for name, counter in result["statuses"].items()
-    ]  # fmt: skip
+    rows = []
+    for name, counter in result["statuses"].items():
+        whole = sum(counter.values())
+        counts = [counter.get(status, 0) for status in names]
+        rows.append([name, *counts, _share(whole - counter.get("optimal", 0), whole)])
     parts.append(markdown_table(["solve", *(f"`{name}`" for name in names), "cannot tell"], rows))
     if result["worst"]:
         rows = [[w["k"], w["rule"], w["of"], _shown(w["by"]), w["what"]] for w in result["worst"]]

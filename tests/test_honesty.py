@@ -34,7 +34,8 @@ def made_up(**changes):
     return {
         "k": 5, "n": 9, "d": 2, "c": 1, "kind": "times", "offset": 0.0, "dtype": "float64", "backend": "numpy",
         "loss": "squared", "best": 2.0, "zero": 7.0, "bounds": bounds, "statuses": {"solve": "optimal"},
-        "networks": {"search": 2.0}, "rows": [], "overstated": [], "warnings": {}, "seconds": {}, "total_seconds": 1.0, **changes,
+        "networks": {"search": 2.0}, "rows": [], "overstated": [], "warnings": {}, "seconds": {}, "total_seconds": 1.0,
+        **changes,
     }  # fmt: skip
 
 
