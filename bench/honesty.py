@@ -65,7 +65,7 @@ class Audit:
         self.price = price
         slopes = unit.weight * (np.abs(unit.y) if unit.loss == "squared" else np.ones_like(unit.y))
         self.size = float(np.linalg.norm(unit.X) * np.linalg.norm(slopes))  # no price is larger by more than a factor
-        self.beta = case.fraction * price if price > 1e-9 * self.size else 1e-3 * max(self.size, 1e-30)
+        self.beta = case.fraction * price if price > 1e-9 * self.size else 1e-3 * self.size or 1.0
         self.program = unit._replace(beta=self.beta)
         self.networks: list[tuple[str, Any]] = []
         self.bounds: list[dict[str, Any]] = []
