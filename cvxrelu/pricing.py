@@ -266,15 +266,15 @@ class Pricing:
         for wave in range(waves + 1):
             u = self._again(directions, count, wave, steps[0]) if wave else self._starts(p, known, count)
             starts += u.shape[1]
-            ends = self._climb(working_p, u, coarse and wave == 0, steps)
+            climbed = self._climb(working_p, u, coarse and wave == 0, steps)
             if self.sizes is not None:
                 z = self._white_starts(p, directions if wave else known, count)
                 starts += z.shape[1]
                 z = self._climb(working_p, z, coarse and wave == 0, steps, white=True)
-                ends = np.concatenate([ends, self.scale[:, None] * z], axis=1)
-            found = self._rank(p, ends)
+                climbed = np.concatenate([climbed, self.scale[:, None] * z], axis=1)
+            found = self._rank(p, climbed)
             if self.sizes is not None and polished:
-                found = self._snap(p, found, polished)
+                found = self._snap(p, found, self.sizes, polished)
             fresh = self._new(found if wave else _merged(found, (directions, values)), seen, polished)
             ends = self._polish(p, fresh)
             seen = np.concatenate([seen, fresh, ends[0]], axis=1)
@@ -370,12 +370,12 @@ class Pricing:
             kinds += [copies + np.repeat([0.1, 0.5], count) * noise]
         return np.concatenate(kinds, axis=1)
 
-    def _snap(self, p: np.ndarray, found: Ranked, most: int) -> Ranked:
+    def _snap(self, p: np.ndarray, found: Ranked, sizes: np.ndarray, most: int) -> Ranked:
         """The best distinct directions moved onto the nearest kinks, as often as that brings something."""
         for _ in range(POLISH_ROUNDS):
             best = found[0][:, self.distinct(found[0][:, : 50 * most], POLISHED_APART, most)]
             before = found[1].max(initial=0.0)
-            found = _merged(found, self._rank(p, snapped(self.white, self.sizes, p, best, self.rng)))
+            found = _merged(found, self._rank(p, snapped(self.white, sizes, p, best, self.rng)))
             if found[1].max(initial=0.0) <= before:
                 break
         return found
