@@ -107,7 +107,7 @@ class Refinement:
         p = float(np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem))))
         self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
         self.X = X = self.coordinates.rows
-        # An excess of the price is about the root of an excess of the objective, the more so the less alike columns are.
+        # An excess of the price is about the root of one of the objective, the more so the less alike columns are.
         self.little = 1e-3 if self.coordinates.sizes is None else 1e-5
         self.dtype = dtype = dtype if strict or self.coordinates.sizes is None else "float64"
         self.skip = problem.whitened_skip
