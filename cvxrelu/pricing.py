@@ -285,7 +285,7 @@ class Pricing:
             found = self._rank(p, np.concatenate(ends, axis=1))
             late = late or time.perf_counter() > deadline
             if self.sizes is not None and polished and not late:
-                found = self._snap(p, found, polished)
+                found = self._snap(p, found, self.sizes, polished)
             fresh = self._new(found if wave else _merged(found, (directions, values)), seen, 0 if late else polished)
             moved = self._polish(p, fresh)
             seen = np.concatenate([seen, fresh, moved[0]], axis=1)
@@ -386,12 +386,12 @@ class Pricing:
             kinds += [copies + np.repeat([0.1, 0.5], count) * noise]
         return np.concatenate(kinds, axis=1)
 
-    def _snap(self, p: np.ndarray, found: Ranked, most: int) -> Ranked:
+    def _snap(self, p: np.ndarray, found: Ranked, sizes: np.ndarray, most: int) -> Ranked:
         """The best distinct directions moved onto the nearest kinks, as often as that brings something."""
         for _ in range(POLISH_ROUNDS):
             best = found[0][:, self.distinct(found[0][:, : 50 * most], POLISHED_APART, most)]
             before = found[1].max(initial=0.0)
-            found = _merged(found, self._rank(p, snapped(self.white, self.sizes, p, best, self.rng)))
+            found = _merged(found, self._rank(p, snapped(self.white, sizes, p, best, self.rng)))
             if found[1].max(initial=0.0) <= before:
                 break
         return found

@@ -108,7 +108,7 @@ class Refinement:
     ) -> None:
         self.problem, self.backend, self.tol = problem, backend, tol
         self.loss, self.beta = problem.loss, problem.beta
-        p = np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem)))
+        p = float(np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem))))
         self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
         self.X = X = self.coordinates.rows
         # An excess of the price is about the root of one of the objective, the more so the less alike columns are.

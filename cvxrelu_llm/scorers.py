@@ -93,7 +93,7 @@ def as_tokens(tokenizer: Any, prompt: Any, template: str = "auto") -> Int[Tensor
     if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)):
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         kind = "chat" if has_chat and template != "plain" else "plain"
-        ids = Template(tokenizer, kind).prompt_tokens([Message(m["role"], m["content"]) for m in messages])
+        ids = np.asarray(Template(tokenizer, kind).prompt_tokens([Message(m["role"], m["content"]) for m in messages]))
     else:
         ids = np.asarray(prompt)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
