@@ -20,25 +20,26 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 # take whatever they are given and answer bad input with messages of their own, which the tests want to see. Where
 # beartype is missing (a bare GPU machine, say) the tests run unchecked.
 BOUNDARY = {
-    "beta_max",
-    "certify",
-    "conversion",
-    "estimators",
-    "network",
-    "options",
-    "path",
-    "patterns",
-    "problem",
-    "solve",
-    "standardisation",
+    "cvxrelu.beta_max",
+    "cvxrelu.certify",
+    "cvxrelu.conversion",
+    "cvxrelu.estimators",
+    "cvxrelu.network",
+    "cvxrelu.options",
+    "cvxrelu.path",
+    "cvxrelu.patterns",
+    "cvxrelu.problem",
+    "cvxrelu.solve",
+    "cvxrelu.standardisation",
 }
 if importlib.util.find_spec("beartype") and importlib.util.find_spec("jaxtyping"):
     if early := [name for name in sys.modules if name.partition(".")[0] == "cvxrelu"]:
         raise RuntimeError(f"imported before the checking hook was in place, so unchecked: {', '.join(early)}")
     import jaxtyping
 
-    inner = {f"cvxrelu.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "cvxrelu")])}
-    inner -= {f"cvxrelu.{name}" for name in BOUNDARY}
+    # Modules, not packages: a hook on a package would reach all that is below it.
+    modules = pkgutil.walk_packages([str(ROOT / "cvxrelu")], "cvxrelu.", onerror=lambda name: None)
+    inner = {module.name for module in modules if not module.ispkg} - BOUNDARY
     jaxtyping.install_import_hook([*sorted(inner), "cvxrelu_llm"], "type_checks.check")
 
 if importlib.util.find_spec("hypothesis"):
