@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from bench.peers.common import Problem
-from cvxrelu.certificates import repair, sampled_bound, tighten
 from cvxrelu.losses import Squared
 from cvxrelu.operators import masked, signed
+from cvxrelu.sampled.bounds import repair, sampled_bound, tighten
 
 __all__ = ["lower_bound", "objective"]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu import certificates
 from cvxrelu.backends import Backend
 from cvxrelu.best_skip import best_skip, skip_objective
 from cvxrelu.network import ReLUNetwork
 from cvxrelu.operators import F
 from cvxrelu.problem import Problem
+from cvxrelu.sampled import bounds as certificates
 from cvxrelu.solution import relative_gap
 from cvxrelu.streaming import each
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from cvxrelu import resuming
 from cvxrelu.backends import Backend
-from cvxrelu.certificates import Check, sampled_bound
 from cvxrelu.cone_memory import ConeMemory
 from cvxrelu.losses import Squared
 from cvxrelu.operators import masked, signed
 from cvxrelu.options import Limits
+from cvxrelu.sampled.bounds import Check, sampled_bound
 from cvxrelu.semismooth import SampledNewton
 from cvxrelu.solution import Status
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu import admm, certificates, newton_stage, resuming
+from cvxrelu import admm, newton_stage, resuming
 from cvxrelu.backends import Backend
 from cvxrelu.checkpoint import Checkpoint, State
 from cvxrelu.incumbent import Incumbent, host_ridge, public_order
@@ -24,6 +24,7 @@ from cvxrelu.preparation import choose_method, initial_penalties, right_singular
 from cvxrelu.problem import Problem
 from cvxrelu.reading import skip_factors
 from cvxrelu.readout import largest_degree
+from cvxrelu.sampled import bounds as certificates
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
 from cvxrelu.streaming import each
 

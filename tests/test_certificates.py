@@ -26,9 +26,9 @@ from oracles import (
     support,
 )
 
-from cvxrelu import certificates
-from cvxrelu.certificates import Exact
 from cvxrelu.losses import Squared
+from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled.bounds import Exact
 
 NUMPY = make_backend("numpy")
 seeds = st.integers(0, 10**6)

@@ -10,9 +10,10 @@ import pytest
 from network_optimum import ACCURACY, network_optimum
 
 import cvxrelu
-from cvxrelu import ReLUNetwork, certificates
+from cvxrelu import ReLUNetwork
 from cvxrelu.certify import certify, network_certificate, network_objective
 from cvxrelu.problem import build_problem
+from cvxrelu.sampled import bounds as certificates
 from cvxrelu.selection import get_backend
 
 pytest.importorskip("sklearn")

@@ -43,7 +43,7 @@ def without_proof(monkeypatch):
 )
 def test_numpy_peaks_are_below_the_estimate(n, d, P, c, solver, dtype, monkeypatch, without_proof):
     monkeypatch.setattr(memory, "WORKSPACE", 3e6)  # what is constant would hide the rest at this size
-    monkeypatch.setattr("cvxrelu.certificates.PROJECTED", 1 << 15)
+    monkeypatch.setattr("cvxrelu.sampled.bounds.PROJECTED", 1 << 15)
     monkeypatch.setattr(streaming, "CACHED", 1 << 14)
     X, y = data(n, d, c)
     cvxrelu.solve(X[:50], y[:50], beta=1.0, patterns=3, linear_solver="cg", **SAMPLED)  # imports

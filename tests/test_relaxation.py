@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows, planted, solve_network
 from scipy.optimize import minimize
 
-from cvxrelu import certificates
 from cvxrelu.losses import Logistic, Squared
 from cvxrelu.patterns import Patterns
 from cvxrelu.problem import Problem
@@ -18,6 +17,7 @@ from cvxrelu.readout import make_pairs
 from cvxrelu.relaxation import _Majorant, closed_form_price, relaxed_lower_bound, relaxed_price
 from cvxrelu.relaxed_network import _Program, relaxed_network_dual
 from cvxrelu.row_space import gamma
+from cvxrelu.sampled import bounds as certificates
 from cvxrelu.subdivision import subdivided_price
 
 seeds, sizes, outputs = st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 3)

@@ -7,11 +7,11 @@ import pytest
 from oracles import make_backend, support
 from sampled_optimum import sampled_optimum
 
-from cvxrelu import certificates
 from cvxrelu.arrangement import enumerate_patterns
 from cvxrelu.incumbent import host_ridge
 from cvxrelu.options import Limits
 from cvxrelu.problem import build_problem
+from cvxrelu.sampled import bounds as certificates
 from cvxrelu.sampled_stage import SampledStage
 from cvxrelu.skip import skip_columns
 

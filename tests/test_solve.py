@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import Patterns, Status, admm, certificates, preparation
+from cvxrelu import Patterns, Status, admm, preparation
+from cvxrelu.sampled import bounds as certificates
 from cvxrelu.sampled_stage import SampledStage
 
 cp = pytest.importorskip("cvxpy")

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import certificates, memory, streaming
+from cvxrelu import memory, streaming
 from cvxrelu.cones import project_onto_cones
 from cvxrelu.patterns import as_patterns
+from cvxrelu.sampled import bounds as certificates
 from cvxrelu.streamed_rows import in_file, streamed_patterns
 
 RNG = np.random.default_rng(0)

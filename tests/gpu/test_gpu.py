@@ -5,9 +5,10 @@ import pytest
 from oracles import planted, rotated
 
 import cvxrelu
-from cvxrelu import admm, certificates, operators
+from cvxrelu import admm, operators
 from cvxrelu.linear_systems import build_system, solve_blocks
 from cvxrelu.losses import Squared
+from cvxrelu.sampled import bounds as certificates
 from cvxrelu.selection import check_backend, get_backend
 
 pytestmark = pytest.mark.gpu

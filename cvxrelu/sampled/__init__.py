@@ -1,0 +1,1 @@
+"""The sampled convex program (S): solved, until proved."""
