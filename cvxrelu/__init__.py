@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cvxrelu.estimators import ConvexReLUClassifier, ConvexReLURegressor
     from cvxrelu.influence import LeaveOneOut, leave_one_out
     from cvxrelu.logistic import LogisticSolution, solve_logistic
-    from cvxrelu.network import ReLUNetwork
+    from cvxrelu.network.relu_network import ReLUNetwork
     from cvxrelu.path import Path, path
     from cvxrelu.patterns import Patterns, sample_patterns
     from cvxrelu.recipe import TwoPhase, two_phase
@@ -36,7 +36,7 @@ _MODULES = {
     "LogisticSolution": "cvxrelu.logistic",
     "Path": "cvxrelu.path",
     "Patterns": "cvxrelu.patterns",
-    "ReLUNetwork": "cvxrelu.network",
+    "ReLUNetwork": "cvxrelu.network.relu_network",
     "SampledSolution": "cvxrelu.solution",
     "Solution": "cvxrelu.solution",
     "Status": "cvxrelu.solution",

@@ -14,10 +14,10 @@ import numpy as np
 
 from cvxrelu.backends import Backend
 from cvxrelu.cone_memory import OutOfTime
-from cvxrelu.conversion import to_arrays
 from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import exact_price
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.foreign import to_arrays
+from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement import Refinement

@@ -26,7 +26,7 @@ import numpy as np
 
 from cvxrelu.files import atomic_write
 from cvxrelu.interrupts import shielded
-from cvxrelu.network_files import package_version
+from cvxrelu.network.file import package_version
 from cvxrelu.stored import damage, read_arrays, read_json, short
 
 __all__ = ["Checkpoint", "as_folder", "digest", "restore", "snapshot"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from cvxrelu.backends import Backend
 from cvxrelu.best_skip import best_skip, skip_objective
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.operators import F
 from cvxrelu.problem import Problem
 from cvxrelu.sampled import bounds as certificates

@@ -25,8 +25,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from cvxrelu.conversion import to_arrays
 from cvxrelu.logistic_solution import LogisticSolution
+from cvxrelu.network.foreign import to_arrays
 from cvxrelu.problem import Problem
 from cvxrelu.solution import Solution
 

@@ -17,7 +17,7 @@ import numpy as np
 from cvxrelu.guards import checked, warn_of_columns
 from cvxrelu.logistic import solve_logistic
 from cvxrelu.logistic_solution import LogisticSolution
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.solution import Solution
 from cvxrelu.solve import solve
 from cvxrelu.targets import read_pairs, read_weight

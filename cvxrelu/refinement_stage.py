@@ -13,8 +13,8 @@ import numpy as np
 from cvxrelu.backends import Backend
 from cvxrelu.certify import FLOAT32_TOL, network_certificate, network_objective, proof_begins
 from cvxrelu.checkpoint import Checkpoint
-from cvxrelu.conversion import to_arrays
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.foreign import to_arrays
+from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.options import Limits
 from cvxrelu.pricing import Priced
 from cvxrelu.problem import Problem, fits

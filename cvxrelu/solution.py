@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.relu_network import ReLUNetwork
 
 __all__ = [
     "Certificate",

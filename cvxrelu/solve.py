@@ -19,7 +19,7 @@ from cvxrelu.certify import as_kind, check_kind, network_certificate, network_ob
 from cvxrelu.checkpoint import as_folder
 from cvxrelu.guards import warn_of_scales
 from cvxrelu.memory import LARGE, as_limit, plan, refuse_what_is_not_free, sizes_of
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.options import Limits
 from cvxrelu.problem import Problem, build_problem
 from cvxrelu.refinement_stage import RefinementStage, in_words

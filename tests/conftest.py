@@ -22,9 +22,9 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 BOUNDARY = {
     "cvxrelu.beta_max",
     "cvxrelu.certify",
-    "cvxrelu.conversion",
+    "cvxrelu.network.foreign",
     "cvxrelu.estimators",
-    "cvxrelu.network",
+    "cvxrelu.network.relu_network",
     "cvxrelu.options",
     "cvxrelu.path",
     "cvxrelu.patterns",

@@ -18,7 +18,7 @@ import cvxrelu
 import cvxrelu.selection
 from cvxrelu import standardisation
 from cvxrelu.cli import build_parser, main
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.relu_network import ReLUNetwork
 
 FAST = ("--tol", "1e-2", "--backend", "numpy")
 SAMPLED = ("--no-refine", "--patterns", "10")

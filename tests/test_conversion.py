@@ -18,8 +18,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 
 import cvxrelu
-from cvxrelu.conversion import to_arrays
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.foreign import to_arrays
+from cvxrelu.network.relu_network import ReLUNetwork
 
 X = np.random.default_rng(0).standard_normal((20, 3))
 W, HIDDEN = np.random.default_rng(1).standard_normal((2, 3, 5))

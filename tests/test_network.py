@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.relu_network import ReLUNetwork
 
 FULL = {"hidden_bias", "skip", "bias"}
 HEADER = {"format": "cvxrelu.ReLUNetwork", "format_version": "1", "cvxrelu_version": "1.0", "metadata": "{}"}

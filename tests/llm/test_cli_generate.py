@@ -13,7 +13,7 @@ from tiny_lm import make_lm, make_tokenizer
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
 
-from cvxrelu.network import ReLUNetwork
+from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu_llm.cli_generate import add_arguments, load_lm
 from cvxrelu_llm.decoding import best_of_n, guide, sample
 from cvxrelu_llm.scorers import HiddenStateScorer

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from cvxrelu.arrays import column_norms
 
 if TYPE_CHECKING:
-    from cvxrelu.network import ReLUNetwork
+    from cvxrelu.network.relu_network import ReLUNetwork
 
 __all__ = [
     "OPTIONAL",
