@@ -20,7 +20,7 @@ from cvxrelu.network.foreign import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem, fits
-from cvxrelu.refinement import Refinement
+from cvxrelu.refinement.search import Refinement
 from cvxrelu.relaxation import relaxed_lower_bound
 from cvxrelu.row_space import row_space
 from cvxrelu.selection import select_backend

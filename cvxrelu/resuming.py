@@ -19,15 +19,15 @@ import numpy as np
 from cvxrelu import admm
 from cvxrelu.checkpoint import Checkpoint, State, digest, restore, snapshot
 from cvxrelu.network.foreign import to_arrays
-from cvxrelu.neurons import Neurons
 from cvxrelu.problem import Problem
+from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.solution import History, Status
 
 if TYPE_CHECKING:
     from cvxrelu.cone_memory import ConeMemory
     from cvxrelu.network.relu_network import ReLUNetwork
     from cvxrelu.newton_stage import _NewtonStage
-    from cvxrelu.refinement import Refinement
+    from cvxrelu.refinement.search import Refinement
     from cvxrelu.sampled_stage import SampledStage
     from cvxrelu.semismooth import SampledNewton
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import neurons
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.coordinates import features, kinks, search_coordinates, snapped
-from cvxrelu.neurons import Neurons, Terms
 from cvxrelu.pricing import Pricing, ascend, prices, start_ascent
 from cvxrelu.problem import build_problem
+from cvxrelu.refinement import neurons
+from cvxrelu.refinement.neurons import Neurons, Terms
 from cvxrelu.skip import free_coefficients, free_directions
 
 NUMPY = NumpyBackend()

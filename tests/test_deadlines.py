@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import exact_pricing, neurons, pricing, refinement
+from cvxrelu import exact_pricing, pricing
 from cvxrelu.arrangement import enumerate_by
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.lasso import nonnegative_quadratic
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import build_problem
+from cvxrelu.refinement import neurons
+from cvxrelu.refinement import search as refinement
 from cvxrelu.relaxation import closed_form_price, relaxed_price
 from cvxrelu.selection import get_backend
 

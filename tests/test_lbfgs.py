@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from oracles import make_backend, planted
 from scipy.optimize import minimize
 
-from cvxrelu import lbfgs, neurons
+from cvxrelu import lbfgs
 from cvxrelu.losses import Squared
-from cvxrelu.neurons import Terms
+from cvxrelu.refinement import neurons
+from cvxrelu.refinement.neurons import Terms
 
 seeds = st.integers(0, 10**6)
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import make_backend
 
-from cvxrelu import neurons
 from cvxrelu.losses import Logistic, Squared
 from cvxrelu.multinomial import Multinomial
-from cvxrelu.neurons import Neurons, Terms
 from cvxrelu.readout import make_pairs, read
+from cvxrelu.refinement import neurons
+from cvxrelu.refinement.neurons import Neurons, Terms
 from cvxrelu.skip import free_directions, skip_columns
 
 seeds = st.integers(0, 10**6)

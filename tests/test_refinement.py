@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 import cvxrelu
 from cvxrelu import Status
-from cvxrelu.refinement import Refinement
+from cvxrelu.refinement.search import Refinement
 
 OPTIONS = {"backend": "numpy"}
 EXACT = {"backend": "numpy", "certificate": "exact", "tol": 1e-6}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import cli, refinement_stage
-from cvxrelu.refinement import Refinement
+from cvxrelu import cli
+from cvxrelu.refinement import stage as refinement_stage
+from cvxrelu.refinement.search import Refinement
 from cvxrelu.solution import Status, status_of_bound
 
 RNG = np.random.default_rng(0)
@@ -91,7 +92,7 @@ def test_a_stall_is_a_status_of_its_own(certificate, ends, monkeypatch):
 
 
 def test_all_rounds_made_is_a_limit_that_is_named(monkeypatch):
-    monkeypatch.setattr("cvxrelu.refinement.MAX_ROUNDS", 1)
+    monkeypatch.setattr("cvxrelu.refinement.search.MAX_ROUNDS", 1)
     sol = cvxrelu.solve(X, Y, **{**QUICK, "tol": 1e-6})
     assert sol.status is Status.MAX_ITER and not sol.success
     assert sol.message.startswith(refinement_stage.ALL_ROUNDS) and "raise max_iter" not in sol.message

@@ -27,17 +27,18 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from cvxrelu import lbfgs, neurons
+from cvxrelu import lbfgs
 from cvxrelu.backends.base import Backend
 from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.lasso import nonnegative_quadratic
-from cvxrelu.neurons import Neurons, Terms
 from cvxrelu.pricing import Priced, Pricing
 from cvxrelu.problem import Problem
 from cvxrelu.readout import adjoint
+from cvxrelu.refinement import neurons
+from cvxrelu.refinement.neurons import Neurons, Terms
 from cvxrelu.skip import settle, shorter
 from cvxrelu.solution import Status, relative_gap
 

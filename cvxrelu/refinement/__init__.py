@@ -1,0 +1,1 @@
+"""The network program (N): neurons added until none is better."""
