@@ -32,8 +32,9 @@ import numpy as np
 
 from bench.problems import Planted, planted
 from bench.report import FIGURES, markdown_table, put_between_markers, save_json
-from cvxrelu import admm, agd
-from cvxrelu.last_layer import Program, gradient, largest_eigenvalue
+from cvxrelu import admm
+from cvxrelu.last_layer import first_order as agd
+from cvxrelu.last_layer.program import Program, gradient, largest_eigenvalue
 from cvxrelu.losses import Logistic, Squared
 from cvxrelu.operators import F, G
 from cvxrelu.preparation import initial_penalties, right_singular_basis

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cvxrelu.certify import certify
     from cvxrelu.estimators import ConvexReLUClassifier, ConvexReLURegressor
     from cvxrelu.influence import LeaveOneOut, leave_one_out
-    from cvxrelu.logistic import LogisticSolution, solve_logistic
+    from cvxrelu.last_layer.solve import LogisticSolution, solve_logistic
     from cvxrelu.network.relu_network import ReLUNetwork
     from cvxrelu.path import Path, path
     from cvxrelu.patterns import Patterns, sample_patterns
@@ -33,7 +33,7 @@ _MODULES = {
     "ConvexReLURegressor": "cvxrelu.estimators",
     "History": "cvxrelu.solution",
     "LeaveOneOut": "cvxrelu.influence",
-    "LogisticSolution": "cvxrelu.logistic",
+    "LogisticSolution": "cvxrelu.last_layer.solve",
     "Path": "cvxrelu.path",
     "Patterns": "cvxrelu.patterns",
     "ReLUNetwork": "cvxrelu.network.relu_network",
@@ -48,7 +48,7 @@ _MODULES = {
     "path": "cvxrelu.path",
     "sample_patterns": "cvxrelu.patterns",
     "solve": "cvxrelu.solve",
-    "solve_logistic": "cvxrelu.logistic",
+    "solve_logistic": "cvxrelu.last_layer.solve",
     "two_phase": "cvxrelu.recipe",
 }
 

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from cvxrelu.logistic_solution import LogisticSolution
+from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.problem import Problem
 from cvxrelu.solution import Solution

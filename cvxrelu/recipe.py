@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvxrelu.guards import checked, warn_of_columns
-from cvxrelu.logistic import solve_logistic
-from cvxrelu.logistic_solution import LogisticSolution
+from cvxrelu.last_layer.solution import LogisticSolution
+from cvxrelu.last_layer.solve import solve_logistic
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.solution import Solution
 from cvxrelu.solve import solve

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from oracles import make_backend
 from scipy.optimize import minimize
 
-from cvxrelu import agd
-from cvxrelu.last_layer import Program, gradient, largest_eigenvalue
+from cvxrelu.last_layer import first_order as agd
+from cvxrelu.last_layer.program import Program, gradient, largest_eigenvalue
 from cvxrelu.losses import Logistic
 
 seeds = st.integers(0, 10**6)
@@ -207,7 +207,7 @@ def test_largest_eigenvalue_is_above_and_tight(seed, shape):
 
 
 def test_largest_eigenvalue_by_lanczos(backend, monkeypatch):
-    monkeypatch.setattr("cvxrelu.last_layer.DENSE_EIGENVALUES", 0)
+    monkeypatch.setattr("cvxrelu.last_layer.program.DENSE_EIGENVALUES", 0)
     for seed, (n, d) in enumerate([(80, 60), (60, 80), (5, 90), (90, 5), (1, 1)]):
         p = draw(seed, n, d)
         top = np.linalg.norm(np.sqrt(p.loss.weight) * p.A, 2) ** 2

@@ -9,10 +9,10 @@ from scipy.optimize import minimize
 
 from cvxrelu import BackendError, Status
 from cvxrelu.backends.numpy import NumpyBackend
-from cvxrelu.last_layer import Program, measure
-from cvxrelu.logistic import solve_logistic
+from cvxrelu.last_layer.newton import _step_length, newton_step
+from cvxrelu.last_layer.program import Program, measure
+from cvxrelu.last_layer.solve import solve_logistic
 from cvxrelu.losses import Logistic
-from cvxrelu.newton import _step_length, newton_step
 
 seeds = st.integers(0, 10**6)
 
@@ -313,7 +313,7 @@ def test_every_method_on_every_backend(method, backend, dtype):
 def test_strict_backend(monkeypatch):
     """The whole solve uses nothing beyond the array API standard."""
     strict = make_backend("strict")
-    monkeypatch.setattr("cvxrelu.logistic.select_backend", lambda *_: strict)
+    monkeypatch.setattr("cvxrelu.last_layer.solve.select_backend", lambda *_: strict)
     for A, y in (draw(8), draw(8, 6, 20)):
         for method in ("agd", "svrg", "adamw"):
             sol = solve_logistic(A, y, l2=0.5, method=method, max_iter=200 if method != "adamw" else 3)
@@ -332,9 +332,9 @@ def test_without_finish():
 
 
 def test_newton_by_conjugate_gradients(monkeypatch, backend_name):
-    monkeypatch.setattr("cvxrelu.logistic_run.DIRECT_NEWTON", 0)
+    monkeypatch.setattr("cvxrelu.last_layer.run.DIRECT_NEWTON", 0)
     backend = make_backend(backend_name)
-    monkeypatch.setattr("cvxrelu.logistic.select_backend", lambda *_: backend)
+    monkeypatch.setattr("cvxrelu.last_layer.solve.select_backend", lambda *_: backend)
     A, y = draw(10)
     for data in (A, A * [1e-3, 1, 1, 30, 1]):
         sol = solve_logistic(data, y, l2=1e-4)

@@ -129,7 +129,7 @@ def test_admm_that_stands_still_far_from_tol_has_stalled(monkeypatch):
 
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_the_last_layer_has_stalled_only_where_nothing_moves(goes_on, monkeypatch):
-    from cvxrelu import logistic_run
+    from cvxrelu.last_layer import run as logistic_run
 
     whole, checks = logistic_run.measure, itertools.count(1)
 

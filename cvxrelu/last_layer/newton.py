@@ -21,7 +21,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.last_layer import EPS, Program
+from cvxrelu.last_layer.program import EPS, Program
 
 __all__ = ["newton_step"]
 

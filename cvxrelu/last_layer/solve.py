@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.logistic_run import Run
-from cvxrelu.logistic_solution import LogisticSolution
-from cvxrelu.rows import read_rows
+from cvxrelu.last_layer.rows import read_rows
+from cvxrelu.last_layer.run import Run
+from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.selection import select_backend
 from cvxrelu.validation import BETAS, as_bool, as_finite_array, as_positive, as_seed, short, working_dtype
 
@@ -93,7 +93,7 @@ def solve_logistic(
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxrelu.logistic import solve_logistic
+    >>> from cvxrelu.last_layer.solve import solve_logistic
     >>> rng = np.random.default_rng(0)
     >>> preferred, rejected = rng.standard_normal((2, 200, 5)); preferred[:, 0] += 1
     >>> sol = solve_logistic(preferred - rejected, l2=1.0)

@@ -36,7 +36,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.last_layer import Program, gradient
+from cvxrelu.last_layer.program import Program, gradient
 
 __all__ = [
     "ADAMW",

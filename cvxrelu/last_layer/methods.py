@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu import agd
 from cvxrelu.backends.base import Backend
-from cvxrelu.last_layer import Program, largest_eigenvalue
-from cvxrelu.rows import Rows
+from cvxrelu.last_layer import first_order as agd
+from cvxrelu.last_layer.program import Program, largest_eigenvalue
+from cvxrelu.last_layer.rows import Rows
 
 __all__ = ["STEPPERS", "Position", "Setting"]
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.last_layer import Program, measure, reduced_basis, row_lengths
-from cvxrelu.logistic_solution import LogisticSolution
-from cvxrelu.newton import newton_step
-from cvxrelu.rows import Rows
+from cvxrelu.last_layer.methods import STEPPERS, Position, Setting
+from cvxrelu.last_layer.newton import newton_step
+from cvxrelu.last_layer.program import Program, measure, reduced_basis, row_lengths
+from cvxrelu.last_layer.rows import Rows
+from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.solution import History, Status, relative_gap
-from cvxrelu.steppers import STEPPERS, Position, Setting
 
 __all__ = ["Run"]
 

@@ -1,0 +1,1 @@
+"""A convex last layer on given features."""
