@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from cvxrelu import interrupts
+from cvxrelu.support import interrupts
 
 __all__ = ["main"]
 

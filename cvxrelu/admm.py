@@ -40,7 +40,7 @@ from cvxrelu.operators import F1_adjoint, G, G_adjoint
 from cvxrelu.proximal import group_soft_threshold
 from cvxrelu.reading import Reading, SkipFactors
 from cvxrelu.readout import Pairs, adjoint, read
-from cvxrelu.streaming import each, is_streamed, scratch, summed
+from cvxrelu.support.blocks import each, is_streamed, scratch, summed
 
 __all__ = [
     "Data",

@@ -25,7 +25,7 @@ from cvxrelu.relaxation import relaxed_lower_bound
 from cvxrelu.row_space import row_space
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, relative_gap
-from cvxrelu.validation import as_finite_array, as_positive
+from cvxrelu.support.checks import as_finite_array, as_positive
 
 __all__ = ["certify", "network_certificate", "network_objective", "proof_begins"]
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.files import atomic_write
-from cvxrelu.interrupts import shielded
 from cvxrelu.network.file import package_version
-from cvxrelu.stored import damage, read_arrays, read_json, short
+from cvxrelu.support.files import atomic_write
+from cvxrelu.support.interrupts import shielded
+from cvxrelu.support.stored import damage, read_arrays, read_json, short
 
 __all__ = ["Checkpoint", "as_folder", "digest", "restore", "snapshot"]
 

@@ -25,12 +25,13 @@ if __name__ == "__main__":  # before anything heavy loads
 
 import numpy as np
 
-from cvxrelu import environment, interrupts, report
+from cvxrelu import environment, report
 from cvxrelu.backends import BackendError
 from cvxrelu.drawing import load_matplotlib
-from cvxrelu.files import atomic_write, new_folder
 from cvxrelu.model_folder import FILES, check_folder, describe, read_model, write_model
 from cvxrelu.solution import Solution, Status
+from cvxrelu.support import interrupts
+from cvxrelu.support.files import atomic_write, new_folder
 from cvxrelu.tables import UserError, load_data, read_table
 from cvxrelu.training import Task, Trained, decide_task, labels, train
 

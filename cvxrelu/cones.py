@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxrelu.streaming import blocks, each, is_streamed
+from cvxrelu.support.blocks import blocks, each, is_streamed
 
 __all__ = ["ConeProjection", "project_onto_cones"]
 

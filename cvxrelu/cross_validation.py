@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.validation import short
+from cvxrelu.support.checks import short
 
 __all__ = [
     "Fold", "Samples", "Scorer", "accuracy", "as_folds", "as_scorer", "check_spread", "neg_log_loss",

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.problem import Problem
-from cvxrelu.streaming import blocks
+from cvxrelu.support.blocks import blocks
 
 __all__ = ["checked", "warn_of_columns", "warn_of_scales"]
 

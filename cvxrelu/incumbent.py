@@ -19,7 +19,7 @@ from cvxrelu.operators import F
 from cvxrelu.problem import Problem
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.solution import relative_gap
-from cvxrelu.streaming import each
+from cvxrelu.support.blocks import each
 
 __all__ = ["Incumbent", "host_ridge", "public_order"]
 

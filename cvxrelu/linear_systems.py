@@ -34,7 +34,7 @@ from cvxrelu.backends.base import Backend
 from cvxrelu.operators import F1, F1_adjoint
 from cvxrelu.reading import Reading, SkipFactors
 from cvxrelu.readout import Pairs, read
-from cvxrelu.streaming import each
+from cvxrelu.support.blocks import each
 
 __all__ = ["ConjugateGradient", "DirectGram", "DirectPrimal", "LinearSystem", "build_system", "gram", "solve_blocks"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.files import atomic_write
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.solution import Solution
-from cvxrelu.stored import damage, read_json, short
+from cvxrelu.support.files import atomic_write
+from cvxrelu.support.stored import damage, read_json, short
 from cvxrelu.tables import Table, UserError
 
 __all__ = ["FILES", "Model", "check_folder", "describe", "read_model", "write_model"]

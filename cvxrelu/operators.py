@@ -21,7 +21,7 @@ from typing import Any
 from array_api_compat import array_namespace
 from jaxtyping import Bool, Float
 
-from cvxrelu.streaming import each, row_blocks, summed
+from cvxrelu.support.blocks import each, row_blocks, summed
 
 __all__ = ["F1", "F", "F1_adjoint", "F_adjoint", "G", "G_adjoint", "masked", "row_blocks", "signed"]
 

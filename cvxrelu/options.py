@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvxrelu.validation import as_positive, short
+from cvxrelu.support.checks import as_positive, short
 
 __all__ = ["Limits"]
 

@@ -26,7 +26,7 @@ from cvxrelu.problem import Problem, build_problem
 from cvxrelu.selection import select_backend
 from cvxrelu.solution import Solution, Status
 from cvxrelu.solve import solve
-from cvxrelu.validation import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short
+from cvxrelu.support.checks import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short
 
 __all__ = ["Path", "path"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.drawing import load_matplotlib
-from cvxrelu.files import atomic_write
+from cvxrelu.support.files import atomic_write
 
 __all__ = ["plot_path"]
 

@@ -174,7 +174,7 @@ class Path:
         ------
         FileExistsError : there is something at `folder` already, other than an empty folder.
         """
-        from cvxrelu.files import atomic_write, new_folder
+        from cvxrelu.support.files import atomic_write, new_folder
 
         place = FilePath(folder)
         if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):

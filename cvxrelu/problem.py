@@ -16,8 +16,7 @@ from cvxrelu.patterns import Patterns, as_patterns
 from cvxrelu.readout import Pairs, adjoint, make_pairs, read
 from cvxrelu.skip import Skip, Whitened, as_skip, free_directions, make_skip, whiten
 from cvxrelu.streamed_rows import in_file, read_rows_in_blocks, streamed_patterns
-from cvxrelu.targets import as_loss, read_pairs, read_targets, read_weight
-from cvxrelu.validation import (
+from cvxrelu.support.checks import (
     BETAS,
     as_bool,
     as_finite_array,
@@ -27,6 +26,7 @@ from cvxrelu.validation import (
     check_scale,
     working_dtype,
 )  # fmt: skip
+from cvxrelu.targets import as_loss, read_pairs, read_targets, read_weight
 
 __all__ = ["Problem", "build_problem", "fits"]
 

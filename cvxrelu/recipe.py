@@ -20,8 +20,8 @@ from cvxrelu.last_layer.solve import solve_logistic
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.solution import Solution
 from cvxrelu.solve import solve
+from cvxrelu.support.checks import as_bool, as_finite_array, as_positive
 from cvxrelu.targets import read_pairs, read_weight
-from cvxrelu.validation import as_bool, as_finite_array, as_positive
 
 __all__ = ["TwoPhase", "two_phase"]
 

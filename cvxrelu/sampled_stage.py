@@ -26,7 +26,7 @@ from cvxrelu.reading import skip_factors
 from cvxrelu.readout import largest_degree
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
-from cvxrelu.streaming import each
+from cvxrelu.support.blocks import each
 
 __all__ = ["SampledStage", "method_ahead"]
 

@@ -20,7 +20,7 @@ import scipy.sparse.linalg
 from jaxtyping import Float
 
 from cvxrelu.readout import Pairs, read
-from cvxrelu.validation import as_finite_array, check_scale
+from cvxrelu.support.checks import as_finite_array, check_scale
 
 __all__ = [
     "Skip",

@@ -27,7 +27,7 @@ from cvxrelu.resuming import open_checkpoint
 from cvxrelu.sampled_stage import SampledStage, method_ahead
 from cvxrelu.selection import select_backend, select_devices
 from cvxrelu.solution import Solution, Status
-from cvxrelu.validation import as_bool
+from cvxrelu.support.checks import as_bool
 
 __all__ = ["solve"]
 

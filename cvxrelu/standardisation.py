@@ -15,7 +15,7 @@ from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.patterns import sample_patterns
 from cvxrelu.solution import Solution
 from cvxrelu.solve import solve
-from cvxrelu.validation import as_bool, as_positive, as_seed, check_scale
+from cvxrelu.support.checks import as_bool, as_positive, as_seed, check_scale
 
 __all__ = ["Standardised", "moments", "solve_standardised"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.patterns import Patterns
-from cvxrelu.streaming import blocks, is_streamed, scratch
-from cvxrelu.validation import as_finite_array
+from cvxrelu.support.blocks import blocks, is_streamed, scratch
+from cvxrelu.support.checks import as_finite_array
 
 __all__ = ["in_file", "read_rows_in_blocks", "streamed_patterns"]
 

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from cvxrelu.losses import Logistic, Squared
 from cvxrelu.multinomial import Multinomial
-from cvxrelu.validation import as_finite_array, short
+from cvxrelu.support.checks import as_finite_array, short
 
 __all__ = ["LARGEST_LABEL", "LOSSES", "as_loss", "read_pairs", "read_targets", "read_weight"]
 

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before anything heavy loads
 
     sys.exit(run())
 
-from cvxrelu import interrupts
+from cvxrelu.support import interrupts
 from cvxrelu_llm import cli_generate
 from cvxrelu_llm.command import Command, config_arguments, read_config
 from cvxrelu_llm.errors import InputError

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cvxrelu.files import atomic_write, new_files, new_folder
+from cvxrelu.support.files import atomic_write, new_files, new_folder
 from cvxrelu_llm.errors import InputError
 
 __all__ = ["new_files", "new_folder", "open_text", "pack_text", "readable", "write_whole"]

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.stored import damage, parse_json, read_arrays, read_bytes, read_json, read_tensors, read_text, short
+from cvxrelu.support.stored import (
+    damage,
+    parse_json,
+    read_arrays,
+    read_bytes,
+    read_json,
+    read_tensors,
+    read_text,
+    short,
+)
 from cvxrelu_llm.errors import InputError
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvxrelu.files import atomic_write, new_files, new_folder
+from cvxrelu.support.files import atomic_write, new_files, new_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -55,7 +55,7 @@ def test_files_without_hard_links(linking: str, tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.EPERM, "no links here")
 
     if linking == "not supported":
-        monkeypatch.setattr("cvxrelu.files.os.link", refuse)
+        monkeypatch.setattr("cvxrelu.support.files.os.link", refuse)
     path = atomic_write(tmp_path / "out.csv", "first", overwrite=False)
     with pytest.raises(FileExistsError):
         atomic_write(path, "second", overwrite=False)
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_what_was_there(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = state(tmp_path)
-    monkeypatch.setattr(f"cvxrelu.files.os.{broken}", full)
+    monkeypatch.setattr(f"cvxrelu.support.files.os.{broken}", full)
     with pytest.raises(OSError, match="No space") as caught:
         atomic_write(path, "new", overwrite=overwrite)
     assert caught.value.filename == str(path) and state(tmp_path) == before
@@ -164,7 +164,7 @@ def test_a_folder_is_replaced_with_what_may_go_and_put_back_where_that_fails(
         rename(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr("cvxrelu.files.os.rename", fail)
+        patch.setattr("cvxrelu.support.files.os.rename", fail)
         with new_folder(tmp_path / "out", ["network"]) as work:
             (work / "network").write_text("new")
     assert state(tmp_path) == {"out": False, "out/network": "old"}

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvxrelu import interrupts
-from cvxrelu.files import atomic_write
+from cvxrelu.support import interrupts
+from cvxrelu.support.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as POSIX has them")
@@ -110,7 +110,7 @@ WRITING = """
 import os, signal, sys
 from pathlib import Path
 from cvxrelu import interrupts
-from cvxrelu.files import atomic_write
+from cvxrelu.support.files import atomic_write
 {more}
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import memory, newton_stage, preparation, sampled_stage, streaming
+from cvxrelu import memory, newton_stage, preparation, sampled_stage
 from cvxrelu.memory import Plan, Sizes, estimate_memory, plan, sizes_of
 from cvxrelu.problem import build_problem
 from cvxrelu.solution import Status
+from cvxrelu.support import blocks as streaming
 
 SOLVE = importlib.import_module("cvxrelu.solve")  # the name in the package is the function's
 RNG = np.random.default_rng(0)

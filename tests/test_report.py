@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu.files import atomic_write
 from cvxrelu.report import Section, write_report
 from cvxrelu.solution import Certificate, History, Solution
+from cvxrelu.support.files import atomic_write
 
 pytest.importorskip("matplotlib")
 
@@ -226,7 +226,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(*_arguments: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("cvxrelu.files.os.replace", full)
+    monkeypatch.setattr("cvxrelu.support.files.os.replace", full)
     with pytest.raises(OSError, match="no space"):
         atomic_write(path, "new")
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]

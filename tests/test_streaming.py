@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import memory, streaming
+from cvxrelu import memory
 from cvxrelu.cones import project_onto_cones
 from cvxrelu.patterns import as_patterns
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.streamed_rows import in_file, streamed_patterns
+from cvxrelu.support import blocks as streaming
 
 RNG = np.random.default_rng(0)
 N, D = 500, 6

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.losses import Logistic
-from cvxrelu.validation import as_finite_array, check_scale
+from cvxrelu.support.checks import as_finite_array, check_scale
 
 __all__ = ["Rows", "read_rows"]
 

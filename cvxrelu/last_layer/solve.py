@@ -11,7 +11,7 @@ from cvxrelu.last_layer.rows import read_rows
 from cvxrelu.last_layer.run import Run
 from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.selection import select_backend
-from cvxrelu.validation import BETAS, as_bool, as_finite_array, as_positive, as_seed, short, working_dtype
+from cvxrelu.support.checks import BETAS, as_bool, as_finite_array, as_positive, as_seed, short, working_dtype
 
 __all__ = ["LogisticSolution", "solve_logistic"]
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cvxrelu.files import atomic_write
 from cvxrelu.network.foreign import OPTIONAL, REQUIRED
-from cvxrelu.stored import damage, parse_json, read_tensors, short
+from cvxrelu.support.files import atomic_write
+from cvxrelu.support.stored import damage, parse_json, read_tensors, short
 
 __all__ = ["package_version", "read_network", "write_network"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.arrays import column_norms
+from cvxrelu.support.host import column_norms
 
 if TYPE_CHECKING:
     from cvxrelu.network.relu_network import ReLUNetwork

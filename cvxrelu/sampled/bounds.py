@@ -40,7 +40,7 @@ from cvxrelu.cones import project_onto_cones
 from cvxrelu.operators import F, F_adjoint, G_adjoint, masked, signed
 from cvxrelu.proximal import block_norms
 from cvxrelu.readout import Pairs, adjoint, read
-from cvxrelu.streaming import each, summed
+from cvxrelu.support.blocks import each, summed
 
 __all__ = [
     "Check",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.interrupts import shielded
+from cvxrelu.support.interrupts import shielded
 from cvxrelu_llm import splits
 from cvxrelu_llm.command import Command, share, whole
 from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples

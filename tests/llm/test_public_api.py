@@ -48,7 +48,7 @@ def test_only_public_names(file: Path) -> None:
     ("source", "expected"),
     [
         ("from cvxrelu.plots import load_matplotlib", {"plots"}),
-        ("import cvxrelu.files", {"files"}),
+        ("import cvxrelu.support.files", {"files"}),
         ("import cvxrelu as c\nc.pricing.price()", {"pricing"}),
         ("import importlib\nimportlib.import_module('cvxrelu.solve')", {"solve"}),
         ("from cvxrelu import losses, solve", {"losses", "solve"}),

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.arrays import to_host
-from cvxrelu.streaming import blocks
+from cvxrelu.support.blocks import blocks
+from cvxrelu.support.host import to_host
 
 __all__ = [
     "as_bool",

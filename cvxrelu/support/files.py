@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from cvxrelu.interrupts import shielded, unshielded
+from cvxrelu.support.interrupts import shielded, unshielded
 
 __all__ = ["atomic_write", "new_files", "new_folder"]
 

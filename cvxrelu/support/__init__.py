@@ -1,0 +1,1 @@
+"""Argument checks, host arrays, blocks of rows, files and errors, shared with `cvxrelu_llm`."""
