@@ -28,7 +28,7 @@ from bench.report import ROOT, environment, markdown_table, save_json, spread, t
 from bench.speed import CHUNK, Bench, _one_solve, _products
 from cvxrelu import pricing
 from cvxrelu.backends import Backend
-from cvxrelu.selection import check_backend, get_backend
+from cvxrelu.backends.choose import check_backend, get_backend
 
 __all__ = ["backends", "main", "shares", "solves"]
 

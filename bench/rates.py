@@ -33,13 +33,13 @@ import numpy as np
 from bench.problems import Planted, planted
 from bench.report import FIGURES, markdown_table, put_between_markers, save_json
 from cvxrelu import admm
+from cvxrelu.backends.choose import get_backend
 from cvxrelu.last_layer import first_order as agd
 from cvxrelu.last_layer.program import Program, gradient, largest_eigenvalue
 from cvxrelu.losses import Logistic, Squared
 from cvxrelu.operators import F, G
 from cvxrelu.preparation import initial_penalties, right_singular_basis
 from cvxrelu.proximal import block_norms, group_soft_threshold
-from cvxrelu.selection import get_backend
 
 SLOPE_REQUIRED = -0.9
 AGD_SLOPE_REQUIRED = -1.8

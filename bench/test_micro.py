@@ -12,9 +12,9 @@ from bench.problems import planted
 from bench.speed import Bench
 from cvxrelu import operators
 from cvxrelu.backends import Backend
+from cvxrelu.backends.choose import get_backend
 from cvxrelu.linear_systems import solve_blocks
 from cvxrelu.proximal import group_soft_threshold
-from cvxrelu.selection import get_backend
 
 SIZE = (1000, 20, 100)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.backends.choose import select_backend
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import exact_price
@@ -23,7 +24,6 @@ from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.relaxation import relaxed_lower_bound
 from cvxrelu.row_space import row_space
-from cvxrelu.selection import select_backend
 from cvxrelu.solution import Certificate, relative_gap
 from cvxrelu.support.checks import as_finite_array, as_positive
 

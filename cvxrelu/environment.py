@@ -8,7 +8,7 @@ import os
 import platform
 
 from cvxrelu.backends import BACKENDS
-from cvxrelu.selection import check_backend
+from cvxrelu.backends.choose import check_backend
 
 __all__ = ["machine", "print_checkup", "versions"]
 

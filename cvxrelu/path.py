@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.backends.choose import select_backend
 from cvxrelu.beta_max import beta_max
 from cvxrelu.certify import as_kind, check_kind
 from cvxrelu.cross_validation import Fold, Samples, Scorer, as_folds, as_scorer, check_spread, standard_errors
 from cvxrelu.guards import checked, warn_of_scales
 from cvxrelu.path_solution import Path, path_row
 from cvxrelu.problem import Problem, build_problem
-from cvxrelu.selection import select_backend
 from cvxrelu.solution import Solution, Status
 from cvxrelu.solve import solve
 from cvxrelu.support.checks import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.backends.choose import select_backend, select_devices
 from cvxrelu.certify import as_kind, check_kind, network_certificate, network_objective
 from cvxrelu.checkpoint import as_folder
 from cvxrelu.guards import warn_of_scales
@@ -25,7 +26,6 @@ from cvxrelu.problem import Problem, build_problem
 from cvxrelu.refinement.stage import RefinementStage, in_words
 from cvxrelu.resuming import open_checkpoint
 from cvxrelu.sampled_stage import SampledStage, method_ahead
-from cvxrelu.selection import select_backend, select_devices
 from cvxrelu.solution import Solution, Status
 from cvxrelu.support.checks import as_bool
 

@@ -69,7 +69,7 @@ if __name__ == "__main__":
     if count > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(address, count, index)
-    from cvxrelu.selection import select_devices
+    from cvxrelu.backends.choose import select_devices
 
     chosen = select_devices("jax", "all")
     found = solved(chosen)

@@ -24,7 +24,7 @@ def make_backend(name: str) -> Backend:
         from strict_backend import StrictBackend
 
         return StrictBackend()
-    from cvxrelu.selection import get_backend
+    from cvxrelu.backends.choose import get_backend
 
     return get_backend(name)
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import BackendError, selection
+from cvxrelu import BackendError
+from cvxrelu.backends import choose as selection
+from cvxrelu.backends.choose import check_backend, get_backend, select_backend
 from cvxrelu.backends.numpy import NumpyBackend
-from cvxrelu.selection import check_backend, get_backend, select_backend
 
 RNG = np.random.default_rng(0)
 X, BETA = RNG.standard_normal((40, 4)), 2.0

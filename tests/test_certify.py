@@ -11,10 +11,10 @@ from network_optimum import ACCURACY, network_optimum
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
+from cvxrelu.backends.choose import get_backend
 from cvxrelu.certify import certify, network_certificate, network_objective
 from cvxrelu.problem import build_problem
 from cvxrelu.sampled import bounds as certificates
-from cvxrelu.selection import get_backend
 
 pytest.importorskip("sklearn")
 

@@ -15,6 +15,7 @@ from checkpoint_child import CASES, X, Y, answer, run
 
 import cvxrelu
 from cvxrelu import admm, checkpoint, newton_stage
+from cvxrelu.backends.choose import get_backend
 from cvxrelu.checkpoint import Checkpoint, digest
 from cvxrelu.options import Limits
 from cvxrelu.problem import build_problem
@@ -22,7 +23,6 @@ from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.resuming import load_sampled, open_checkpoint, refinement_state, resume_refinement
 from cvxrelu.sampled_stage import SampledStage
-from cvxrelu.selection import get_backend
 from cvxrelu.solution import History, Status
 
 

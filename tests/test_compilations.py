@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu.selection import get_backend
+from cvxrelu.backends.choose import get_backend
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((50, 5))

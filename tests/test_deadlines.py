@@ -9,6 +9,7 @@ import pytest
 import cvxrelu
 from cvxrelu import exact_pricing, pricing
 from cvxrelu.arrangement import enumerate_by
+from cvxrelu.backends.choose import get_backend
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.lasso import nonnegative_quadratic
@@ -17,7 +18,6 @@ from cvxrelu.problem import build_problem
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement import search as refinement
 from cvxrelu.relaxation import closed_form_price, relaxed_price
-from cvxrelu.selection import get_backend
 
 certify, solve = (importlib.import_module(f"cvxrelu.{name}") for name in ("certify", "solve"))  # the modules
 PAST = -np.inf

@@ -17,13 +17,13 @@ from divided_solve import solved
 
 import cvxrelu
 from cvxrelu import newton_stage
+from cvxrelu.backends.choose import get_backend
 from cvxrelu.backends.mesh import MeshBackend, as_devices
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.options import Limits
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import build_problem
 from cvxrelu.sampled_stage import SampledStage
-from cvxrelu.selection import get_backend
 
 ROOT = Path(__file__).resolve().parent.parent
 X = np.random.default_rng(0).standard_normal((60, 6))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from oracles import blocks, columns, dense_F, dense_G, make_backend, planted, rotated
 
+from cvxrelu.backends.choose import get_backend
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.linear_systems import build_system, gram, solve_blocks
-from cvxrelu.selection import get_backend
 
 CASES = {  # n, d, c, P, rank
     "plain": (9, 3, 1, 4, 3),

@@ -64,8 +64,8 @@ FACTOR = 2.0  # by which an estimate may be above; it is never below
 def test_jax_is_below_its_estimate():
     jax = pytest.importorskip("jax")
     from cvxrelu import admm
+    from cvxrelu.backends.choose import get_backend
     from cvxrelu.options import Limits
-    from cvxrelu.selection import get_backend
 
     X, y = data(1500, 8)
     problem, backend = build_problem(X, y, beta=50.0, patterns=100), get_backend("jax")

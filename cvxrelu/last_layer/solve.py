@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.backends.choose import select_backend
 from cvxrelu.last_layer.rows import read_rows
 from cvxrelu.last_layer.run import Run
 from cvxrelu.last_layer.solution import LogisticSolution
-from cvxrelu.selection import select_backend
 from cvxrelu.support.checks import BETAS, as_bool, as_finite_array, as_positive, as_seed, short, working_dtype
 
 __all__ = ["LogisticSolution", "solve_logistic"]

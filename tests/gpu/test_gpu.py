@@ -6,10 +6,10 @@ from oracles import planted, rotated
 
 import cvxrelu
 from cvxrelu import admm, operators
+from cvxrelu.backends.choose import check_backend, get_backend
 from cvxrelu.linear_systems import build_system, solve_blocks
 from cvxrelu.losses import Squared
 from cvxrelu.sampled import bounds as certificates
-from cvxrelu.selection import check_backend, get_backend
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {np.float32: 2e-4, np.float64: 1e-10}
