@@ -14,7 +14,7 @@ from cvxrelu import operators
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.linear_systems import solve_blocks
-from cvxrelu.proximal import group_soft_threshold
+from cvxrelu.numerics.proximal import group_soft_threshold
 
 SIZE = (1000, 20, 100)
 

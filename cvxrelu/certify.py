@@ -19,11 +19,11 @@ from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import exact_price
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.numerics.row_space import row_space
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import Problem, build_problem, fits
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.relaxation import relaxed_lower_bound
-from cvxrelu.row_space import row_space
 from cvxrelu.solution import Certificate, relative_gap
 from cvxrelu.support.checks import as_finite_array, as_positive
 

@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxrelu.arrangement import count_patterns, enumerate_by
-from cvxrelu.row_space import gamma, power_of_two, row_space
+from cvxrelu.numerics.row_space import gamma, power_of_two, row_space
 
 __all__ = ["Arrangement", "ExactPrice", "arrange", "exact_price", "price_on"]
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 from jaxtyping import Float
 
-from cvxrelu.roots import increasing_root
+from cvxrelu.numerics.roots import increasing_root
 
 __all__ = ["Logistic", "Squared"]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 from jaxtyping import Float
 
-from cvxrelu.roots import increasing_root, wright_omega
+from cvxrelu.numerics.roots import increasing_root, wright_omega
 
 __all__ = ["Multinomial"]
 

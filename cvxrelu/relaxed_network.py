@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.row_space import power_of_two, row_space
+from cvxrelu.numerics.row_space import power_of_two, row_space
 
 __all__ = ["relaxed_network_dual"]
 

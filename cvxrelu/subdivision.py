@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.row_space import EPS, gamma
+from cvxrelu.numerics.row_space import EPS, gamma
 
 __all__ = ["Subdivision", "subdivided_price"]
 

@@ -20,7 +20,7 @@ from oracles import (
 
 from cvxrelu import admm
 from cvxrelu.losses import Squared
-from cvxrelu.proximal import group_soft_threshold
+from cvxrelu.numerics.proximal import group_soft_threshold
 
 
 @pytest.fixture(scope="module", params=["numpy", "jax", "strict"])

@@ -8,7 +8,7 @@ from cvxrelu import admm
 from cvxrelu.backends import Backend
 from cvxrelu.losses import Logistic, Squared
 from cvxrelu.multinomial import Multinomial
-from cvxrelu.proximal import group_soft_threshold
+from cvxrelu.numerics.proximal import group_soft_threshold
 from cvxrelu.reading import skip_factors
 from cvxrelu.readout import make_pairs
 from cvxrelu.skip import Skip, free_directions

@@ -12,7 +12,7 @@ from cvxrelu.arrangement import enumerate_by
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.exact_pricing import arrange, price_on
-from cvxrelu.lasso import nonnegative_quadratic
+from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.pricing import Pricing
 from cvxrelu.problem import build_problem
 from cvxrelu.refinement import neurons

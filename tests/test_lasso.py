@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from oracles import lasso_optimum
 from scipy.optimize import nnls
 
-from cvxrelu import lasso
-from cvxrelu.lasso import nonnegative_quadratic
+from cvxrelu.numerics import lasso
+from cvxrelu.numerics.lasso import nonnegative_quadratic
 
 KINDS = ["plain", "low rank", "repeated", "nearly parallel", "column scales", "zero columns"]
 

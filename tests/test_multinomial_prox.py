@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oracles import make_backend
 
 from cvxrelu.multinomial import Multinomial
-from cvxrelu.roots import wright_omega
+from cvxrelu.numerics.roots import wright_omega
 
 
 def draw(rng, c, scale=1.0, n=12):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracles import make_backend, rounding
 
-from cvxrelu.proximal import block_norms, group_soft_threshold
+from cvxrelu.numerics.proximal import block_norms, group_soft_threshold
 
 entries = st.floats(-1e3, 1e3).map(lambda v: 0.0 if abs(v) < 1e-6 else v)
 points = arrays(np.float64, st.tuples(st.integers(1, 4), st.just(2), st.integers(1, 3)), elements=entries)

@@ -11,12 +11,12 @@ from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows, plante
 from scipy.optimize import minimize
 
 from cvxrelu.losses import Logistic, Squared
+from cvxrelu.numerics.row_space import gamma
 from cvxrelu.patterns import Patterns
 from cvxrelu.problem import Problem
 from cvxrelu.readout import make_pairs
 from cvxrelu.relaxation import _Majorant, closed_form_price, relaxed_lower_bound, relaxed_price
 from cvxrelu.relaxed_network import _Program, relaxed_network_dual
-from cvxrelu.row_space import gamma
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.subdivision import subdivided_price
 

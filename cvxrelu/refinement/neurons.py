@@ -16,9 +16,9 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
+from cvxrelu.numerics.row_space import power_of_two
 from cvxrelu.operators import row_blocks
 from cvxrelu.readout import Pairs, adjoint, read
-from cvxrelu.row_space import power_of_two
 
 __all__ = ["Neurons", "Terms", "balanced", "from_weights", "merge", "moments", "predict", "reduce_count", "to_weights"]
 

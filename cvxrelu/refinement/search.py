@@ -27,13 +27,13 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from cvxrelu import lbfgs
 from cvxrelu.backends.base import Backend
 from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import arrange, price_on
-from cvxrelu.lasso import nonnegative_quadratic
+from cvxrelu.numerics import lbfgs
+from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.pricing import Priced, Pricing
 from cvxrelu.problem import Problem
 from cvxrelu.readout import adjoint
