@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from bench.peers.common import Problem
-from cvxrelu.losses import Squared
-from cvxrelu.operators import masked, signed
+from cvxrelu.program.losses import Squared
+from cvxrelu.program.operators import masked, signed
 from cvxrelu.sampled.bounds import repair, sampled_bound, tighten
 
 __all__ = ["lower_bound", "objective"]

@@ -28,8 +28,8 @@ from bench.report import ROOT, markdown_table, put_between_markers, save_json, s
 from cvxrelu import admm
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend, select_devices
-from cvxrelu.losses import Squared
 from cvxrelu.preparation import initial_penalties, right_singular_basis
+from cvxrelu.program.losses import Squared
 
 __all__ = ["collectives", "model_rows", "stepper"]
 

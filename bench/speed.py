@@ -30,8 +30,8 @@ from cvxrelu import admm
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.linear_systems import DirectGram, solve_blocks
-from cvxrelu.losses import Squared
 from cvxrelu.preparation import initial_penalties, right_singular_basis
+from cvxrelu.program.losses import Squared
 from cvxrelu.reading import Reading
 
 SIZES = [(200, 10, 50), (500, 10, 50), (1000, 20, 100), (2000, 50, 200), (5000, 100, 200)]

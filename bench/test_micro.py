@@ -10,11 +10,11 @@ import pytest
 
 from bench.problems import planted
 from bench.speed import Bench
-from cvxrelu import operators
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.linear_systems import solve_blocks
 from cvxrelu.numerics.proximal import group_soft_threshold
+from cvxrelu.program import operators
 
 SIZE = (1000, 20, 100)
 

@@ -12,7 +12,6 @@ TYPE_CHECKING = False  # as type checkers see it, True; `typing` itself takes lo
 if TYPE_CHECKING:
     from typing import Any
 
-    from cvxrelu.arrangement import enumerate_patterns
     from cvxrelu.backends import BackendError
     from cvxrelu.beta_max import beta_max
     from cvxrelu.certify import certify
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from cvxrelu.last_layer.solve import LogisticSolution, solve_logistic
     from cvxrelu.network.relu_network import ReLUNetwork
     from cvxrelu.path import Path, path
-    from cvxrelu.patterns import Patterns, sample_patterns
+    from cvxrelu.program.arrangement import enumerate_patterns
+    from cvxrelu.program.patterns import Patterns, sample_patterns
     from cvxrelu.recipe import TwoPhase, two_phase
     from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status
     from cvxrelu.solve import solve
@@ -35,7 +35,7 @@ _MODULES = {
     "LeaveOneOut": "cvxrelu.influence",
     "LogisticSolution": "cvxrelu.last_layer.solve",
     "Path": "cvxrelu.path",
-    "Patterns": "cvxrelu.patterns",
+    "Patterns": "cvxrelu.program.patterns",
     "ReLUNetwork": "cvxrelu.network.relu_network",
     "SampledSolution": "cvxrelu.solution",
     "Solution": "cvxrelu.solution",
@@ -43,10 +43,10 @@ _MODULES = {
     "TwoPhase": "cvxrelu.recipe",
     "beta_max": "cvxrelu.beta_max",
     "certify": "cvxrelu.certify",
-    "enumerate_patterns": "cvxrelu.arrangement",
+    "enumerate_patterns": "cvxrelu.program.arrangement",
     "leave_one_out": "cvxrelu.influence",
     "path": "cvxrelu.path",
-    "sample_patterns": "cvxrelu.patterns",
+    "sample_patterns": "cvxrelu.program.patterns",
     "solve": "cvxrelu.solve",
     "solve_logistic": "cvxrelu.last_layer.solve",
     "two_phase": "cvxrelu.recipe",

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends.choose import select_backend
-from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.cones import project_onto_cones
 from cvxrelu.coordinates import search_coordinates
 from cvxrelu.pricing import Pricing
-from cvxrelu.problem import build_problem
+from cvxrelu.program.best_skip import dual_of_zero
+from cvxrelu.program.problem import build_problem
 
 __all__ = ["beta_max"]
 

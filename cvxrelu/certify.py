@@ -21,7 +21,7 @@ from cvxrelu.network.foreign import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.pricing import Pricing
-from cvxrelu.problem import Problem, build_problem, fits
+from cvxrelu.program.problem import Problem, build_problem, fits
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.relaxation import relaxed_lower_bound
 from cvxrelu.solution import Certificate, relative_gap

@@ -32,8 +32,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu.arrangement import count_patterns, enumerate_by
 from cvxrelu.numerics.row_space import gamma, power_of_two, row_space
+from cvxrelu.program.arrangement import count_patterns, enumerate_by
 
 __all__ = ["Arrangement", "ExactPrice", "arrange", "exact_price", "price_on"]
 

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.problem import Problem
+from cvxrelu.program.problem import Problem
 from cvxrelu.support.blocks import blocks
 
 __all__ = ["checked", "warn_of_columns", "warn_of_scales"]

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.best_skip import best_skip, skip_objective
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.operators import F
-from cvxrelu.problem import Problem
+from cvxrelu.program.best_skip import best_skip, skip_objective
+from cvxrelu.program.operators import F
+from cvxrelu.program.problem import Problem
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.solution import relative_gap
 from cvxrelu.support.blocks import each

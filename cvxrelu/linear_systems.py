@@ -31,9 +31,9 @@ from array_api_compat import array_namespace
 from jaxtyping import Bool, Float, Int
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.operators import F1, F1_adjoint
+from cvxrelu.program.operators import F1, F1_adjoint
+from cvxrelu.program.readout import Pairs, read
 from cvxrelu.reading import Reading, SkipFactors
-from cvxrelu.readout import Pairs, read
 from cvxrelu.support.blocks import each
 
 __all__ = ["ConjugateGradient", "DirectGram", "DirectPrimal", "LinearSystem", "build_system", "gram", "solve_blocks"]

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvxrelu.targets import LARGEST_LABEL
+from cvxrelu.program.targets import LARGEST_LABEL
 
 __all__ = [
     "Estimate",

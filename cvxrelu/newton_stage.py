@@ -15,9 +15,9 @@ import numpy as np
 from cvxrelu import resuming
 from cvxrelu.backends import Backend
 from cvxrelu.cone_memory import ConeMemory
-from cvxrelu.losses import Squared
-from cvxrelu.operators import masked, signed
 from cvxrelu.options import Limits
+from cvxrelu.program.losses import Squared
+from cvxrelu.program.operators import masked, signed
 from cvxrelu.sampled.bounds import Check, sampled_bound
 from cvxrelu.semismooth import SampledNewton
 from cvxrelu.solution import Status

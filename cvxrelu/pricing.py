@@ -27,8 +27,8 @@ from jaxtyping import Float, Int
 from cvxrelu.backends.base import Backend
 from cvxrelu.coordinates import features, kinks, snapped
 from cvxrelu.numerics.row_space import power_of_two
-from cvxrelu.operators import row_blocks
 from cvxrelu.polish import polish
+from cvxrelu.program.operators import row_blocks
 
 __all__ = ["Ascent", "Priced", "Pricing", "ascend", "best_first", "distinct", "prices", "spectrum", "start_ascent"]
 

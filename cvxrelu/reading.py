@@ -18,8 +18,8 @@ import numpy as np
 from array_api_compat import array_namespace
 from jaxtyping import Float
 
-from cvxrelu.readout import Pairs, adjoint, read
-from cvxrelu.skip import Skip
+from cvxrelu.program.readout import Pairs, adjoint, read
+from cvxrelu.program.skip import Skip
 
 __all__ = ["Reading", "SkipFactors", "skip_factors"]
 

@@ -36,7 +36,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.numerics.row_space import EPS, gamma, power_of_two, row_space
-from cvxrelu.problem import Problem
+from cvxrelu.program.problem import Problem
 from cvxrelu.relaxed_network import relaxed_network_dual
 from cvxrelu.subdivision import subdivided_price
 

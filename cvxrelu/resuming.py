@@ -19,7 +19,7 @@ import numpy as np
 from cvxrelu import admm
 from cvxrelu.checkpoint import Checkpoint, State, digest, restore, snapshot
 from cvxrelu.network.foreign import to_arrays
-from cvxrelu.problem import Problem
+from cvxrelu.program.problem import Problem
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.solution import History, Status
 

@@ -17,13 +17,13 @@ from cvxrelu import admm, newton_stage, resuming
 from cvxrelu.backends import Backend
 from cvxrelu.checkpoint import Checkpoint, State
 from cvxrelu.incumbent import Incumbent, host_ridge, public_order
-from cvxrelu.losses import Squared
 from cvxrelu.memory import LANDMARKS, Plan, Sizes
 from cvxrelu.options import Limits
 from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
-from cvxrelu.problem import Problem
+from cvxrelu.program.losses import Squared
+from cvxrelu.program.problem import Problem
+from cvxrelu.program.readout import largest_degree
 from cvxrelu.reading import skip_factors
-from cvxrelu.readout import largest_degree
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
 from cvxrelu.support.blocks import each

@@ -37,9 +37,9 @@ import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
 from cvxrelu.cone_memory import ConeMemory, OutOfTime
-from cvxrelu.losses import Squared
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.numerics.row_space import gamma
+from cvxrelu.program.losses import Squared
 from cvxrelu.sampled.bounds import sampled_bound
 from cvxrelu.solution import relative_gap
 

@@ -22,7 +22,7 @@ from cvxrelu.guards import warn_of_scales
 from cvxrelu.memory import LARGE, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.options import Limits
-from cvxrelu.problem import Problem, build_problem
+from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.refinement.stage import RefinementStage, in_words
 from cvxrelu.resuming import open_checkpoint
 from cvxrelu.sampled_stage import SampledStage, method_ahead

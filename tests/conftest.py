@@ -27,8 +27,8 @@ BOUNDARY = {
     "cvxrelu.network.relu_network",
     "cvxrelu.options",
     "cvxrelu.path",
-    "cvxrelu.patterns",
-    "cvxrelu.problem",
+    "cvxrelu.program.patterns",
+    "cvxrelu.program.problem",
     "cvxrelu.solve",
     "cvxrelu.standardisation",
 }

@@ -13,7 +13,7 @@ import clarabel
 import numpy as np
 import scipy.sparse as sp
 
-from cvxrelu.arrangement import enumerate_patterns
+from cvxrelu.program.arrangement import enumerate_patterns
 
 ACCURACY = 1e-7  # relative to the loss of the zero network
 

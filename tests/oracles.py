@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
-from cvxrelu.arrangement import enumerate_patterns
 from cvxrelu.backends import Backend
 from cvxrelu.backends.numpy import NumpyBackend
+from cvxrelu.program.arrangement import enumerate_patterns
 
 
 def make_backend(name: str) -> Backend:

@@ -19,8 +19,8 @@ from oracles import (
 )
 
 from cvxrelu import admm
-from cvxrelu.losses import Squared
 from cvxrelu.numerics.proximal import group_soft_threshold
+from cvxrelu.program.losses import Squared
 
 
 @pytest.fixture(scope="module", params=["numpy", "jax", "strict"])

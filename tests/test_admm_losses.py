@@ -6,12 +6,12 @@ from oracles import blocks, columns, dense_F, dense_G, make_backend, rotated
 
 from cvxrelu import admm
 from cvxrelu.backends import Backend
-from cvxrelu.losses import Logistic, Squared
-from cvxrelu.multinomial import Multinomial
 from cvxrelu.numerics.proximal import group_soft_threshold
+from cvxrelu.program.losses import Logistic, Squared
+from cvxrelu.program.multinomial import Multinomial
+from cvxrelu.program.readout import make_pairs
+from cvxrelu.program.skip import Skip, free_directions
 from cvxrelu.reading import skip_factors
-from cvxrelu.readout import make_pairs
-from cvxrelu.skip import Skip, free_directions
 
 RHO, BETA, L2 = (0.7, 2.3, 1.9), 0.8, 0.6
 CASES = {  # loss, pairs, skip

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from cvxrelu.last_layer import first_order as agd
 from cvxrelu.last_layer.program import Program, gradient, largest_eigenvalue
-from cvxrelu.losses import Logistic
+from cvxrelu.program.losses import Logistic
 
 seeds = st.integers(0, 10**6)
 

@@ -91,8 +91,8 @@ def test_is_the_threshold_for_every_loss_and_skip(case):
     """With patterns, CVXPY's blocks vanish just above it and do not just below."""
     from sampled_optimum import sampled_optimum
 
-    from cvxrelu.problem import build_problem
-    from cvxrelu.skip import skip_columns
+    from cvxrelu.program.problem import build_problem
+    from cvxrelu.program.skip import skip_columns
 
     given, rng = LOSSES[case], np.random.default_rng(3)
     X, y, M = data(10, 2, 4)

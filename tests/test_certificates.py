@@ -26,7 +26,7 @@ from oracles import (
     support,
 )
 
-from cvxrelu.losses import Squared
+from cvxrelu.program.losses import Squared
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.sampled.bounds import Exact
 

@@ -13,7 +13,7 @@ import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.certify import certify, network_certificate, network_objective
-from cvxrelu.problem import build_problem
+from cvxrelu.program.problem import build_problem
 from cvxrelu.sampled import bounds as certificates
 
 pytest.importorskip("sklearn")

@@ -18,7 +18,7 @@ from cvxrelu import admm, checkpoint, newton_stage
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.checkpoint import Checkpoint, digest
 from cvxrelu.options import Limits
-from cvxrelu.problem import build_problem
+from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.resuming import load_sampled, open_checkpoint, refinement_state, resume_refinement

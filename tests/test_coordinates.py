@@ -8,10 +8,10 @@ import cvxrelu
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.coordinates import features, kinks, search_coordinates, snapped
 from cvxrelu.pricing import Pricing, ascend, prices, start_ascent
-from cvxrelu.problem import build_problem
+from cvxrelu.program.problem import build_problem
+from cvxrelu.program.skip import free_coefficients, free_directions
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
-from cvxrelu.skip import free_coefficients, free_directions
 
 NUMPY = NumpyBackend()
 

@@ -8,13 +8,13 @@ import pytest
 
 import cvxrelu
 from cvxrelu import exact_pricing, pricing
-from cvxrelu.arrangement import enumerate_by
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.pricing import Pricing
-from cvxrelu.problem import build_problem
+from cvxrelu.program.arrangement import enumerate_by
+from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement import search as refinement
 from cvxrelu.relaxation import closed_form_price, relaxed_price

@@ -22,7 +22,7 @@ from cvxrelu.backends.mesh import MeshBackend, as_devices
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.options import Limits
 from cvxrelu.pricing import Pricing
-from cvxrelu.problem import build_problem
+from cvxrelu.program.problem import build_problem
 from cvxrelu.sampled_stage import SampledStage
 
 ROOT = Path(__file__).resolve().parent.parent

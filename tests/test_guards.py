@@ -7,7 +7,7 @@ import pytest
 
 import cvxrelu
 from cvxrelu.guards import warn_of_scales
-from cvxrelu.problem import build_problem
+from cvxrelu.program.problem import build_problem
 from cvxrelu.standardisation import solve_standardised
 
 RNG = np.random.default_rng(0)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from oracles import make_backend, planted
 from scipy.optimize import minimize
 
-from cvxrelu.losses import Squared
 from cvxrelu.numerics import lbfgs
+from cvxrelu.program.losses import Squared
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Terms
 

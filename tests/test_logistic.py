@@ -12,7 +12,7 @@ from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.last_layer.newton import _step_length, newton_step
 from cvxrelu.last_layer.program import Program, measure
 from cvxrelu.last_layer.solve import solve_logistic
-from cvxrelu.losses import Logistic
+from cvxrelu.program.losses import Logistic
 
 seeds = st.integers(0, 10**6)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from oracles import check_best_scale, make_backend
 from scipy.optimize import minimize_scalar
 
-from cvxrelu.losses import Logistic, Squared
+from cvxrelu.program.losses import Logistic, Squared
 
 seeds = st.integers(0, 10**6)
 

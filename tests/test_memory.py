@@ -10,7 +10,7 @@ import pytest
 import cvxrelu
 from cvxrelu import memory, newton_stage, preparation, sampled_stage
 from cvxrelu.memory import Plan, Sizes, estimate_memory, plan, sizes_of
-from cvxrelu.problem import build_problem
+from cvxrelu.program.problem import build_problem
 from cvxrelu.solution import Status
 from cvxrelu.support import blocks as streaming
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import check_best_scale, make_backend
 
-from cvxrelu.losses import Logistic
-from cvxrelu.multinomial import Multinomial
+from cvxrelu.program.losses import Logistic
+from cvxrelu.program.multinomial import Multinomial
 
 seeds = st.integers(0, 10**6)
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import make_backend
 
-from cvxrelu.multinomial import Multinomial
 from cvxrelu.numerics.roots import wright_omega
+from cvxrelu.program.multinomial import Multinomial
 
 
 def draw(rng, c, scale=1.0, n=12):

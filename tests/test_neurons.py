@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import make_backend
 
-from cvxrelu.losses import Logistic, Squared
-from cvxrelu.multinomial import Multinomial
-from cvxrelu.readout import make_pairs, read
+from cvxrelu.program.losses import Logistic, Squared
+from cvxrelu.program.multinomial import Multinomial
+from cvxrelu.program.readout import make_pairs, read
+from cvxrelu.program.skip import free_directions, skip_columns
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
-from cvxrelu.skip import free_directions, skip_columns
 
 seeds = st.integers(0, 10**6)
 NUMPY = make_backend("numpy")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import blocks, columns, dense_F, dense_G, make_backend, rounding
 
-from cvxrelu import operators
+from cvxrelu.program import operators
 
 
 @pytest.fixture(scope="module", params=["numpy", "jax", "strict"])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvxrelu.arrangement import count_patterns, enumerate_patterns
-from cvxrelu.patterns import Patterns, as_patterns, check_realisable, sample_patterns
+from cvxrelu.program.arrangement import count_patterns, enumerate_patterns
+from cvxrelu.program.patterns import Patterns, as_patterns, check_realisable, sample_patterns
 
 
 def keys(M):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import make_backend
 
-from cvxrelu.problem import build_problem
-from cvxrelu.readout import adjoint, make_pairs, read
+from cvxrelu.program.problem import build_problem
+from cvxrelu.program.readout import adjoint, make_pairs, read
 
 seeds = st.integers(0, 10**6)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import make_backend
 
-from cvxrelu.readout import adjoint, largest_degree, make_pairs, read
+from cvxrelu.program.readout import adjoint, largest_degree, make_pairs, read
 from cvxrelu.sampled.bounds import pull_back
 
 

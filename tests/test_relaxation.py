@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows, planted, solve_network
 from scipy.optimize import minimize
 
-from cvxrelu.losses import Logistic, Squared
 from cvxrelu.numerics.row_space import gamma
-from cvxrelu.patterns import Patterns
-from cvxrelu.problem import Problem
-from cvxrelu.readout import make_pairs
+from cvxrelu.program.losses import Logistic, Squared
+from cvxrelu.program.patterns import Patterns
+from cvxrelu.program.problem import Problem
+from cvxrelu.program.readout import make_pairs
 from cvxrelu.relaxation import _Majorant, closed_form_price, relaxed_lower_bound, relaxed_price
 from cvxrelu.relaxed_network import _Program, relaxed_network_dual
 from cvxrelu.sampled import bounds as certificates

@@ -7,13 +7,13 @@ import pytest
 from oracles import make_backend, support
 from sampled_optimum import sampled_optimum
 
-from cvxrelu.arrangement import enumerate_patterns
 from cvxrelu.incumbent import host_ridge
 from cvxrelu.options import Limits
-from cvxrelu.problem import build_problem
+from cvxrelu.program.arrangement import enumerate_patterns
+from cvxrelu.program.problem import build_problem
+from cvxrelu.program.skip import skip_columns
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.sampled_stage import SampledStage
-from cvxrelu.skip import skip_columns
 
 N, D, P, TOL = 14, 2, 4, 1e-3
 RNG = np.random.default_rng(0)

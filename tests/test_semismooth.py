@@ -17,7 +17,7 @@ from oracles import (
 )
 
 from cvxrelu import semismooth
-from cvxrelu.losses import Squared
+from cvxrelu.program.losses import Squared
 from cvxrelu.semismooth import SampledNewton
 
 

@@ -9,12 +9,21 @@ from hypothesis import strategies as st
 from scipy.linalg import null_space
 from scipy.optimize import minimize
 
-from cvxrelu import skip as module
-from cvxrelu.losses import Logistic, Squared
-from cvxrelu.multinomial import Multinomial
-from cvxrelu.problem import build_problem
-from cvxrelu.readout import make_pairs
-from cvxrelu.skip import as_skip, free_coefficients, free_directions, make_skip, settle, shorter, skip_columns, whiten
+from cvxrelu.program import skip as module
+from cvxrelu.program.losses import Logistic, Squared
+from cvxrelu.program.multinomial import Multinomial
+from cvxrelu.program.problem import build_problem
+from cvxrelu.program.readout import make_pairs
+from cvxrelu.program.skip import (
+    as_skip,
+    free_coefficients,
+    free_directions,
+    make_skip,
+    settle,
+    shorter,
+    skip_columns,
+    whiten,
+)
 
 seeds = st.integers(0, 10**6)
 PAIRS = np.array([[0, 1], [2, 3], [4, 0], [5, 1], [5, 1], [1, 5], [3, 2]])

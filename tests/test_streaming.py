@@ -12,9 +12,9 @@ import pytest
 import cvxrelu
 from cvxrelu import memory
 from cvxrelu.cones import project_onto_cones
-from cvxrelu.patterns import as_patterns
+from cvxrelu.program.patterns import as_patterns
+from cvxrelu.program.streamed import in_file, streamed_patterns
 from cvxrelu.sampled import bounds as certificates
-from cvxrelu.streamed_rows import in_file, streamed_patterns
 from cvxrelu.support import blocks as streaming
 
 RNG = np.random.default_rng(0)

@@ -10,8 +10,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from cvxrelu import operators
 from cvxrelu.backends import BACKENDS, Backend, BackendError
+from cvxrelu.program import operators
 
 __all__ = ["BackendReport", "check_backend", "get_backend", "select_backend", "select_devices"]
 

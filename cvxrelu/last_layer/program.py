@@ -29,7 +29,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.losses import Logistic
+from cvxrelu.program.losses import Logistic
 
 __all__ = ["Measured", "Program", "gradient", "largest_eigenvalue", "measure", "reduced_basis", "row_lengths"]
 

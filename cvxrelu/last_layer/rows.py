@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.losses import Logistic
+from cvxrelu.program.losses import Logistic
 from cvxrelu.support.checks import as_finite_array, check_scale
 
 __all__ = ["Rows", "read_rows"]

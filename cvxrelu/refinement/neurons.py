@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.numerics.row_space import power_of_two
-from cvxrelu.operators import row_blocks
-from cvxrelu.readout import Pairs, adjoint, read
+from cvxrelu.program.operators import row_blocks
+from cvxrelu.program.readout import Pairs, adjoint, read
 
 __all__ = ["Neurons", "Terms", "balanced", "from_weights", "merge", "moments", "predict", "reduce_count", "to_weights"]
 

@@ -28,18 +28,18 @@ import scipy.linalg
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.best_skip import dual_of_zero
 from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.coordinates import search_coordinates
 from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.numerics import lbfgs
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.pricing import Priced, Pricing
-from cvxrelu.problem import Problem
-from cvxrelu.readout import adjoint
+from cvxrelu.program.best_skip import dual_of_zero
+from cvxrelu.program.problem import Problem
+from cvxrelu.program.readout import adjoint
+from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
-from cvxrelu.skip import settle, shorter
 from cvxrelu.solution import Status, relative_gap
 
 __all__ = ["Refined", "Refinement"]

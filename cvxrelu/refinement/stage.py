@@ -17,10 +17,10 @@ from cvxrelu.network.foreign import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.options import Limits
 from cvxrelu.pricing import Priced
-from cvxrelu.problem import Problem, fits
+from cvxrelu.program.problem import Problem, fits
+from cvxrelu.program.skip import free_coefficients
 from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.resuming import refinement_state, resume_refinement
-from cvxrelu.skip import free_coefficients
 from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap, status_of_bound
 
 __all__ = ["RefinementStage", "in_words"]

@@ -38,8 +38,8 @@ from jaxtyping import Bool, Float
 from cvxrelu.backends.base import Backend
 from cvxrelu.cones import project_onto_cones
 from cvxrelu.numerics.proximal import block_norms
-from cvxrelu.operators import F, F_adjoint, G_adjoint, masked, signed
-from cvxrelu.readout import Pairs, adjoint, read
+from cvxrelu.program.operators import F, F_adjoint, G_adjoint, masked, signed
+from cvxrelu.program.readout import Pairs, adjoint, read
 from cvxrelu.support.blocks import each, summed
 
 __all__ = [

@@ -5,10 +5,11 @@ import pytest
 from oracles import planted, rotated
 
 import cvxrelu
-from cvxrelu import admm, operators
+from cvxrelu import admm
 from cvxrelu.backends.choose import check_backend, get_backend
 from cvxrelu.linear_systems import build_system, solve_blocks
-from cvxrelu.losses import Squared
+from cvxrelu.program import operators
+from cvxrelu.program.losses import Squared
 from cvxrelu.sampled import bounds as certificates
 
 pytestmark = pytest.mark.gpu

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from cvxrelu.losses import Logistic, Squared
-from cvxrelu.multinomial import Multinomial
+from cvxrelu.program.losses import Logistic, Squared
+from cvxrelu.program.multinomial import Multinomial
 from cvxrelu.support.checks import as_finite_array, short
 
 __all__ = ["LARGEST_LABEL", "LOSSES", "as_loss", "read_pairs", "read_targets", "read_weight"]

@@ -19,7 +19,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from jaxtyping import Float
 
-from cvxrelu.readout import Pairs, read
+from cvxrelu.program.readout import Pairs, read
 from cvxrelu.support.checks import as_finite_array, check_scale
 
 __all__ = [

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.problem import Problem
-from cvxrelu.skip import free_coefficients, settle
+from cvxrelu.program.problem import Problem
+from cvxrelu.program.skip import free_coefficients, settle
 
 __all__ = ["best_skip", "dual_of_zero", "skip_objective"]
 

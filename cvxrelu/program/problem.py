@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.losses import Logistic
-from cvxrelu.multinomial import Multinomial
-from cvxrelu.patterns import Patterns, as_patterns
-from cvxrelu.readout import Pairs, adjoint, make_pairs, read
-from cvxrelu.skip import Skip, Whitened, as_skip, free_directions, make_skip, whiten
-from cvxrelu.streamed_rows import in_file, read_rows_in_blocks, streamed_patterns
+from cvxrelu.program.losses import Logistic
+from cvxrelu.program.multinomial import Multinomial
+from cvxrelu.program.patterns import Patterns, as_patterns
+from cvxrelu.program.readout import Pairs, adjoint, make_pairs, read
+from cvxrelu.program.skip import Skip, Whitened, as_skip, free_directions, make_skip, whiten
+from cvxrelu.program.streamed import in_file, read_rows_in_blocks, streamed_patterns
+from cvxrelu.program.targets import as_loss, read_pairs, read_targets, read_weight
 from cvxrelu.support.checks import (
     BETAS,
     as_bool,
@@ -26,7 +27,6 @@ from cvxrelu.support.checks import (
     check_scale,
     working_dtype,
 )  # fmt: skip
-from cvxrelu.targets import as_loss, read_pairs, read_targets, read_weight
 
 __all__ = ["Problem", "build_problem", "fits"]
 

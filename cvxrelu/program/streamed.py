@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.patterns import Patterns
+from cvxrelu.program.patterns import Patterns
 from cvxrelu.support.blocks import blocks, is_streamed, scratch
 from cvxrelu.support.checks import as_finite_array
 

@@ -1,0 +1,1 @@
+"""The programs: data, loss, maps and dual; nothing here iterates."""
