@@ -16,7 +16,7 @@ from bench import fuzz_mutations as mutations
 from bench.fuzz_cases import Case, Generator, json_lines, words, written
 from bench.fuzz_mutations import pick
 from cvxrelu import ReLUNetwork
-from cvxrelu.checkpoint import Checkpoint
+from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.tables import UserError
 from cvxrelu_llm.errors import InputError
 

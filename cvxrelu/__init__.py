@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from cvxrelu.program.arrangement import enumerate_patterns
     from cvxrelu.program.patterns import Patterns, sample_patterns
     from cvxrelu.recipe import TwoPhase, two_phase
-    from cvxrelu.solution import Certificate, History, SampledSolution, Solution, Status
+    from cvxrelu.runs.solution import Certificate, History, SampledSolution, Solution, Status
     from cvxrelu.solve import solve
 
 _MODULES = {
     "BackendError": "cvxrelu.backends",
-    "Certificate": "cvxrelu.solution",
+    "Certificate": "cvxrelu.runs.solution",
     "ConvexReLUClassifier": "cvxrelu.estimators",
     "ConvexReLURegressor": "cvxrelu.estimators",
-    "History": "cvxrelu.solution",
+    "History": "cvxrelu.runs.solution",
     "LeaveOneOut": "cvxrelu.influence",
     "LogisticSolution": "cvxrelu.last_layer.solve",
     "Path": "cvxrelu.path",
     "Patterns": "cvxrelu.program.patterns",
     "ReLUNetwork": "cvxrelu.network.relu_network",
-    "SampledSolution": "cvxrelu.solution",
-    "Solution": "cvxrelu.solution",
-    "Status": "cvxrelu.solution",
+    "SampledSolution": "cvxrelu.runs.solution",
+    "Solution": "cvxrelu.runs.solution",
+    "Status": "cvxrelu.runs.solution",
     "TwoPhase": "cvxrelu.recipe",
     "beta_max": "cvxrelu.beta_max",
     "certify": "cvxrelu.certify",

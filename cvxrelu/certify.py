@@ -24,7 +24,7 @@ from cvxrelu.pricing import Pricing
 from cvxrelu.program.problem import Problem, build_problem, fits
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.relaxation import relaxed_lower_bound
-from cvxrelu.solution import Certificate, relative_gap
+from cvxrelu.runs.solution import Certificate, relative_gap
 from cvxrelu.support.checks import as_finite_array, as_positive
 
 __all__ = ["certify", "network_certificate", "network_objective", "proof_begins"]

@@ -29,7 +29,7 @@ from cvxrelu import environment, report
 from cvxrelu.backends import BackendError
 from cvxrelu.drawing import load_matplotlib
 from cvxrelu.model_folder import FILES, check_folder, describe, read_model, write_model
-from cvxrelu.solution import Solution, Status
+from cvxrelu.runs.solution import Solution, Status
 from cvxrelu.support import interrupts
 from cvxrelu.support.files import atomic_write, new_folder
 from cvxrelu.tables import UserError, load_data, read_table

@@ -21,7 +21,7 @@ import numpy as np
 
 from cvxrelu.certify import certify
 from cvxrelu.report import Section, write_report
-from cvxrelu.solution import Certificate, Solution, Status
+from cvxrelu.runs.solution import Certificate, Solution, Status
 from cvxrelu.standardisation import moments
 
 __all__ = ["load_extras", "run_demo"]

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.program.problem import Problem
-from cvxrelu.solution import Solution
+from cvxrelu.runs.solution import Solution
 
 __all__ = ["LeaveOneOut", "leave_one_out"]
 

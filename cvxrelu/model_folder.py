@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.solution import Solution
+from cvxrelu.runs.solution import Solution
 from cvxrelu.support.files import atomic_write
 from cvxrelu.support.stored import damage, read_json, short
 from cvxrelu.tables import Table, UserError

@@ -15,12 +15,12 @@ import numpy as np
 from cvxrelu import resuming
 from cvxrelu.backends import Backend
 from cvxrelu.cone_memory import ConeMemory
-from cvxrelu.options import Limits
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.operators import masked, signed
+from cvxrelu.runs.limits import Limits
+from cvxrelu.runs.solution import Status
 from cvxrelu.sampled.bounds import Check, sampled_bound
 from cvxrelu.semismooth import SampledNewton
-from cvxrelu.solution import Status
 
 if TYPE_CHECKING:
     from cvxrelu.sampled_stage import SampledStage

@@ -24,7 +24,7 @@ from cvxrelu.cross_validation import Fold, Samples, Scorer, as_folds, as_scorer,
 from cvxrelu.guards import checked, warn_of_scales
 from cvxrelu.path_solution import Path, path_row
 from cvxrelu.program.problem import Problem, build_problem
-from cvxrelu.solution import Solution, Status
+from cvxrelu.runs.solution import Solution, Status
 from cvxrelu.solve import solve
 from cvxrelu.support.checks import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short
 

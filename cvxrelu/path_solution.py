@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxrelu.cross_validation import standard_errors
-from cvxrelu.solution import Solution, Status
+from cvxrelu.runs.solution import Solution, Status
 
 __all__ = ["Path", "path_row"]
 

@@ -21,7 +21,7 @@ from cvxrelu.drawing import (
     percent,
     svg,
 )
-from cvxrelu.solution import Certificate, Solution
+from cvxrelu.runs.solution import Certificate, Solution
 
 __all__ = ["Plot", "draw_plots"]
 

@@ -19,7 +19,7 @@ from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.last_layer.solve import solve_logistic
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.targets import read_pairs, read_weight
-from cvxrelu.solution import Solution
+from cvxrelu.runs.solution import Solution
 from cvxrelu.solve import solve
 from cvxrelu.support.checks import as_bool, as_finite_array, as_positive
 

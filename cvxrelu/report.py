@@ -18,7 +18,7 @@ import numpy as np
 from cvxrelu.drawing import load_matplotlib, number, percent
 from cvxrelu.environment import machine, versions
 from cvxrelu.plots import draw_plots
-from cvxrelu.solution import Certificate, Solution, relative_gap
+from cvxrelu.runs.solution import Certificate, Solution, relative_gap
 from cvxrelu.support.files import atomic_write
 
 __all__ = ["Section", "write_report"]

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cvxrelu import admm
-from cvxrelu.checkpoint import Checkpoint, State, digest, restore, snapshot
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.program.problem import Problem
 from cvxrelu.refinement.neurons import Neurons
-from cvxrelu.solution import History, Status
+from cvxrelu.runs.checkpoint import Checkpoint, State, digest, restore, snapshot
+from cvxrelu.runs.solution import History, Status
 
 if TYPE_CHECKING:
     from cvxrelu.cone_memory import ConeMemory

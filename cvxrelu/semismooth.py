@@ -40,8 +40,8 @@ from cvxrelu.cone_memory import ConeMemory, OutOfTime
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.numerics.row_space import gamma
 from cvxrelu.program.losses import Squared
+from cvxrelu.runs.solution import relative_gap
 from cvxrelu.sampled.bounds import sampled_bound
-from cvxrelu.solution import relative_gap
 
 __all__ = ["SampledNewton"]
 

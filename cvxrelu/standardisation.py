@@ -13,7 +13,7 @@ from cvxrelu.beta_max import beta_max
 from cvxrelu.guards import checked
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.patterns import sample_patterns
-from cvxrelu.solution import Solution
+from cvxrelu.runs.solution import Solution
 from cvxrelu.solve import solve
 from cvxrelu.support.checks import as_bool, as_positive, as_seed, check_scale
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.solution import Solution
+from cvxrelu.runs.solution import Solution
 from cvxrelu.standardisation import solve_standardised
 from cvxrelu.tables import Data, UserError, is_number
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import cvxrelu
-from cvxrelu import checkpoint, newton_stage
+from cvxrelu import newton_stage
+from cvxrelu.runs import checkpoint
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((80, 8))

@@ -25,7 +25,7 @@ BOUNDARY = {
     "cvxrelu.network.foreign",
     "cvxrelu.estimators",
     "cvxrelu.network.relu_network",
-    "cvxrelu.options",
+    "cvxrelu.runs.limits",
     "cvxrelu.path",
     "cvxrelu.program.patterns",
     "cvxrelu.program.problem",

@@ -17,9 +17,9 @@ P = 14  # no multiple of four: two empty patterns are added on four devices, and
 
 
 def solved(backend: Any) -> dict[str, Any]:
-    from cvxrelu.options import Limits
     from cvxrelu.pricing import Pricing
     from cvxrelu.program.problem import build_problem
+    from cvxrelu.runs.limits import Limits
     from cvxrelu.sampled_stage import SampledStage
 
     X = np.random.default_rng(0).standard_normal((60, 6))

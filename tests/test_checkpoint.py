@@ -14,16 +14,17 @@ import pytest
 from checkpoint_child import CASES, X, Y, answer, run
 
 import cvxrelu
-from cvxrelu import admm, checkpoint, newton_stage
+from cvxrelu import admm, newton_stage
 from cvxrelu.backends.choose import get_backend
-from cvxrelu.checkpoint import Checkpoint, digest
-from cvxrelu.options import Limits
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.resuming import load_sampled, open_checkpoint, refinement_state, resume_refinement
+from cvxrelu.runs import checkpoint
+from cvxrelu.runs.checkpoint import Checkpoint, digest
+from cvxrelu.runs.limits import Limits
+from cvxrelu.runs.solution import History, Status
 from cvxrelu.sampled_stage import SampledStage
-from cvxrelu.solution import History, Status
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ from cvxrelu import newton_stage
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.backends.mesh import MeshBackend, as_devices
 from cvxrelu.backends.numpy import NumpyBackend
-from cvxrelu.options import Limits
 from cvxrelu.pricing import Pricing
 from cvxrelu.program.problem import build_problem
+from cvxrelu.runs.limits import Limits
 from cvxrelu.sampled_stage import SampledStage
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ import cvxrelu
 from cvxrelu import memory, newton_stage, preparation, sampled_stage
 from cvxrelu.memory import Plan, Sizes, estimate_memory, plan, sizes_of
 from cvxrelu.program.problem import build_problem
-from cvxrelu.solution import Status
+from cvxrelu.runs.solution import Status
 from cvxrelu.support import blocks as streaming
 
 SOLVE = importlib.import_module("cvxrelu.solve")  # the name in the package is the function's
@@ -65,7 +65,7 @@ def test_jax_is_below_its_estimate():
     jax = pytest.importorskip("jax")
     from cvxrelu import admm
     from cvxrelu.backends.choose import get_backend
-    from cvxrelu.options import Limits
+    from cvxrelu.runs.limits import Limits
 
     X, y = data(1500, 8)
     problem, backend = build_problem(X, y, beta=50.0, patterns=100), get_backend("jax")

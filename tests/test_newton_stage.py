@@ -6,8 +6,8 @@ from oracles import Problem, infeasibility, sampled_objective, solve_sampled
 
 import cvxrelu
 from cvxrelu import newton_stage, sample_patterns, solve
+from cvxrelu.runs.solution import Status
 from cvxrelu.semismooth import SampledNewton
-from cvxrelu.solution import Status
 
 OPTIONS = {"refine": False, "certificate": "relaxed", "backend": "numpy"}
 

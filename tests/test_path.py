@@ -16,7 +16,7 @@ import pytest
 
 import cvxrelu
 from cvxrelu.path import Path, path
-from cvxrelu.solution import Status
+from cvxrelu.runs.solution import Status
 
 MODULE = importlib.import_module("cvxrelu.path")  # the attribute of that name may be the function
 

@@ -13,7 +13,7 @@ import pytest
 
 import cvxrelu
 from cvxrelu.report import Section, write_report
-from cvxrelu.solution import Certificate, History, Solution
+from cvxrelu.runs.solution import Certificate, History, Solution
 from cvxrelu.support.files import atomic_write
 
 pytest.importorskip("matplotlib")

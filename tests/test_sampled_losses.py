@@ -8,10 +8,10 @@ from oracles import make_backend, support
 from sampled_optimum import sampled_optimum
 
 from cvxrelu.incumbent import host_ridge
-from cvxrelu.options import Limits
 from cvxrelu.program.arrangement import enumerate_patterns
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import skip_columns
+from cvxrelu.runs.limits import Limits
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.sampled_stage import SampledStage
 

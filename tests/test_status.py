@@ -12,7 +12,7 @@ import cvxrelu
 from cvxrelu import cli
 from cvxrelu.refinement import stage as refinement_stage
 from cvxrelu.refinement.search import Refinement
-from cvxrelu.solution import Status, status_of_bound
+from cvxrelu.runs.solution import Status, status_of_bound
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((120, 8))

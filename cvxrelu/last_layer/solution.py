@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.solution import History, Status, relative_gap
+from cvxrelu.runs.solution import History, Status, relative_gap
 
 __all__ = ["LogisticSolution"]
 

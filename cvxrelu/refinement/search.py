@@ -40,7 +40,7 @@ from cvxrelu.program.readout import adjoint
 from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
-from cvxrelu.solution import Status, relative_gap
+from cvxrelu.runs.solution import Status, relative_gap
 
 __all__ = ["Refined", "Refinement"]
 

@@ -12,16 +12,16 @@ import numpy as np
 
 from cvxrelu.backends import Backend
 from cvxrelu.certify import FLOAT32_TOL, network_certificate, network_objective, proof_begins
-from cvxrelu.checkpoint import Checkpoint
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.options import Limits
 from cvxrelu.pricing import Priced
 from cvxrelu.program.problem import Problem, fits
 from cvxrelu.program.skip import free_coefficients
 from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.resuming import refinement_state, resume_refinement
-from cvxrelu.solution import Certificate, History, Solution, Status, refinement_row, relative_gap, status_of_bound
+from cvxrelu.runs.checkpoint import Checkpoint
+from cvxrelu.runs.limits import Limits
+from cvxrelu.runs.solution import Certificate, History, Solution, Status, refinement_row, relative_gap, status_of_bound
 
 __all__ = ["RefinementStage", "in_words"]
 

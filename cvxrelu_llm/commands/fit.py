@@ -59,7 +59,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cvxrelu.solution import status_of_bound
+    from cvxrelu.runs.solution import status_of_bound
     from cvxrelu_llm.evaluation import evaluate
     from cvxrelu_llm.head_options import without_effect
     from cvxrelu_llm.reward import ConvexRewardHead

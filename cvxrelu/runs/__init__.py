@@ -1,0 +1,1 @@
+"""What every run has: limits, a clock, a history, an answer."""
