@@ -26,9 +26,9 @@ import cvxrelu
 from bench.problems import planted
 from bench.report import ROOT, environment, markdown_table, save_json, spread, timed
 from bench.speed import CHUNK, Bench, _one_solve, _products
-from cvxrelu import pricing
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import check_backend, get_backend
+from cvxrelu.certificates import pricing
 
 __all__ = ["backends", "main", "shares", "solves"]
 

@@ -40,7 +40,7 @@ import cvxrelu
 from bench.honesty_judge import Found, Program, network_parts, price_of_zero, program_of, search
 from bench.honesty_problems import Case, draw
 from bench.report import ROOT, put_between_markers, save_json
-from cvxrelu.exact_pricing import exact_price
+from cvxrelu.certificates.exact_pricing import exact_price
 
 __all__ = ["audit", "violations"]
 

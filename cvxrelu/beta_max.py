@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends.choose import select_backend
+from cvxrelu.certificates.coordinates import search_coordinates
+from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.cones import project_onto_cones
-from cvxrelu.coordinates import search_coordinates
-from cvxrelu.pricing import Pricing
 from cvxrelu.program.best_skip import dual_of_zero
 from cvxrelu.program.problem import build_problem
 

@@ -17,7 +17,7 @@ P = 14  # no multiple of four: two empty patterns are added on four devices, and
 
 
 def solved(backend: Any) -> dict[str, Any]:
-    from cvxrelu.pricing import Pricing
+    from cvxrelu.certificates.pricing import Pricing
     from cvxrelu.program.problem import build_problem
     from cvxrelu.runs.limits import Limits
     from cvxrelu.sampled_stage import SampledStage

@@ -6,8 +6,8 @@ import pytest
 
 import cvxrelu
 from cvxrelu.backends.numpy import NumpyBackend
-from cvxrelu.coordinates import features, kinks, search_coordinates, snapped
-from cvxrelu.pricing import Pricing, ascend, prices, start_ascent
+from cvxrelu.certificates.coordinates import features, kinks, search_coordinates, snapped
+from cvxrelu.certificates.pricing import Pricing, ascend, prices, start_ascent
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import free_coefficients, free_directions
 from cvxrelu.refinement import neurons

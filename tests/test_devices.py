@@ -20,7 +20,7 @@ from cvxrelu import newton_stage
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.backends.mesh import MeshBackend, as_devices
 from cvxrelu.backends.numpy import NumpyBackend
-from cvxrelu.pricing import Pricing
+from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.program.problem import build_problem
 from cvxrelu.runs.limits import Limits
 from cvxrelu.sampled_stage import SampledStage

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows, planted, solve_network
 from scipy.optimize import minimize
 
+from cvxrelu.certificates.relaxation import _Majorant, closed_form_price, relaxed_lower_bound, relaxed_price
+from cvxrelu.certificates.relaxed_network import _Program, relaxed_network_dual
+from cvxrelu.certificates.subdivision import subdivided_price
 from cvxrelu.numerics.row_space import gamma
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.patterns import Patterns
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import make_pairs
-from cvxrelu.relaxation import _Majorant, closed_form_price, relaxed_lower_bound, relaxed_price
-from cvxrelu.relaxed_network import _Program, relaxed_network_dual
 from cvxrelu.sampled import bounds as certificates
-from cvxrelu.subdivision import subdivided_price
 
 seeds, sizes, outputs = st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 3)
 KINDS = ["plain", "integer", "repeated", "row scales", "column scales", "nearly parallel", "float32", "flat"]

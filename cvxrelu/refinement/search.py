@@ -28,12 +28,12 @@ import scipy.linalg
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
+from cvxrelu.certificates.coordinates import search_coordinates
+from cvxrelu.certificates.exact_pricing import arrange, price_on
+from cvxrelu.certificates.pricing import Priced, Pricing
 from cvxrelu.cone_memory import OutOfTime
-from cvxrelu.coordinates import search_coordinates
-from cvxrelu.exact_pricing import arrange, price_on
 from cvxrelu.numerics import lbfgs
 from cvxrelu.numerics.lasso import nonnegative_quadratic
-from cvxrelu.pricing import Priced, Pricing
 from cvxrelu.program.best_skip import dual_of_zero
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import adjoint

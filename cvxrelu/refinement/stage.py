@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.certificates.pricing import Priced
 from cvxrelu.certify import FLOAT32_TOL, network_certificate, network_objective, proof_begins
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.pricing import Priced
 from cvxrelu.program.problem import Problem, fits
 from cvxrelu.program.skip import free_coefficients
 from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement

@@ -35,10 +35,10 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.certificates.relaxed_network import relaxed_network_dual
+from cvxrelu.certificates.subdivision import subdivided_price
 from cvxrelu.numerics.row_space import EPS, gamma, power_of_two, row_space
 from cvxrelu.program.problem import Problem
-from cvxrelu.relaxed_network import relaxed_network_dual
-from cvxrelu.subdivision import subdivided_price
 
 __all__ = ["closed_form_price", "relaxed_lower_bound", "relaxed_price"]
 
