@@ -25,10 +25,11 @@ if __name__ == "__main__":  # before anything heavy loads
 
 import numpy as np
 
-from cvxrelu import environment, report
 from cvxrelu.backends import BackendError
-from cvxrelu.drawing import load_matplotlib
 from cvxrelu.model_folder import FILES, check_folder, describe, read_model, write_model
+from cvxrelu.reports import environment
+from cvxrelu.reports import page as report
+from cvxrelu.reports.svg import load_matplotlib
 from cvxrelu.runs.solution import Solution, Status
 from cvxrelu.support import interrupts
 from cvxrelu.support.files import atomic_write, new_folder

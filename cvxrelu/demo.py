@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.certify import certify
-from cvxrelu.report import Section, write_report
+from cvxrelu.reports.page import Section, write_report
 from cvxrelu.runs.solution import Certificate, Solution, Status
 from cvxrelu.standardisation import moments
 

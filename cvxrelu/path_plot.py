@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.drawing import load_matplotlib
+from cvxrelu.reports.svg import load_matplotlib
 from cvxrelu.support.files import atomic_write
 
 __all__ = ["plot_path"]

@@ -313,7 +313,7 @@ def test_a_failing_report_does_not_lose_the_network(houses: str, here: Path, mon
     def fail(*_arguments: object, **_settings: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("cvxrelu.report.write_report", fail)
+    monkeypatch.setattr("cvxrelu.reports.page.write_report", fail)
     assert fit(houses, "--target", "price", "--report") == 4
     assert main(["predict", "model", houses, "--out", "p.csv"]) == 0
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu.report import Section, write_report
+from cvxrelu.reports.page import Section, write_report
 from cvxrelu.runs.solution import Certificate, History, Solution
 from cvxrelu.support.files import atomic_write
 

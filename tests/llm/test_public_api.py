@@ -47,7 +47,7 @@ def test_only_public_names(file: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("from cvxrelu.plots import load_matplotlib", {"plots"}),
+        ("from cvxrelu.reports.plots import load_matplotlib", {"plots"}),
         ("import cvxrelu.support.files", {"files"}),
         ("import cvxrelu as c\nc.pricing.price()", {"pricing"}),
         ("import importlib\nimportlib.import_module('cvxrelu.solve')", {"solve"}),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.drawing import (
+from cvxrelu.reports.svg import (
     BLUE,
     GREEN,
     ORANGE,

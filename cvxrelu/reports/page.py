@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cvxrelu.drawing import load_matplotlib, number, percent
-from cvxrelu.environment import machine, versions
-from cvxrelu.plots import draw_plots
+from cvxrelu.reports.environment import machine, versions
+from cvxrelu.reports.plots import draw_plots
+from cvxrelu.reports.svg import load_matplotlib, number, percent
 from cvxrelu.runs.solution import Certificate, Solution, relative_gap
 from cvxrelu.support.files import atomic_write
 
