@@ -32,14 +32,14 @@ import numpy as np
 
 from bench.problems import Planted, planted
 from bench.report import FIGURES, markdown_table, put_between_markers, save_json
-from cvxrelu import admm
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.last_layer import first_order as agd
 from cvxrelu.last_layer.program import Program, gradient, largest_eigenvalue
 from cvxrelu.numerics.proximal import block_norms, group_soft_threshold
-from cvxrelu.preparation import initial_penalties, right_singular_basis
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.operators import F, G
+from cvxrelu.sampled import admm
+from cvxrelu.sampled.penalties import initial_penalties, right_singular_basis
 
 SLOPE_REQUIRED = -0.9
 AGD_SLOPE_REQUIRED = -1.8

@@ -25,11 +25,11 @@ import numpy as np
 
 from bench.problems import planted
 from bench.report import ROOT, markdown_table, put_between_markers, save_json, spread, timed
-from cvxrelu import admm
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend, select_devices
-from cvxrelu.preparation import initial_penalties, right_singular_basis
 from cvxrelu.program.losses import Squared
+from cvxrelu.sampled import admm
+from cvxrelu.sampled.penalties import initial_penalties, right_singular_basis
 
 __all__ = ["collectives", "model_rows", "stepper"]
 

@@ -12,9 +12,9 @@ from bench.problems import planted
 from bench.speed import Bench
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend
-from cvxrelu.linear_systems import solve_blocks
 from cvxrelu.numerics.proximal import group_soft_threshold
 from cvxrelu.program import operators
+from cvxrelu.sampled.linear_systems import solve_blocks
 
 SIZE = (1000, 20, 100)
 

@@ -9,9 +9,9 @@ import numpy as np
 from cvxrelu.backends.choose import select_backend
 from cvxrelu.certificates.coordinates import search_coordinates
 from cvxrelu.certificates.pricing import Pricing
-from cvxrelu.cones import project_onto_cones
 from cvxrelu.program.best_skip import dual_of_zero
 from cvxrelu.program.problem import build_problem
+from cvxrelu.sampled.cones import project_onto_cones
 
 __all__ = ["beta_max"]
 

@@ -18,13 +18,13 @@ from cvxrelu.certificates.coordinates import search_coordinates
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
-from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem, build_problem, fits
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs.solution import Certificate, relative_gap
+from cvxrelu.sampled.cone_memory import OutOfTime
 from cvxrelu.support.checks import as_finite_array, as_positive
 
 __all__ = ["certify", "network_certificate", "network_objective", "proof_begins"]

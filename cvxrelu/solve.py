@@ -18,15 +18,15 @@ from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import select_backend, select_devices
 from cvxrelu.certify import as_kind, check_kind, network_certificate, network_objective
 from cvxrelu.guards import warn_of_scales
-from cvxrelu.memory import LARGE, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.refinement.stage import RefinementStage, in_words
-from cvxrelu.resuming import open_checkpoint
 from cvxrelu.runs.checkpoint import as_folder
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.solution import Solution, Status
-from cvxrelu.sampled_stage import SampledStage, method_ahead
+from cvxrelu.sampled.memory import LARGE, as_limit, plan, refuse_what_is_not_free, sizes_of
+from cvxrelu.sampled.run import open_checkpoint
+from cvxrelu.sampled.stage import SampledStage, method_ahead
 from cvxrelu.support.checks import as_bool
 
 __all__ = ["solve"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import cvxrelu
-from cvxrelu.memory import estimate_memory
+from cvxrelu.sampled.memory import estimate_memory
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import cvxrelu
-from cvxrelu import newton_stage
 from cvxrelu.runs import checkpoint
+from cvxrelu.sampled import newton_stage
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((80, 8))

@@ -20,7 +20,7 @@ def solved(backend: Any) -> dict[str, Any]:
     from cvxrelu.certificates.pricing import Pricing
     from cvxrelu.program.problem import build_problem
     from cvxrelu.runs.limits import Limits
-    from cvxrelu.sampled_stage import SampledStage
+    from cvxrelu.sampled.stage import SampledStage
 
     X = np.random.default_rng(0).standard_normal((60, 6))
     Y = np.maximum(X[:, :1], 0) - np.maximum(X[:, 1:3], 0)

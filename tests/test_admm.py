@@ -18,9 +18,9 @@ from oracles import (
     solve_sampled,
 )
 
-from cvxrelu import admm
 from cvxrelu.numerics.proximal import group_soft_threshold
 from cvxrelu.program.losses import Squared
+from cvxrelu.sampled import admm
 
 
 @pytest.fixture(scope="module", params=["numpy", "jax", "strict"])

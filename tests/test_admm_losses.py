@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from oracles import blocks, columns, dense_F, dense_G, make_backend, rotated
 
-from cvxrelu import admm
 from cvxrelu.backends import Backend
 from cvxrelu.numerics.proximal import group_soft_threshold
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.multinomial import Multinomial
 from cvxrelu.program.readout import make_pairs
 from cvxrelu.program.skip import Skip, free_directions
-from cvxrelu.reading import skip_factors
+from cvxrelu.sampled import admm
+from cvxrelu.sampled.data_term import skip_factors
 
 RHO, BETA, L2 = (0.7, 2.3, 1.9), 0.8, 0.6
 CASES = {  # loss, pairs, skip

@@ -14,17 +14,17 @@ import pytest
 from checkpoint_child import CASES, X, Y, answer, run
 
 import cvxrelu
-from cvxrelu import admm, newton_stage
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.refinement.search import Refinement
-from cvxrelu.resuming import load_sampled, open_checkpoint, refinement_state, resume_refinement
 from cvxrelu.runs import checkpoint
 from cvxrelu.runs.checkpoint import Checkpoint, digest
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.solution import History, Status
-from cvxrelu.sampled_stage import SampledStage
+from cvxrelu.sampled import admm, newton_stage
+from cvxrelu.sampled.run import load_sampled, open_checkpoint, refinement_state, resume_refinement
+from cvxrelu.sampled.stage import SampledStage
 
 
 @pytest.fixture(autouse=True)

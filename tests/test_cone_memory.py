@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from oracles import project
 from scipy.linalg import null_space
 
-from cvxrelu import cone_memory
-from cvxrelu.cone_memory import ConeMemory, OutOfTime
-from cvxrelu.cones import project_onto_cones
+from cvxrelu.sampled import cone_memory
+from cvxrelu.sampled.cone_memory import ConeMemory, OutOfTime
+from cvxrelu.sampled.cones import project_onto_cones
 
 
 def cones(seed, n, d, P):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from oracles import project, support
 from scipy.optimize import nnls
 
-from cvxrelu.cones import project_onto_cones
+from cvxrelu.sampled.cones import project_onto_cones
 
 
 def assert_projection(X, patterns, q, result, tolerance=1e-9):

@@ -12,12 +12,12 @@ from cvxrelu.certificates import exact_pricing, pricing
 from cvxrelu.certificates.exact_pricing import arrange, price_on
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.relaxation import closed_form_price, relaxed_price
-from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.program.arrangement import enumerate_by
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement import search as refinement
+from cvxrelu.sampled.cone_memory import OutOfTime
 
 certify, solve = (importlib.import_module(f"cvxrelu.{name}") for name in ("certify", "solve"))  # the modules
 PAST = -np.inf

@@ -16,14 +16,14 @@ import pytest
 from divided_solve import solved
 
 import cvxrelu
-from cvxrelu import newton_stage
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.backends.mesh import MeshBackend, as_devices
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.program.problem import build_problem
 from cvxrelu.runs.limits import Limits
-from cvxrelu.sampled_stage import SampledStage
+from cvxrelu.sampled import newton_stage
+from cvxrelu.sampled.stage import SampledStage
 
 ROOT = Path(__file__).resolve().parent.parent
 X = np.random.default_rng(0).standard_normal((60, 6))

@@ -6,7 +6,7 @@ from oracles import blocks, columns, dense_F, dense_G, make_backend, planted, ro
 
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.backends.numpy import NumpyBackend
-from cvxrelu.linear_systems import build_system, gram, solve_blocks
+from cvxrelu.sampled.linear_systems import build_system, gram, solve_blocks
 
 CASES = {  # n, d, c, P, rank
     "plain": (9, 3, 1, 4, 3),

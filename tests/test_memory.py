@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import memory, newton_stage, preparation, sampled_stage
-from cvxrelu.memory import Plan, Sizes, estimate_memory, plan, sizes_of
 from cvxrelu.program.problem import build_problem
 from cvxrelu.runs.solution import Status
+from cvxrelu.sampled import memory, newton_stage
+from cvxrelu.sampled import penalties as preparation
+from cvxrelu.sampled import stage as sampled_stage
+from cvxrelu.sampled.memory import Plan, Sizes, estimate_memory, plan, sizes_of
 from cvxrelu.support import blocks as streaming
 
 SOLVE = importlib.import_module("cvxrelu.solve")  # the name in the package is the function's
@@ -63,9 +65,9 @@ FACTOR = 2.0  # by which an estimate may be above; it is never below
 
 def test_jax_is_below_its_estimate():
     jax = pytest.importorskip("jax")
-    from cvxrelu import admm
     from cvxrelu.backends.choose import get_backend
     from cvxrelu.runs.limits import Limits
+    from cvxrelu.sampled import admm
 
     X, y = data(1500, 8)
     problem, backend = build_problem(X, y, beta=50.0, patterns=100), get_backend("jax")

@@ -5,9 +5,10 @@ import pytest
 from oracles import Problem, infeasibility, sampled_objective, solve_sampled
 
 import cvxrelu
-from cvxrelu import newton_stage, sample_patterns, solve
+from cvxrelu import sample_patterns, solve
 from cvxrelu.runs.solution import Status
-from cvxrelu.semismooth import SampledNewton
+from cvxrelu.sampled import newton_stage
+from cvxrelu.sampled.semismooth import SampledNewton
 
 OPTIONS = {"refine": False, "certificate": "relaxed", "backend": "numpy"}
 

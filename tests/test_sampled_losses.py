@@ -7,13 +7,13 @@ import pytest
 from oracles import make_backend, support
 from sampled_optimum import sampled_optimum
 
-from cvxrelu.incumbent import host_ridge
 from cvxrelu.program.arrangement import enumerate_patterns
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import skip_columns
 from cvxrelu.runs.limits import Limits
 from cvxrelu.sampled import bounds as certificates
-from cvxrelu.sampled_stage import SampledStage
+from cvxrelu.sampled.incumbent import host_ridge
+from cvxrelu.sampled.stage import SampledStage
 
 N, D, P, TOL = 14, 2, 4, 1e-3
 RNG = np.random.default_rng(0)

@@ -16,9 +16,9 @@ from oracles import (
     support,
 )
 
-from cvxrelu import semismooth
 from cvxrelu.program.losses import Squared
-from cvxrelu.semismooth import SampledNewton
+from cvxrelu.sampled import semismooth
+from cvxrelu.sampled.semismooth import SampledNewton
 
 
 def newton(p, gates=None, tol=1e-8, **options):

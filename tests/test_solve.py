@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import Patterns, Status, admm, preparation
+from cvxrelu import Patterns, Status
+from cvxrelu.sampled import admm
 from cvxrelu.sampled import bounds as certificates
-from cvxrelu.sampled_stage import SampledStage
+from cvxrelu.sampled import penalties as preparation
+from cvxrelu.sampled.stage import SampledStage
 
 cp = pytest.importorskip("cvxpy")
 

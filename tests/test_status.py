@@ -109,7 +109,7 @@ def test_the_sampled_program_speaks_of_itself():
 
 
 def test_admm_that_stands_still_far_from_tol_has_stalled(monkeypatch):
-    from cvxrelu.sampled_stage import SampledStage
+    from cvxrelu.sampled.stage import SampledStage
 
     counted = SampledStage._iterate
 
@@ -120,7 +120,7 @@ def test_admm_that_stands_still_far_from_tol_has_stalled(monkeypatch):
 
     monkeypatch.setattr(SampledStage, "_iterate", hastened)
     monkeypatch.setattr(SampledStage, "_certify", lambda self, check: None)  # no bound that would move the gap
-    monkeypatch.setattr("cvxrelu.incumbent.Incumbent.offer", lambda self, check, values: None)
+    monkeypatch.setattr("cvxrelu.sampled.incumbent.Incumbent.offer", lambda self, check, values: None)
     options = {**QUICK, "refine": False, "patterns": 5, "max_iter": 10**7, "certificate": "relaxed"}
     sol = cvxrelu.solve(X[:, :2], Y, **options)
     assert sol.status is Status.STALLED and not sol.success and sol.n_iter < 10**5

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import memory
-from cvxrelu.cones import project_onto_cones
 from cvxrelu.program.patterns import as_patterns
 from cvxrelu.program.streamed import in_file, streamed_patterns
 from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled import memory
+from cvxrelu.sampled.cones import project_onto_cones
 from cvxrelu.support import blocks as streaming
 
 RNG = np.random.default_rng(0)

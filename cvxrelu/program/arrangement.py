@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.program.patterns import Patterns, _data, _first_occurrences, _unit_rows
+from cvxrelu.sampled.cone_memory import OutOfTime
 
 __all__ = ["count_patterns", "enumerate_by", "enumerate_patterns"]
 

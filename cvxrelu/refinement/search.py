@@ -31,7 +31,6 @@ from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.coordinates import search_coordinates
 from cvxrelu.certificates.exact_pricing import arrange, price_on
 from cvxrelu.certificates.pricing import Priced, Pricing
-from cvxrelu.cone_memory import OutOfTime
 from cvxrelu.numerics import lbfgs
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.program.best_skip import dual_of_zero
@@ -41,6 +40,7 @@ from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
 from cvxrelu.runs.solution import Status, relative_gap
+from cvxrelu.sampled.cone_memory import OutOfTime
 
 __all__ = ["Refined", "Refinement"]
 

@@ -18,10 +18,10 @@ from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, fits
 from cvxrelu.program.skip import free_coefficients
 from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
-from cvxrelu.resuming import refinement_state, resume_refinement
 from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.solution import Certificate, History, Solution, Status, refinement_row, relative_gap, status_of_bound
+from cvxrelu.sampled.run import refinement_state, resume_refinement
 
 __all__ = ["RefinementStage", "in_words"]
 

@@ -36,10 +36,10 @@ from array_api_compat import array_namespace, is_numpy_array
 from jaxtyping import Bool, Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.cones import project_onto_cones
 from cvxrelu.numerics.proximal import block_norms
 from cvxrelu.program.operators import F, F_adjoint, G_adjoint, masked, signed
 from cvxrelu.program.readout import Pairs, adjoint, read
+from cvxrelu.sampled.cones import project_onto_cones
 from cvxrelu.support.blocks import each, summed
 
 __all__ = [

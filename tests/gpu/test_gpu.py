@@ -5,12 +5,12 @@ import pytest
 from oracles import planted, rotated
 
 import cvxrelu
-from cvxrelu import admm
 from cvxrelu.backends.choose import check_backend, get_backend
-from cvxrelu.linear_systems import build_system, solve_blocks
 from cvxrelu.program import operators
 from cvxrelu.program.losses import Squared
+from cvxrelu.sampled import admm
 from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled.linear_systems import build_system, solve_blocks
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {np.float32: 2e-4, np.float64: 1e-10}

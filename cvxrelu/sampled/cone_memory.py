@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg.lapack import dgeqrf, dorgqr, dtrtrs
 
-from cvxrelu.cones import TOLERANCE, project_onto_cones
+from cvxrelu.sampled.cones import TOLERANCE, project_onto_cones
 
 __all__ = ["ConeMemory", "OutOfTime"]
 

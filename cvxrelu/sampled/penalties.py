@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.memory import INVERSE, in_words, machine_memory
+from cvxrelu.sampled.memory import INVERSE, in_words, machine_memory
 from cvxrelu.support.blocks import summed
 
 __all__ = ["choose_method", "initial_penalties", "right_singular_basis"]

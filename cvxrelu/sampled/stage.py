@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu import admm, newton_stage, resuming
 from cvxrelu.backends import Backend
-from cvxrelu.incumbent import Incumbent, host_ridge, public_order
-from cvxrelu.memory import LANDMARKS, Plan, Sizes
-from cvxrelu.preparation import choose_method, initial_penalties, right_singular_basis
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import largest_degree
-from cvxrelu.reading import skip_factors
 from cvxrelu.runs.checkpoint import Checkpoint, State
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
+from cvxrelu.sampled import admm, newton_stage
 from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled import run as resuming
+from cvxrelu.sampled.data_term import skip_factors
+from cvxrelu.sampled.incumbent import Incumbent, host_ridge, public_order
+from cvxrelu.sampled.memory import LANDMARKS, Plan, Sizes
+from cvxrelu.sampled.penalties import choose_method, initial_penalties, right_singular_basis
 from cvxrelu.support.blocks import each
 
 __all__ = ["SampledStage", "method_ahead"]

@@ -36,12 +36,12 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu.cone_memory import ConeMemory, OutOfTime
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.numerics.row_space import gamma
 from cvxrelu.program.losses import Squared
 from cvxrelu.runs.solution import relative_gap
 from cvxrelu.sampled.bounds import sampled_bound
+from cvxrelu.sampled.cone_memory import ConeMemory, OutOfTime
 
 __all__ = ["SampledNewton"]
 

@@ -35,11 +35,11 @@ from array_api_compat import array_namespace
 from jaxtyping import Bool, Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.linear_systems import LinearSystem, build_system, solve_blocks
 from cvxrelu.numerics.proximal import group_soft_threshold
 from cvxrelu.program.operators import F1_adjoint, G, G_adjoint
 from cvxrelu.program.readout import Pairs, adjoint, read
-from cvxrelu.reading import Reading, SkipFactors
+from cvxrelu.sampled.data_term import Reading, SkipFactors
+from cvxrelu.sampled.linear_systems import LinearSystem, build_system, solve_blocks
 from cvxrelu.support.blocks import each, is_streamed, scratch, summed
 
 __all__ = [

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cvxrelu import admm
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.program.problem import Problem
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.runs.checkpoint import Checkpoint, State, digest, restore, snapshot
 from cvxrelu.runs.solution import History, Status
+from cvxrelu.sampled import admm
 
 if TYPE_CHECKING:
-    from cvxrelu.cone_memory import ConeMemory
     from cvxrelu.network.relu_network import ReLUNetwork
-    from cvxrelu.newton_stage import _NewtonStage
     from cvxrelu.refinement.search import Refinement
-    from cvxrelu.sampled_stage import SampledStage
-    from cvxrelu.semismooth import SampledNewton
+    from cvxrelu.sampled.cone_memory import ConeMemory
+    from cvxrelu.sampled.newton_stage import _NewtonStage
+    from cvxrelu.sampled.semismooth import SampledNewton
+    from cvxrelu.sampled.stage import SampledStage
 
 __all__ = [
     "load_sampled",

@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float, Int
 from cvxrelu.backends.base import Backend
 from cvxrelu.program.operators import F1, F1_adjoint
 from cvxrelu.program.readout import Pairs, read
-from cvxrelu.reading import Reading, SkipFactors
+from cvxrelu.sampled.data_term import Reading, SkipFactors
 from cvxrelu.support.blocks import each
 
 __all__ = ["ConjugateGradient", "DirectGram", "DirectPrimal", "LinearSystem", "build_system", "gram", "solve_blocks"]

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cvxrelu import resuming
 from cvxrelu.backends import Backend
-from cvxrelu.cone_memory import ConeMemory
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.operators import masked, signed
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.solution import Status
+from cvxrelu.sampled import run as resuming
 from cvxrelu.sampled.bounds import Check, sampled_bound
-from cvxrelu.semismooth import SampledNewton
+from cvxrelu.sampled.cone_memory import ConeMemory
+from cvxrelu.sampled.semismooth import SampledNewton
 
 if TYPE_CHECKING:
-    from cvxrelu.sampled_stage import SampledStage
+    from cvxrelu.sampled.stage import SampledStage
 
 __all__ = ["pays", "run"]
 
