@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cvxrelu.estimators import ConvexReLUClassifier, ConvexReLURegressor
     from cvxrelu.influence import LeaveOneOut, leave_one_out
     from cvxrelu.last_layer.solve import LogisticSolution, solve_logistic
+    from cvxrelu.model_selection.path import Path, path
     from cvxrelu.network.relu_network import ReLUNetwork
-    from cvxrelu.path import Path, path
     from cvxrelu.program.arrangement import enumerate_patterns
     from cvxrelu.program.patterns import Patterns, sample_patterns
     from cvxrelu.recipe import TwoPhase, two_phase
@@ -34,7 +34,7 @@ _MODULES = {
     "History": "cvxrelu.runs.solution",
     "LeaveOneOut": "cvxrelu.influence",
     "LogisticSolution": "cvxrelu.last_layer.solve",
-    "Path": "cvxrelu.path",
+    "Path": "cvxrelu.model_selection.path",
     "Patterns": "cvxrelu.program.patterns",
     "ReLUNetwork": "cvxrelu.network.relu_network",
     "SampledSolution": "cvxrelu.runs.solution",
@@ -45,7 +45,7 @@ _MODULES = {
     "certify": "cvxrelu.certify",
     "enumerate_patterns": "cvxrelu.program.arrangement",
     "leave_one_out": "cvxrelu.influence",
-    "path": "cvxrelu.path",
+    "path": "cvxrelu.model_selection.path",
     "sample_patterns": "cvxrelu.program.patterns",
     "solve": "cvxrelu.solve",
     "solve_logistic": "cvxrelu.last_layer.solve",

@@ -26,7 +26,7 @@ BOUNDARY = {
     "cvxrelu.estimators",
     "cvxrelu.network.relu_network",
     "cvxrelu.runs.limits",
-    "cvxrelu.path",
+    "cvxrelu.model_selection.path",
     "cvxrelu.program.patterns",
     "cvxrelu.program.problem",
     "cvxrelu.solve",

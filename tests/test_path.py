@@ -15,10 +15,10 @@ import oracles
 import pytest
 
 import cvxrelu
-from cvxrelu.path import Path, path
+from cvxrelu.model_selection.path import Path, path
 from cvxrelu.runs.solution import Status
 
-MODULE = importlib.import_module("cvxrelu.path")  # the attribute of that name may be the function
+MODULE = importlib.import_module("cvxrelu.model_selection.path")  # the attribute of that name may be the function
 
 
 def planted(n=60, d=3, seed=0, noise=0.3, c=0):
@@ -183,7 +183,7 @@ def test_scores_agree_with_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
     from scipy.special import expit, softmax
 
-    from cvxrelu.cross_validation import accuracy, neg_log_loss, neg_mean_squared_error, r2
+    from cvxrelu.model_selection.cross_validation import accuracy, neg_log_loss, neg_mean_squared_error, r2
 
     data, targets = planted(30, 4, c=3)
     weight = np.random.default_rng(0).uniform(0, 1, 30)
@@ -206,7 +206,7 @@ def test_scores_agree_with_scikit_learn():
 
 
 def test_folds_part_the_rows_and_scikit_learns_splits_are_taken():
-    from cvxrelu.cross_validation import as_folds
+    from cvxrelu.model_selection.cross_validation import as_folds
 
     weight = np.arange(11.0)
     folds = as_folds(4, weight, 0)

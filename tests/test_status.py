@@ -19,7 +19,7 @@ X = RNG.standard_normal((120, 8))
 Y = np.maximum(X @ RNG.standard_normal((8, 4)), 0) @ np.array([1.0, -1.0, 1.0, -1.0])
 BETA = 0.2 * cvxrelu.beta_max(X, Y)
 QUICK = {"beta": BETA, "backend": "numpy", "tol": 1e-2}
-PATH = importlib.import_module("cvxrelu.path")
+PATH = importlib.import_module("cvxrelu.model_selection.path")
 
 
 @pytest.mark.parametrize("ended", [status for status in Status if status is not Status.UNPROVEN])  # no search ends so

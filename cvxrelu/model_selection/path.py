@@ -20,9 +20,17 @@ import numpy as np
 from cvxrelu.backends.choose import select_backend
 from cvxrelu.beta_max import beta_max
 from cvxrelu.certify import as_kind, check_kind
-from cvxrelu.cross_validation import Fold, Samples, Scorer, as_folds, as_scorer, check_spread, standard_errors
 from cvxrelu.guards import checked, warn_of_scales
-from cvxrelu.path_solution import Path, path_row
+from cvxrelu.model_selection.cross_validation import (
+    Fold,
+    Samples,
+    Scorer,
+    as_folds,
+    as_scorer,
+    check_spread,
+    standard_errors,
+)
+from cvxrelu.model_selection.path_solution import Path, path_row
 from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.runs.solution import Solution, Status
 from cvxrelu.solve import solve

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu.cross_validation import standard_errors
+from cvxrelu.model_selection.cross_validation import standard_errors
 from cvxrelu.runs.solution import Solution, Status
 
 __all__ = ["Path", "path_row"]
@@ -154,7 +154,7 @@ class Path:
         ValueError : the path has no point; the file has another ending; the number of axes is another.
         FileNotFoundError : the folder of `path` does not exist.
         """
-        from cvxrelu.path_plot import plot_path
+        from cvxrelu.model_selection.path_plot import plot_path
 
         scores, errors = self.scores, self.score_errors
         return plot_path(

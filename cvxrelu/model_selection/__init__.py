@@ -1,0 +1,1 @@
+"""One prepared data set over many beta."""
