@@ -12,27 +12,27 @@ TYPE_CHECKING = False  # as type checkers see it, True; `typing` itself takes lo
 if TYPE_CHECKING:
     from typing import Any
 
+    from cvxrelu.api.beta_max import beta_max
+    from cvxrelu.api.certify import certify
+    from cvxrelu.api.estimators import ConvexReLUClassifier, ConvexReLURegressor
+    from cvxrelu.api.leave_one_out import LeaveOneOut, leave_one_out
+    from cvxrelu.api.solve import solve
+    from cvxrelu.api.two_phase import TwoPhase, two_phase
     from cvxrelu.backends import BackendError
-    from cvxrelu.beta_max import beta_max
-    from cvxrelu.certify import certify
-    from cvxrelu.estimators import ConvexReLUClassifier, ConvexReLURegressor
-    from cvxrelu.influence import LeaveOneOut, leave_one_out
     from cvxrelu.last_layer.solve import LogisticSolution, solve_logistic
     from cvxrelu.model_selection.path import Path, path
     from cvxrelu.network.relu_network import ReLUNetwork
     from cvxrelu.program.arrangement import enumerate_patterns
     from cvxrelu.program.patterns import Patterns, sample_patterns
-    from cvxrelu.recipe import TwoPhase, two_phase
     from cvxrelu.runs.solution import Certificate, History, SampledSolution, Solution, Status
-    from cvxrelu.solve import solve
 
 _MODULES = {
     "BackendError": "cvxrelu.backends",
     "Certificate": "cvxrelu.runs.solution",
-    "ConvexReLUClassifier": "cvxrelu.estimators",
-    "ConvexReLURegressor": "cvxrelu.estimators",
+    "ConvexReLUClassifier": "cvxrelu.api.estimators",
+    "ConvexReLURegressor": "cvxrelu.api.estimators",
     "History": "cvxrelu.runs.solution",
-    "LeaveOneOut": "cvxrelu.influence",
+    "LeaveOneOut": "cvxrelu.api.leave_one_out",
     "LogisticSolution": "cvxrelu.last_layer.solve",
     "Path": "cvxrelu.model_selection.path",
     "Patterns": "cvxrelu.program.patterns",
@@ -40,16 +40,16 @@ _MODULES = {
     "SampledSolution": "cvxrelu.runs.solution",
     "Solution": "cvxrelu.runs.solution",
     "Status": "cvxrelu.runs.solution",
-    "TwoPhase": "cvxrelu.recipe",
-    "beta_max": "cvxrelu.beta_max",
-    "certify": "cvxrelu.certify",
+    "TwoPhase": "cvxrelu.api.two_phase",
+    "beta_max": "cvxrelu.api.beta_max",
+    "certify": "cvxrelu.api.certify",
     "enumerate_patterns": "cvxrelu.program.arrangement",
-    "leave_one_out": "cvxrelu.influence",
+    "leave_one_out": "cvxrelu.api.leave_one_out",
     "path": "cvxrelu.model_selection.path",
     "sample_patterns": "cvxrelu.program.patterns",
-    "solve": "cvxrelu.solve",
+    "solve": "cvxrelu.api.solve",
     "solve_logistic": "cvxrelu.last_layer.solve",
-    "two_phase": "cvxrelu.recipe",
+    "two_phase": "cvxrelu.api.two_phase",
 }
 
 __all__ = [

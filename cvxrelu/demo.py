@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.certify import certify
+from cvxrelu.api.certify import certify
+from cvxrelu.api.standardised import moments
 from cvxrelu.reports.page import Section, write_report
 from cvxrelu.runs.solution import Certificate, Solution, Status
-from cvxrelu.standardisation import moments
 
 __all__ = ["load_extras", "run_demo"]
 
@@ -144,7 +144,7 @@ def _diabetes(quick: bool, seed: int) -> Problem:
     from sklearn.neural_network import MLPRegressor
     from sklearn.preprocessing import StandardScaler
 
-    from cvxrelu.estimators import ConvexReLURegressor
+    from cvxrelu.api.estimators import ConvexReLURegressor
 
     X, y = load_diabetes(return_X_y=True)
     tol, steps = (1e-2, 200) if quick else (1e-3, 400)
@@ -179,7 +179,7 @@ def _digits(quick: bool, seed: int) -> Problem:
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
 
-    from cvxrelu.estimators import ConvexReLUClassifier
+    from cvxrelu.api.estimators import ConvexReLUClassifier
 
     X, y = load_digits(return_X_y=True)
     if quick:

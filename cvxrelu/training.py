@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.api.standardised import solve_standardised
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.runs.solution import Solution
-from cvxrelu.standardisation import solve_standardised
 from cvxrelu.tables import Data, UserError, is_number
 
 __all__ = ["Task", "Trained", "decide_task", "labels", "train"]

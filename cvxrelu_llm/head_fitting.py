@@ -12,7 +12,7 @@ import numpy as np
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
-from cvxrelu.guards import checked
+from cvxrelu.api.guards import checked
 from cvxrelu_llm.calibration import Calibration
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
-from cvxrelu.guards import checked
+from cvxrelu.api.guards import checked
 from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.head_rule import Point, accuracy_of, paired_difference, taken

@@ -20,17 +20,17 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 # take whatever they are given and answer bad input with messages of their own, which the tests want to see. Where
 # beartype is missing (a bare GPU machine, say) the tests run unchecked.
 BOUNDARY = {
-    "cvxrelu.beta_max",
-    "cvxrelu.certify",
+    "cvxrelu.api.beta_max",
+    "cvxrelu.api.certify",
     "cvxrelu.network.foreign",
-    "cvxrelu.estimators",
+    "cvxrelu.api.estimators",
     "cvxrelu.network.relu_network",
     "cvxrelu.runs.limits",
     "cvxrelu.model_selection.path",
     "cvxrelu.program.patterns",
     "cvxrelu.program.problem",
-    "cvxrelu.solve",
-    "cvxrelu.standardisation",
+    "cvxrelu.api.solve",
+    "cvxrelu.api.standardised",
 }
 if importlib.util.find_spec("beartype") and importlib.util.find_spec("jaxtyping"):
     if early := [name for name in sys.modules if name.partition(".")[0] == "cvxrelu"]:

@@ -11,8 +11,8 @@ from network_optimum import ACCURACY, network_optimum
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
+from cvxrelu.api.certify import certify, network_certificate, network_objective
 from cvxrelu.backends.choose import get_backend
-from cvxrelu.certify import certify, network_certificate, network_objective
 from cvxrelu.program.problem import build_problem
 from cvxrelu.sampled import bounds as certificates
 

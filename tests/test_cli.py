@@ -16,7 +16,7 @@ import pytest
 
 import cvxrelu
 import cvxrelu.backends.choose
-from cvxrelu import standardisation
+from cvxrelu.api import standardised as standardisation
 from cvxrelu.cli import build_parser, main
 from cvxrelu.network.relu_network import ReLUNetwork
 

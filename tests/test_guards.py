@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu.guards import warn_of_scales
+from cvxrelu.api.guards import warn_of_scales
+from cvxrelu.api.standardised import solve_standardised
 from cvxrelu.program.problem import build_problem
-from cvxrelu.standardisation import solve_standardised
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((80, 4))
@@ -53,7 +53,7 @@ def test_solve_warns_once_of_columns_and_of_both():
 def test_the_warning_points_at_the_call():
     with pytest.warns(UserWarning, match="mean of y") as caught:
         cvxrelu.solve(X, Y + 400, beta=1e6, **SOLVE)
-    assert "cvxrelu/solve.py" not in caught[0].filename
+    assert "cvxrelu/api/solve.py" not in caught[0].filename
 
 
 def test_a_path_warns_once():

@@ -16,7 +16,7 @@ from cvxrelu.sampled import stage as sampled_stage
 from cvxrelu.sampled.memory import Plan, Sizes, estimate_memory, plan, sizes_of
 from cvxrelu.support import blocks as streaming
 
-SOLVE = importlib.import_module("cvxrelu.solve")  # the name in the package is the function's
+SOLVE = importlib.import_module("cvxrelu.api.solve")  # the name in the package is the function's
 RNG = np.random.default_rng(0)
 SAMPLED = {"refine": False, "certificate": "relaxed", "backend": "numpy", "max_iter": 3}
 

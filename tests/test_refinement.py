@@ -259,7 +259,7 @@ def test_other_backends(name, monkeypatch):
     if name == "strict":
         from oracles import make_backend
 
-        solve_module = __import__("sys").modules["cvxrelu.solve"]
+        solve_module = __import__("sys").modules["cvxrelu.api.solve"]
         monkeypatch.setattr(solve_module, "select_backend", lambda *_: make_backend("strict"))
     sol = solved(X, y, beta, backend="numpy" if name == "strict" else name)
     assert sol.backend == name and sol.status is Status.OPTIMAL

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.api.beta_max import beta_max
+from cvxrelu.api.certify import as_kind, check_kind
+from cvxrelu.api.guards import checked, warn_of_scales
+from cvxrelu.api.solve import solve
 from cvxrelu.backends.choose import select_backend
-from cvxrelu.beta_max import beta_max
-from cvxrelu.certify import as_kind, check_kind
-from cvxrelu.guards import checked, warn_of_scales
 from cvxrelu.model_selection.cross_validation import (
     Fold,
     Samples,
@@ -33,7 +34,6 @@ from cvxrelu.model_selection.cross_validation import (
 from cvxrelu.model_selection.path_solution import Path, path_row
 from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.runs.solution import Solution, Status
-from cvxrelu.solve import solve
 from cvxrelu.support.checks import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short
 
 __all__ = ["Path", "path"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.api.certify import FLOAT32_TOL, network_certificate, network_objective, proof_begins
 from cvxrelu.backends import Backend
 from cvxrelu.certificates.pricing import Priced
-from cvxrelu.certify import FLOAT32_TOL, network_certificate, network_objective, proof_begins
 from cvxrelu.network.foreign import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, fits

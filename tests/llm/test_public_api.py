@@ -50,7 +50,7 @@ def test_only_public_names(file: Path) -> None:
         ("from cvxrelu.reports.plots import load_matplotlib", {"plots"}),
         ("import cvxrelu.support.files", {"files"}),
         ("import cvxrelu as c\nc.pricing.price()", {"pricing"}),
-        ("import importlib\nimportlib.import_module('cvxrelu.solve')", {"solve"}),
+        ("import importlib\nimportlib.import_module('cvxrelu.api.solve')", {"solve"}),
         ("from cvxrelu import losses, solve", {"losses", "solve"}),
         ("from cvxrelu_llm.files import write_whole\nfrom cvxrelu_llm import triples", set()),
     ],

@@ -14,8 +14,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from cvxrelu.api.standardised import solve_standardised
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.standardisation import solve_standardised
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 

@@ -1,0 +1,1 @@
+"""Where users' arguments are checked, and nowhere below."""
