@@ -16,8 +16,8 @@ from bench import fuzz_mutations as mutations
 from bench.fuzz_cases import Case, Generator, json_lines, words, written
 from bench.fuzz_mutations import pick
 from cvxrelu import ReLUNetwork
+from cvxrelu.command_line.tables import UserError
 from cvxrelu.runs.checkpoint import Checkpoint
-from cvxrelu.tables import UserError
 from cvxrelu_llm.errors import InputError
 
 __all__ = ["caches", "checkpoints", "feature_files", "heads", "models", "networks", "surveys"]
@@ -70,7 +70,7 @@ def networks(rng: Generator, folder: Path, outside: Path) -> Case:
 @functools.lru_cache(maxsize=1)
 def _templates() -> dict[str, dict[str, bytes]]:
     """The files of valid folders by kind, made once."""
-    from cvxrelu.model_folder import write_model
+    from cvxrelu.command_line.model_folder import write_model
     from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
     from cvxrelu_llm.survey import build_survey
 
@@ -141,8 +141,8 @@ def heads(rng: Generator, folder: Path, outside: Path) -> Case:
 
 def models(rng: Generator, folder: Path, outside: Path) -> Case:
     """Folders of `cvxrelu fit`."""
-    from cvxrelu.model_folder import read_model
-    from cvxrelu.training import labels
+    from cvxrelu.command_line.model_folder import read_model
+    from cvxrelu.command_line.training import labels
 
     place, valid = folder / "model", rng.random() < 0.1
     place.mkdir()

@@ -16,7 +16,7 @@ def main() -> int:
 
 
 def _load() -> Callable[[], int]:
-    from cvxrelu import cli
+    from cvxrelu.command_line import main as cli
 
     return cli.main
 

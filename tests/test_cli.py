@@ -17,7 +17,7 @@ import pytest
 import cvxrelu
 import cvxrelu.backends.choose
 from cvxrelu.api import standardised as standardisation
-from cvxrelu.cli import build_parser, main
+from cvxrelu.command_line.main import build_parser, main
 from cvxrelu.network.relu_network import ReLUNetwork
 
 FAST = ("--tol", "1e-2", "--backend", "numpy")
@@ -300,7 +300,7 @@ def test_a_failing_write_leaves_the_old_model(houses: str, here: Path, monkeypat
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cvxrelu.model_folder.atomic_write", full)
+        patch.setattr("cvxrelu.command_line.model_folder.atomic_write", full)
         assert fit(houses, "--target", "price", "--overwrite", "--seed", "9") == 2
     assert {file.name: file.read_bytes() for file in (here / "model").iterdir()} == before
     assert sorted(file.name for file in here.iterdir()) == ["houses.csv", "model"]
@@ -538,7 +538,7 @@ def run(arguments: list[str], root: Path, folder: Path) -> subprocess.CompletedP
 def test_as_a_program_without_the_extras(houses: str, here: Path, root: Path) -> None:
     """`fit`, `predict` and `doctor` load neither scikit-learn nor matplotlib."""
     code = (
-        "import sys; from cvxrelu.cli import main; codes = [main(line.split()) for line in sys.argv[1:]]\n"
+        "import sys; from cvxrelu.command_line.main import main; codes = [main(line.split()) for line in sys.argv[1:]]\n"
         "assert not {'sklearn', 'matplotlib', 'pandas', 'torch'} & set(sys.modules); print(codes)"
     )
     lines = [
@@ -552,6 +552,6 @@ def test_as_a_program_without_the_extras(houses: str, here: Path, root: Path) ->
 
 
 def test_as_a_program(houses: str, here: Path, root: Path) -> None:
-    done = run(["-m", "cvxrelu.cli", "fit", houses, "--target", "nothing", "--out", "m"], root, here)
+    done = run(["-m", "cvxrelu.command_line.main", "fit", houses, "--target", "nothing", "--out", "m"], root, here)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "no such column" in done.stderr

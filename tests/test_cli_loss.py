@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvxrelu.cli import main
+from cvxrelu.command_line.main import main
 
 
 @pytest.mark.parametrize("classes", [2, 3])

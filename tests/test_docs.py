@@ -140,7 +140,7 @@ def test_every_field_and_method_of_a_class_is_documented() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    from cvxrelu.cli import build_parser
+    from cvxrelu.command_line.main import build_parser
 
     return build_parser()
 

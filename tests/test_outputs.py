@@ -12,8 +12,9 @@ import pytest
 from preference_data import preferences
 
 import cvxrelu_llm.cli
-from cvxrelu import ReLUNetwork, cli
-from cvxrelu.model_folder import write_model
+from cvxrelu import ReLUNetwork
+from cvxrelu.command_line import main as cli
+from cvxrelu.command_line.model_folder import write_model
 from cvxrelu_llm import survey
 from cvxrelu_llm.reward import ConvexRewardHead
 from cvxrelu_llm.survey import build_survey

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu import cli
+from cvxrelu.command_line import main as cli
 from cvxrelu.refinement import stage as refinement_stage
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs.solution import Status, status_of_bound

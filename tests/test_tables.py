@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvxrelu.cli import main
-from cvxrelu.tables import Data, UserError, load_data, read_table
+from cvxrelu.command_line.main import main
+from cvxrelu.command_line.tables import Data, UserError, load_data, read_table
 
 ROWS = "5.1,0,3.5\n4.9,1,3.0\n4.7,0,3.2\n"
 NUMBERS = np.array([[5.1, 0, 3.5], [4.9, 1, 3.0], [4.7, 0, 3.2]])

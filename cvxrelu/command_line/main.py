@@ -26,15 +26,15 @@ if __name__ == "__main__":  # before anything heavy loads
 import numpy as np
 
 from cvxrelu.backends import BackendError
-from cvxrelu.model_folder import FILES, check_folder, describe, read_model, write_model
+from cvxrelu.command_line.model_folder import FILES, check_folder, describe, read_model, write_model
+from cvxrelu.command_line.tables import UserError, load_data, read_table
+from cvxrelu.command_line.training import Task, Trained, decide_task, labels, train
 from cvxrelu.reports import environment
 from cvxrelu.reports import page as report
 from cvxrelu.reports.svg import load_matplotlib
 from cvxrelu.runs.solution import Solution, Status
 from cvxrelu.support import interrupts
 from cvxrelu.support.files import atomic_write, new_folder
-from cvxrelu.tables import UserError, load_data, read_table
-from cvxrelu.training import Task, Trained, decide_task, labels, train
 
 __all__ = ["build_parser", "main"]
 
@@ -189,7 +189,7 @@ def _doctor(_options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from cvxrelu import demo
+    from cvxrelu.command_line import demo
 
     _need(demo.load_extras)
     return _exit_code(

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.command_line.tables import Table, UserError
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.runs.solution import Solution
 from cvxrelu.support.files import atomic_write
 from cvxrelu.support.stored import damage, read_json, short
-from cvxrelu.tables import Table, UserError
 
 __all__ = ["FILES", "Model", "check_folder", "describe", "read_model", "write_model"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.api.standardised import solve_standardised
+from cvxrelu.command_line.tables import Data, UserError, is_number
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.runs.solution import Solution
-from cvxrelu.tables import Data, UserError, is_number
 
 __all__ = ["Task", "Trained", "decide_task", "labels", "train"]
 
