@@ -28,16 +28,16 @@ from bench.alignment_models import MODELS, kept_mark
 from bench.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
 from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.cli_generate import load_lm
-from cvxrelu_llm.conversations import alternate
 from cvxrelu_llm.evaluation import evaluate_margins, length_differences
 from cvxrelu_llm.features import extract
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.head_selection import grouped_folds
 from cvxrelu_llm.models import load_model
 from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.preferences.conversations import alternate
+from cvxrelu_llm.preferences.triples import Triples, load_triples
 from cvxrelu_llm.reference import reference_log_ratios
 from cvxrelu_llm.reward import as_pair_features
-from cvxrelu_llm.triples import Triples, load_triples
 
 DATA, CACHE = ROOT.parent / "shared" / "data", ROOT / "bench" / ".cache" / "alignment"
 SETS: dict[str, tuple[str, Callable[[str], Triples]]] = {

@@ -23,8 +23,8 @@ from bench import fuzz_stored as stored
 from bench.fuzz_cases import Case, Generator, json_lines, words, written
 from bench.fuzz_mutations import pick
 from cvxrelu.command_line.tables import UserError, load_data, read_table
-from cvxrelu_llm.conversations import alternate
-from cvxrelu_llm.triples import load_triples
+from cvxrelu_llm.preferences.conversations import alternate
+from cvxrelu_llm.preferences.triples import load_triples
 
 __all__ = ["KINDS", "Case"]
 

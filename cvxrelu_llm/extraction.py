@@ -14,8 +14,8 @@ from cvxrelu_llm.batches import plan, pooled_states
 from cvxrelu_llm.cache import FeatureCache
 from cvxrelu_llm.checks import as_bool, as_whole
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.messages import Message
 from cvxrelu_llm.models import FeatureModel
+from cvxrelu_llm.preferences.messages import Message
 from cvxrelu_llm.progress import TokenProgress
 from cvxrelu_llm.templates import Text, as_template
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu_llm import splits
 from cvxrelu_llm.checks import as_seed, as_whole
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.extraction import Extraction
-from cvxrelu_llm.formats import Triple
-from cvxrelu_llm.messages import Message
 from cvxrelu_llm.models import FeatureModel, as_layer, load_model
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.pooling import as_pooling
+from cvxrelu_llm.preferences import splits
+from cvxrelu_llm.preferences.formats import Triple
+from cvxrelu_llm.preferences.messages import Message
 from cvxrelu_llm.sweep import Sweep, sweep, sweep_with
 from cvxrelu_llm.templates import Text
 

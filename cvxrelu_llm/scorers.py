@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu_llm.messages import Message
+from cvxrelu_llm.preferences.messages import Message
 from cvxrelu_llm.states import POOLINGS, LMState, Tensor, prefill, torch
 from cvxrelu_llm.templates import Template
 

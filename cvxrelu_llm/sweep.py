@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 import cvxrelu
-from cvxrelu_llm import splits
 from cvxrelu_llm.extraction import Extraction
-from cvxrelu_llm.formats import Triple
 from cvxrelu_llm.models import FeatureModel, as_layer
 from cvxrelu_llm.pooling import POOLINGS, as_pooling
+from cvxrelu_llm.preferences import splits
+from cvxrelu_llm.preferences.formats import Triple
 
 __all__ = ["LayerScore", "Sweep", "sweep"]
 

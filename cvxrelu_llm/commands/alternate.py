@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cvxrelu_llm.command import Command
 from cvxrelu_llm.commands.common import counted
-from cvxrelu_llm.conversations import alternate
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import new_files
+from cvxrelu_llm.preferences.conversations import alternate
 
 __all__ = ["command"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cvxrelu_llm.command import count
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.triples import Triples, load_triples
+from cvxrelu_llm.preferences.triples import Triples, load_triples
 
 __all__ = [
     "add_data_options",

@@ -40,8 +40,8 @@ def packaged_model() -> Path | None:
 
 
 def _triples(options: argparse.Namespace) -> Any:
-    from cvxrelu_llm.conversations import alternate
-    from cvxrelu_llm.triples import load_triples
+    from cvxrelu_llm.preferences.conversations import alternate
+    from cvxrelu_llm.preferences.triples import load_triples
 
     if options.data:
         return load_triples(options.data)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.support.interrupts import shielded
-from cvxrelu_llm import splits
 from cvxrelu_llm.command import Command, share, whole
 from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples
 from cvxrelu_llm.errors import InputError
@@ -21,6 +20,7 @@ from cvxrelu_llm.features import PairFeatures, extract
 from cvxrelu_llm.files import new_files, write_whole
 from cvxrelu_llm.models import load_model
 from cvxrelu_llm.pooling import POOLINGS
+from cvxrelu_llm.preferences import splits
 
 __all__ = ["command"]
 

@@ -9,7 +9,7 @@ import pytest
 from tiny_models import write_model
 
 from cvxrelu_llm.models import FeatureModel, load_model
-from cvxrelu_llm.triples import Triples, load_triples
+from cvxrelu_llm.preferences.triples import Triples, load_triples
 
 LONG = [
     {"role": "user", "content": "Hello there, what a long prompt this is; what is the length of it?"},

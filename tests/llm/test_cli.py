@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from cvxrelu_llm.cli import COMMANDS, build_parser, main, parse
-from cvxrelu_llm.conversations import alternate
 from cvxrelu_llm.features import PairFeatures, extract, load_model
 from cvxrelu_llm.models import FeatureModel
-from cvxrelu_llm.triples import Triples, load_triples
+from cvxrelu_llm.preferences.conversations import alternate
+from cvxrelu_llm.preferences.triples import Triples, load_triples
 
 
 @pytest.fixture

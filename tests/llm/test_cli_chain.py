@@ -15,9 +15,9 @@ from cvxrelu_llm.cli import main
 from cvxrelu_llm.cli_generate import load_lm
 from cvxrelu_llm.commands import extract as commands_extract
 from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.preferences.triples import load_triples
 from cvxrelu_llm.reference import reference_log_ratios, response_log_probabilities
 from cvxrelu_llm.reward import ConvexRewardHead
-from cvxrelu_llm.triples import load_triples
 
 WORDS = ["area", "width", "length", "Oregon", "rectangle", "pink", "together", "the"]
 

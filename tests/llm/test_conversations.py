@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxrelu_llm.conversations import alternate
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.preferences.conversations import alternate
 
 
 def conversation(roles: str, name: object = None) -> dict[str, object]:

@@ -493,7 +493,7 @@ def test_bad_scorers_and_prefixes_are_named(lm: Any) -> None:
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "auto"])
 def test_what_is_guided_has_the_tokens_that_features_have(chat: bool, kind: str) -> None:
-    from cvxrelu_llm.messages import Message
+    from cvxrelu_llm.preferences.messages import Message
     from cvxrelu_llm.scorers import as_tokens
     from cvxrelu_llm.templates import Template
 
@@ -515,7 +515,7 @@ def test_what_is_guided_has_the_tokens_that_features_have(chat: bool, kind: str)
 def test_a_turn_of_the_assistant_is_continued() -> None:
     from tiny_models import CHAT_TEMPLATE
 
-    from cvxrelu_llm.messages import Message
+    from cvxrelu_llm.preferences.messages import Message
     from cvxrelu_llm.templates import Template
 
     tokenizer = make_tokenizer(chat=True)

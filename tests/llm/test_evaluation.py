@@ -18,9 +18,9 @@ from cvxrelu_llm import bootstrap
 from cvxrelu_llm.calibration import abstention_curve
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.evaluation import evaluate, evaluate_margins, length_differences
+from cvxrelu_llm.preferences.triples import load_triples
 from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
 from cvxrelu_llm.tracking import log_metrics
-from cvxrelu_llm.triples import load_triples
 
 
 @pytest.fixture(scope="module")

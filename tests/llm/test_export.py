@@ -22,8 +22,8 @@ from cvxrelu_llm.export import (
 )  # fmt: skip
 from cvxrelu_llm.features import extract
 from cvxrelu_llm.models import FeatureModel, load_model
+from cvxrelu_llm.preferences.triples import Triples, load_triples
 from cvxrelu_llm.reward import ConvexRewardHead
-from cvxrelu_llm.triples import Triples, load_triples
 
 WORDS = ["area", "of", "the", "rectangle", "length", "width", "together", "butterflies", "Oregon", "please"]
 

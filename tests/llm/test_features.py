@@ -21,12 +21,12 @@ from cvxrelu_llm.cache import FeatureCache
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.extraction import _key
 from cvxrelu_llm.features import PairFeatures, embed, extract
-from cvxrelu_llm.messages import Message
 from cvxrelu_llm.models import FeatureModel, load_model
 from cvxrelu_llm.pooling import POOLINGS
+from cvxrelu_llm.preferences.messages import Message
+from cvxrelu_llm.preferences.triples import Triples, load_triples
 from cvxrelu_llm.sweep import sweep
 from cvxrelu_llm.templates import Text, as_template
-from cvxrelu_llm.triples import Triples, load_triples
 
 WAYS: list[dict[str, Any]] = [
     {},

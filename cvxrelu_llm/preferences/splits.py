@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cvxrelu_llm.checks import as_seed
-from cvxrelu_llm.formats import Triple
+from cvxrelu_llm.preferences.formats import Triple
 
 __all__ = ["components", "kfold", "leakage", "prompt_key", "split"]
 

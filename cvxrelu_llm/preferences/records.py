@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import open_text, readable
-from cvxrelu_llm.messages import is_conversation
+from cvxrelu_llm.preferences.messages import is_conversation
 from cvxrelu_llm.values import is_missing, parse_json, plain
 
 __all__ = ["Record", "read_records"]

@@ -14,11 +14,11 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Int
 
-from cvxrelu_llm import splits
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import pack_text, write_whole
-from cvxrelu_llm.formats import FIELDS, RecordReader, Refused, Triple
-from cvxrelu_llm.reading import read_records
+from cvxrelu_llm.preferences import splits
+from cvxrelu_llm.preferences.formats import FIELDS, RecordReader, Refused, Triple
+from cvxrelu_llm.preferences.records import read_records
 
 __all__ = ["Triple", "Triples", "as_triples", "load_triples"]
 

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.messages import Message, common_beginning, parse_marks, read_messages, same_text
-from cvxrelu_llm.reading import Record
+from cvxrelu_llm.preferences.messages import Message, common_beginning, parse_marks, read_messages, same_text
+from cvxrelu_llm.preferences.records import Record
 from cvxrelu_llm.values import is_missing, plain, read_number
 
 __all__ = ["FIELDS", "RecordReader", "Refused", "Triple"]

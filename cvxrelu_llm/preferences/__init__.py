@@ -1,0 +1,1 @@
+"""Preference triples and conversations: read, checked, split."""
