@@ -72,7 +72,7 @@ def _templates() -> dict[str, dict[str, bytes]]:
     """The files of valid folders by kind, made once."""
     from cvxrelu.command_line.model_folder import write_model
     from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
-    from cvxrelu_llm.survey import build_survey
+    from cvxrelu_llm.survey.page import build_survey
 
     rng = np.random.default_rng(0)
     X, rows = rng.standard_normal((40, 3)), np.arange(40).reshape(-1, 2)
@@ -245,8 +245,8 @@ def checkpoints(rng: Generator, folder: Path, outside: Path) -> Case:
 
 def surveys(rng: Generator, folder: Path, outside: Path) -> Case:
     """Answers, keys and exported votes of blind surveys."""
-    from cvxrelu_llm.survey import read_answers
-    from cvxrelu_llm.survey_votes import score_survey
+    from cvxrelu_llm.survey.page import read_answers
+    from cvxrelu_llm.survey.votes import score_survey
 
     key, valid = json.loads(_templates()["survey"]["key.json"]), rng.random() < 0.1
     ballot = {

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
-from cvxrelu_llm.survey import INTRO, TITLE, build_survey, read_answers, read_lines
-from cvxrelu_llm.survey_votes import score_survey
+from cvxrelu_llm.survey.page import INTRO, TITLE, build_survey, read_answers, read_lines
+from cvxrelu_llm.survey.votes import score_survey
 
 __all__ = ["COMMANDS", "Entry", "add_arguments", "load_lm", "main"]
 

@@ -15,9 +15,9 @@ import cvxrelu_llm.cli
 from cvxrelu import ReLUNetwork
 from cvxrelu.command_line import main as cli
 from cvxrelu.command_line.model_folder import write_model
-from cvxrelu_llm import survey
 from cvxrelu_llm.reward import ConvexRewardHead
-from cvxrelu_llm.survey import build_survey
+from cvxrelu_llm.survey import page as survey
+from cvxrelu_llm.survey.page import build_survey
 
 
 @pytest.fixture

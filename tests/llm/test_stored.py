@@ -17,7 +17,7 @@ from cvxrelu_llm.command import read_config
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reward import ConvexRewardHead
-from cvxrelu_llm.survey import read_answers
+from cvxrelu_llm.survey.page import read_answers
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxrelu_llm.survey import build_survey, order_digest, read_answers
-from cvxrelu_llm.survey_votes import TIE, score_survey
+from cvxrelu_llm.survey.page import build_survey, order_digest, read_answers
+from cvxrelu_llm.survey.votes import TIE, score_survey
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "chrome-headless-shell")
 NASTY = "</script><b>bold</b> & \u2028 <!-- \"quoted\" 'x' \\ end"

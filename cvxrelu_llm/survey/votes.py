@@ -26,7 +26,7 @@ from jaxtyping import Float
 from cvxrelu_llm.bootstrap import bootstrap_sums
 from cvxrelu_llm.checks import as_fraction, as_seed, as_whole
 from cvxrelu_llm.stored import read_json, short
-from cvxrelu_llm.survey import FORMAT, order_digest
+from cvxrelu_llm.survey.page import FORMAT, order_digest
 from cvxrelu_llm.values import plain
 
 __all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]

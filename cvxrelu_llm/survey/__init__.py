@@ -1,0 +1,1 @@
+"""Blind surveys: a page, and what people answered."""
