@@ -32,7 +32,7 @@ from cvxrelu_llm.evaluation import evaluate_margins, length_differences
 from cvxrelu_llm.features import extract
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.head_selection import grouped_folds
-from cvxrelu_llm.models import load_model
+from cvxrelu_llm.models.protocol import load_model
 from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.triples import Triples, load_triples

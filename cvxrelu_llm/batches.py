@@ -20,9 +20,9 @@ import array_api_compat
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu_llm.models import FeatureModel
-from cvxrelu_llm.pooling import last_state, masked_sum
-from cvxrelu_llm.templates import Text
+from cvxrelu_llm.models.pooling import last_state, masked_sum
+from cvxrelu_llm.models.protocol import FeatureModel
+from cvxrelu_llm.models.templates import Text
 
 __all__ = ["Batch", "Pooled", "pad", "plan", "pooled_states", "runs"]
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu_llm.kv_cache import cache_keyword, cache_of
+from cvxrelu_llm.models.kv_cache import cache_keyword, cache_of
+from cvxrelu_llm.models.templates import Template
 from cvxrelu_llm.preferences.formats import Triple
 from cvxrelu_llm.preferences.messages import Message
-from cvxrelu_llm.templates import Template
 
 __all__ = ["reference_log_ratios", "response_log_probabilities"]
 

@@ -317,9 +317,9 @@ class ConvexRewardHead(HeadFitting):
 
     def scorer(self, lm: Any, tokenizer: Any) -> Any:
         """What `guide`, `sample` and `best_of_n` take; InputError where `lm` is not the model fitted on."""
+        from cvxrelu_llm.models.templates import as_template
+        from cvxrelu_llm.models.torch_models import TorchModel
         from cvxrelu_llm.scorers import HiddenStateScorer
-        from cvxrelu_llm.templates import as_template
-        from cvxrelu_llm.torch_models import TorchModel
 
         name = getattr(lm, "name_or_path", "") or type(lm).__name__
         model = TorchModel(getattr(lm, lm.base_model_prefix), tokenizer, name=name)

@@ -27,8 +27,8 @@ try:
 except ImportError as error:  # pragma: no cover
     raise ImportError("generation needs PyTorch and transformers: pip install 'cvxrelu[llm]'") from error
 
-from cvxrelu_llm.kv_cache import cache_keyword, cache_of
-from cvxrelu_llm.pooling import POOLINGS
+from cvxrelu_llm.models.kv_cache import cache_keyword, cache_of
+from cvxrelu_llm.models.pooling import POOLINGS
 
 __all__ = ["POOLINGS", "LMState", "Usage", "prefill", "prefix_features"]
 

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 
 import cvxrelu
 from cvxrelu_llm.extraction import Extraction
-from cvxrelu_llm.models import FeatureModel, as_layer
-from cvxrelu_llm.pooling import POOLINGS, as_pooling
+from cvxrelu_llm.models.pooling import POOLINGS, as_pooling
+from cvxrelu_llm.models.protocol import FeatureModel, as_layer
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.formats import Triple
 

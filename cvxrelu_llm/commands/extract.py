@@ -18,8 +18,8 @@ from cvxrelu_llm.commands.common import add_data_options, add_model_options, add
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features import PairFeatures, extract
 from cvxrelu_llm.files import new_files, write_whole
-from cvxrelu_llm.models import load_model
-from cvxrelu_llm.pooling import POOLINGS
+from cvxrelu_llm.models.pooling import POOLINGS
+from cvxrelu_llm.models.protocol import load_model
 from cvxrelu_llm.preferences import splits
 
 __all__ = ["command"]

@@ -16,7 +16,7 @@ import pytest
 
 from cvxrelu_llm.cli import COMMANDS, build_parser, main, parse
 from cvxrelu_llm.features import PairFeatures, extract, load_model
-from cvxrelu_llm.models import FeatureModel
+from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 

@@ -493,9 +493,9 @@ def test_bad_scorers_and_prefixes_are_named(lm: Any) -> None:
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "auto"])
 def test_what_is_guided_has_the_tokens_that_features_have(chat: bool, kind: str) -> None:
+    from cvxrelu_llm.models.templates import Template
     from cvxrelu_llm.preferences.messages import Message
     from cvxrelu_llm.scorers import as_tokens
-    from cvxrelu_llm.templates import Template
 
     tokenizer = make_tokenizer(chat=chat)
     layout = Template(tokenizer, "chat" if chat and kind == "auto" else "plain")
@@ -515,8 +515,8 @@ def test_what_is_guided_has_the_tokens_that_features_have(chat: bool, kind: str)
 def test_a_turn_of_the_assistant_is_continued() -> None:
     from tiny_models import CHAT_TEMPLATE
 
+    from cvxrelu_llm.models.templates import Template
     from cvxrelu_llm.preferences.messages import Message
-    from cvxrelu_llm.templates import Template
 
     tokenizer = make_tokenizer(chat=True)
     tokenizer.chat_template = CHAT_TEMPLATE

@@ -21,7 +21,7 @@ from cvxrelu_llm.export import (
     to_torch,
 )  # fmt: skip
 from cvxrelu_llm.features import extract
-from cvxrelu_llm.models import FeatureModel, load_model
+from cvxrelu_llm.models.protocol import FeatureModel, load_model
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 from cvxrelu_llm.reward import ConvexRewardHead
 
@@ -154,8 +154,8 @@ def test_padding_on_either_side_changes_no_reward(many: Triples, tmp_path: Path,
     from tiny_models import write_model
     from transformers import AutoModelForSequenceClassification
 
-    from cvxrelu_llm.models import load_model
-    from cvxrelu_llm.templates import as_template
+    from cvxrelu_llm.models.protocol import load_model
+    from cvxrelu_llm.models.templates import as_template
 
     folder = write_model(tmp_path / "gpt2", "GPT2")
     model = load_model(folder, dtype="float32", device="cpu")

@@ -21,12 +21,12 @@ from cvxrelu_llm.cache import FeatureCache
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.extraction import _key
 from cvxrelu_llm.features import PairFeatures, embed, extract
-from cvxrelu_llm.models import FeatureModel, load_model
-from cvxrelu_llm.pooling import POOLINGS
+from cvxrelu_llm.models.pooling import POOLINGS
+from cvxrelu_llm.models.protocol import FeatureModel, load_model
+from cvxrelu_llm.models.templates import Text, as_template
 from cvxrelu_llm.preferences.messages import Message
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 from cvxrelu_llm.sweep import sweep
-from cvxrelu_llm.templates import Text, as_template
 
 WAYS: list[dict[str, Any]] = [
     {},
@@ -520,7 +520,7 @@ def test_gpt2_in_jax_gives_the_features_of_pytorch(
     pytest.importorskip("keras_hub")
     folder = write_model(tmp_path, "GPT2")
     torch_model, jax_model = load_model(folder, dtype="float32", device="cpu"), load_model(folder, backend="jax")
-    assert jax_model.shares_prefix and type(jax_model).__module__ == "cvxrelu_llm.keras_models"
+    assert jax_model.shares_prefix and type(jax_model).__module__ == "cvxrelu_llm.models.keras_models"
     for layer, pooling, way in ((1, "last", {}), (3, "mean", {"padding_side": "right"}), (3, "last", WAYS[4])):
         expected = extract(torch_model, triples, layer=layer, pooling=pooling)
         found = extract(jax_model, triples, layer=layer, pooling=pooling, **way)

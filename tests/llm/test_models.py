@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxrelu_llm import ConvexRewardHead, as_pair_features, torch_models
+from cvxrelu_llm import ConvexRewardHead, as_pair_features
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.kv_cache import cache_keyword, cache_of
-from cvxrelu_llm.torch_models import TorchModel, fingerprint
+from cvxrelu_llm.models import torch_models
+from cvxrelu_llm.models.kv_cache import cache_keyword, cache_of
+from cvxrelu_llm.models.torch_models import TorchModel, fingerprint
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

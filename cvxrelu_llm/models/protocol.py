@@ -101,11 +101,11 @@ def load_model(
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"dtype must be None, 'float32' or 'bfloat16', got {dtype!r}")
     if backend == "torch":
-        from cvxrelu_llm.torch_models import load_torch_model
+        from cvxrelu_llm.models.torch_models import load_torch_model
 
         return load_torch_model(str(name_or_path), gguf_file, dtype, device, revision)
     if backend == "jax":
-        from cvxrelu_llm.keras_models import load_keras_model
+        from cvxrelu_llm.models.keras_models import load_keras_model
 
         if gguf_file is not None or device is not None or revision is not None or dtype == "bfloat16":
             raise ValueError("backend='jax' takes no gguf_file, device or revision, and float32 only")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.models import FeatureModel
+from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.preferences.messages import Message
 
 __all__ = ["Template", "Text", "as_template"]

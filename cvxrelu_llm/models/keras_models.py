@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.models import Forward, sharing_works
+from cvxrelu_llm.models.protocol import Forward, sharing_works
 
 __all__ = ["KerasModel", "load_keras_model"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.kv_cache import cache_keyword
-from cvxrelu_llm.models import Forward, sharing_works
+from cvxrelu_llm.models.kv_cache import cache_keyword
+from cvxrelu_llm.models.protocol import Forward, sharing_works
 
 __all__ = ["TorchModel", "counts_positions", "evaluating", "fingerprint", "load_torch_model"]
 
