@@ -11,8 +11,8 @@ import numpy as np
 import scipy.optimize
 
 from cvxrelu_llm.calibration import calibrate, log_losses
+from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.head_selection import grouped_folds
-from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reward import ConvexRewardHead
 from cvxrelu_llm.standard import standardise
 

@@ -164,7 +164,7 @@ def models(rng: Generator, folder: Path, outside: Path) -> Case:
 
 def feature_files(rng: Generator, folder: Path, outside: Path) -> Case:
     """Files of `PairFeatures.save`."""
-    from cvxrelu_llm.pair_features import PairFeatures
+    from cvxrelu_llm.features.pair_features import PairFeatures
 
     path, valid = folder / "features.safetensors", rng.random() < 0.1
     data, name = _templates()["features"]["features.safetensors"], "as it is"
@@ -182,7 +182,7 @@ def feature_files(rng: Generator, folder: Path, outside: Path) -> Case:
 
 def caches(rng: Generator, folder: Path, outside: Path) -> Case:
     """Folders of `FeatureCache`: a damaged file is dropped, every row that is given back is as it was put."""
-    from cvxrelu_llm.cache import FeatureCache
+    from cvxrelu_llm.features.cache import FeatureCache
 
     place, valid = folder / "cache", rng.random() < 0.1
     cache = FeatureCache(place, {"model": "m"}, 3)

@@ -24,7 +24,7 @@ from scipy.special import expit
 from cvxrelu_llm.bootstrap import bootstrap_sums
 from cvxrelu_llm.calibration import abstention_curve, expected_calibration_error, log_losses
 from cvxrelu_llm.checks import as_fraction, as_groups, as_numbers, as_positive, as_seed, as_whole
-from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.preferences.formats import Triple
 
 __all__ = ["Evaluation", "Metric", "evaluate", "evaluate_margins", "length_differences"]

@@ -22,13 +22,13 @@ from jaxtyping import Float
 
 from cvxrelu_llm.calibration import calibrate, log_losses
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.head_data import IDENTITY, as_pair_features, checked_margins, data_hash
 from cvxrelu_llm.head_fitting import HeadFitting
 from cvxrelu_llm.head_options import checked_options
 from cvxrelu_llm.head_rule import compared
 from cvxrelu_llm.head_selection import Rows
 from cvxrelu_llm.influence import Influence, Suspect, influence_of, suspects
-from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.standard import lipschitz_bound, standardise
 
 __all__ = ["ConvexRewardHead", "as_pair_features"]
@@ -309,7 +309,7 @@ class ConvexRewardHead(HeadFitting):
 
     def score_texts(self, model: Any, texts: Sequence[tuple[Any, str]], **options: Any) -> Float[np.ndarray, " n"]:
         """Rewards of (prompt, response) texts; `model` of `load_model`, `options` of `embed` (cache, batch_tokens)."""
-        from cvxrelu_llm.features import embed
+        from cvxrelu_llm.features.extract import embed
 
         self.check_model(model)
         names = ("layer", "pooling", "template", "max_length", "max_response_length")

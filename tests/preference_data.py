@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.reward import as_pair_features
 
 

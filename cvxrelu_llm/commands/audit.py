@@ -8,8 +8,8 @@ import os
 
 from cvxrelu_llm.command import Command, count
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.files import write_whole
-from cvxrelu_llm.pair_features import PairFeatures
 
 __all__ = ["command"]
 

@@ -14,12 +14,12 @@ import numpy as np
 from cvxrelu_llm.command import Command, count, whole
 from cvxrelu_llm.commands.common import add_reading_options, read_triples
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.features.pair_features import PairFeatures
+from cvxrelu_llm.features.sweep import LayerScore, Sweep
 from cvxrelu_llm.files import new_files, write_whole
 from cvxrelu_llm.head_data import IDENTITY
-from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.preferences.records import read_records
 from cvxrelu_llm.stored import read_json
-from cvxrelu_llm.sweep import LayerScore, Sweep
 from cvxrelu_llm.values import is_missing, plain
 
 __all__ = ["command"]

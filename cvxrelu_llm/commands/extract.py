@@ -16,7 +16,7 @@ from cvxrelu.support.interrupts import shielded
 from cvxrelu_llm.command import Command, share, whole
 from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.features import PairFeatures, extract
+from cvxrelu_llm.features.extract import PairFeatures, extract
 from cvxrelu_llm.files import new_files, write_whole
 from cvxrelu_llm.models.pooling import POOLINGS
 from cvxrelu_llm.models.protocol import load_model
@@ -123,7 +123,7 @@ def _with_reference(
 ) -> dict[str, PairFeatures]:
     """Features with log-probability ratios of their pairs, under the same weights and of the same tokens."""
     from cvxrelu_llm.cli_generate import load_lm
-    from cvxrelu_llm.reference import reference_log_ratios
+    from cvxrelu_llm.features.reference import reference_log_ratios
 
     where = {"gguf_file": options.gguf_file, "revision": options.revision}
     lm, tokenizer = load_lm(options.model, str(model.device), model.dtype, **where)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cvxrelu_llm.command import Command, count, whole
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.features.pair_features import PairFeatures
 
 __all__ = ["command"]
 

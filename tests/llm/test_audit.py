@@ -11,7 +11,7 @@ from preference_data import pair_labels_flipped, preferences
 
 from cvxrelu_llm import influence
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.reward import ConvexRewardHead
 
 LINEAR: dict[str, Any] = {"beta": np.inf, "skip_l2": 2.0}

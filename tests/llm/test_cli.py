@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cvxrelu_llm.cli import COMMANDS, build_parser, main, parse
-from cvxrelu_llm.features import PairFeatures, extract, load_model
+from cvxrelu_llm.features.extract import PairFeatures, extract, load_model
 from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.triples import Triples, load_triples
@@ -138,7 +138,7 @@ def capsys_error(capsys: pytest.CaptureFixture[str], code: int) -> str:
 def test_extract_sweeps_on_training_pairs_only(
     pairs: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cvxrelu_llm import features
+    from cvxrelu_llm.features import extract as features
 
     seen: list[Any] = []
     real = features.sweep_with

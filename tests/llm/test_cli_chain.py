@@ -14,9 +14,9 @@ from tiny_models import write_model
 from cvxrelu_llm.cli import main
 from cvxrelu_llm.cli_generate import load_lm
 from cvxrelu_llm.commands import extract as commands_extract
-from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.features.pair_features import PairFeatures
+from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
 from cvxrelu_llm.preferences.triples import load_triples
-from cvxrelu_llm.reference import reference_log_ratios, response_log_probabilities
 from cvxrelu_llm.reward import ConvexRewardHead
 
 WORDS = ["area", "width", "length", "Oregon", "rectangle", "pink", "together", "the"]

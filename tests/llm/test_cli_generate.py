@@ -103,7 +103,7 @@ def test_simulate_writes_conversations(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_fitted_head_knows_its_model_layer_pooling_and_template(folder: Path, tmp_path: Path) -> None:
-    from cvxrelu_llm.features import extract, load_model
+    from cvxrelu_llm.features.extract import extract, load_model
     from cvxrelu_llm.preferences.triples import load_triples
     from cvxrelu_llm.reward import ConvexRewardHead
 

@@ -174,8 +174,8 @@ def test_bad_input(head: ConvexRewardHead) -> None:
 
 def test_report(head: ConvexRewardHead, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
+    from cvxrelu_llm.features.sweep import LayerScore, Sweep
     from cvxrelu_llm.report import write_report
-    from cvxrelu_llm.sweep import LayerScore, Sweep
 
     found = evaluate(head, preferences(m=60, seed=3), n_boot=50)
     table = [LayerScore(k, "mean", 0.6, 0.02, 0.7 - 0.01 * k, 1.0) for k in (1, 2, 3)]

@@ -20,7 +20,7 @@ from cvxrelu_llm.export import (
     linear_relu_linear,
     to_torch,
 )  # fmt: skip
-from cvxrelu_llm.features import extract
+from cvxrelu_llm.features.extract import extract
 from cvxrelu_llm.models.protocol import FeatureModel, load_model
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 from cvxrelu_llm.reward import ConvexRewardHead
@@ -206,7 +206,7 @@ def test_linear_heads_are_stock_classifiers(
 def test_log_probabilities_are_the_models_own_loss(model_folder: Path, many: Triples) -> None:
     import torch
 
-    from cvxrelu_llm.reference import reference_log_ratios, response_log_probabilities
+    from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
     from cvxrelu_llm.scorers import as_tokens
 
     lm, tokenizer = causal(model_folder)
@@ -230,7 +230,7 @@ def test_log_probabilities_are_the_models_own_loss(model_folder: Path, many: Tri
 def test_log_probabilities_do_not_depend_on_sharing_the_prompt(
     model_folder: Path, many: Triples, max_length: int
 ) -> None:
-    from cvxrelu_llm.reference import reference_log_ratios, response_log_probabilities
+    from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
 
     lm, tokenizer = causal(model_folder)
     answers = ["Yes.", "No, and here is why it is not so.", "Yes", *(f"It is {i}, I think." for i in range(9))]

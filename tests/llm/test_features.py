@@ -16,17 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import write_model
 
-from cvxrelu_llm import batches, features
-from cvxrelu_llm.cache import FeatureCache
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.extraction import _key
-from cvxrelu_llm.features import PairFeatures, embed, extract
+from cvxrelu_llm.features import batches
+from cvxrelu_llm.features import extract as features
+from cvxrelu_llm.features.cache import FeatureCache
+from cvxrelu_llm.features.extract import PairFeatures, embed, extract
+from cvxrelu_llm.features.extraction import _key
+from cvxrelu_llm.features.sweep import sweep
 from cvxrelu_llm.models.pooling import POOLINGS
 from cvxrelu_llm.models.protocol import FeatureModel, load_model
 from cvxrelu_llm.models.templates import Text, as_template
 from cvxrelu_llm.preferences.messages import Message
 from cvxrelu_llm.preferences.triples import Triples, load_triples
-from cvxrelu_llm.sweep import sweep
 
 WAYS: list[dict[str, Any]] = [
     {},
@@ -437,7 +438,7 @@ def test_sweep_scores_are_those_of_a_plain_cross_validation(
     model: FeatureModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against Newton's method in float64 on the full features of each fold, written out."""
-    monkeypatch.setattr("cvxrelu_llm.sweep.TOL", 1e-10)
+    monkeypatch.setattr("cvxrelu_llm.features.sweep.TOL", 1e-10)
     rng = np.random.default_rng(1)
     words = ["area", "width", "length", "Oregon", "rectangle", "pink"]
     rows = [

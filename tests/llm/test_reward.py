@@ -23,10 +23,10 @@ import cvxrelu
 from cvxrelu_llm import head_selection
 from cvxrelu_llm.calibration import brier, calibrate, expected_calibration_error, log_losses
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.head_data import data_hash
 from cvxrelu_llm.head_rule import paired_difference
 from cvxrelu_llm.head_selection import grouped_folds, linear_network, make_folds, select_beta, select_ridge
-from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
 from cvxrelu_llm.standard import lipschitz_bound, standardise
 

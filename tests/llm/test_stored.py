@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from preference_data import preferences
 
-from cvxrelu_llm.cache import FeatureCache
 from cvxrelu_llm.command import read_config
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.pair_features import PairFeatures
+from cvxrelu_llm.features.cache import FeatureCache
+from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.reward import ConvexRewardHead
 from cvxrelu_llm.survey.page import read_answers
 

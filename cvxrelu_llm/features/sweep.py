@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 import cvxrelu
-from cvxrelu_llm.extraction import Extraction
+from cvxrelu_llm.features.extraction import Extraction
 from cvxrelu_llm.models.pooling import POOLINGS, as_pooling
 from cvxrelu_llm.models.protocol import FeatureModel, as_layer
 from cvxrelu_llm.preferences import splits

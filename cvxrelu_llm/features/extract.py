@@ -15,15 +15,15 @@ from jaxtyping import Float, Int
 
 from cvxrelu_llm.checks import as_seed, as_whole
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.extraction import Extraction
+from cvxrelu_llm.features.extraction import Extraction
+from cvxrelu_llm.features.pair_features import PairFeatures
+from cvxrelu_llm.features.sweep import Sweep, sweep, sweep_with
 from cvxrelu_llm.models.pooling import as_pooling
 from cvxrelu_llm.models.protocol import FeatureModel, as_layer, load_model
 from cvxrelu_llm.models.templates import Text
-from cvxrelu_llm.pair_features import PairFeatures
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.formats import Triple
 from cvxrelu_llm.preferences.messages import Message
-from cvxrelu_llm.sweep import Sweep, sweep, sweep_with
 
 __all__ = ["PairFeatures", "Sweep", "embed", "extract", "load_model", "sweep"]
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu_llm.batches import plan, pooled_states
-from cvxrelu_llm.cache import FeatureCache
 from cvxrelu_llm.checks import as_bool, as_whole
 from cvxrelu_llm.errors import InputError
+from cvxrelu_llm.features.batches import plan, pooled_states
+from cvxrelu_llm.features.cache import FeatureCache
+from cvxrelu_llm.features.progress import TokenProgress
 from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.models.templates import Text, as_template
 from cvxrelu_llm.preferences.messages import Message
-from cvxrelu_llm.progress import TokenProgress
 
 __all__ = ["Extraction"]
 

@@ -1,0 +1,1 @@
+"""Hidden states of a model as features of answers."""
