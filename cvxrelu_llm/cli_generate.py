@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.files import write_whole
-from cvxrelu_llm.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
+from cvxrelu_llm.generation.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
 from cvxrelu_llm.survey.page import INTRO, TITLE, build_survey, read_answers, read_lines
 from cvxrelu_llm.survey.votes import score_survey
 
@@ -40,8 +40,8 @@ def main(args: argparse.Namespace) -> int:
 
 # -- commands ----------------------------------------------------------------------------------------------------------
 def _generate(args: argparse.Namespace) -> int:
-    from cvxrelu_llm.comparison import compare
-    from cvxrelu_llm.decoding import best_of_n, guide, sample
+    from cvxrelu_llm.generation.comparison import compare
+    from cvxrelu_llm.generation.decoding import best_of_n, guide, sample
 
     _refuse_existing(args.out, args.overwrite)
     for name in UNUSED[args.method]:
@@ -181,7 +181,7 @@ def _lm(args: argparse.Namespace) -> tuple[Any, Any]:
 
 def _guided_lm(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Model, tokenizer, and the scorer of --head: a folder of `fit`, which knows its features, or a bare network."""
-    from cvxrelu_llm.scorers import HiddenStateScorer
+    from cvxrelu_llm.generation.scorers import HiddenStateScorer
 
     if args.head is None or not Path(args.head).is_dir():
         network = None if args.head is None else ReLUNetwork.load(args.head)

@@ -317,9 +317,9 @@ class ConvexRewardHead(HeadFitting):
 
     def scorer(self, lm: Any, tokenizer: Any) -> Any:
         """What `guide`, `sample` and `best_of_n` take; InputError where `lm` is not the model fitted on."""
+        from cvxrelu_llm.generation.scorers import HiddenStateScorer
         from cvxrelu_llm.models.templates import as_template
         from cvxrelu_llm.models.torch_models import TorchModel
-        from cvxrelu_llm.scorers import HiddenStateScorer
 
         name = getattr(lm, "name_or_path", "") or type(lm).__name__
         model = TorchModel(getattr(lm, lm.base_model_prefix), tokenizer, name=name)
@@ -336,7 +336,7 @@ class ConvexRewardHead(HeadFitting):
 
     def guide(self, lm: Any, tokenizer: Any, prompt: Any, **options: Any) -> Any:
         """`decoding.guide` with this head, and with the template that its features were made with."""
-        from cvxrelu_llm.decoding import guide
+        from cvxrelu_llm.generation.decoding import guide
 
         options = {"template": self.feature_settings["template"], **options}
         return guide(lm, tokenizer, prompt, self.scorer(lm, tokenizer), **options)

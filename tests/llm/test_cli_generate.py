@@ -15,8 +15,8 @@ pytest.importorskip("transformers", reason="needs transformers: pip install 'cvx
 
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu_llm.cli_generate import add_arguments, load_lm
-from cvxrelu_llm.decoding import best_of_n, guide, sample
-from cvxrelu_llm.scorers import HiddenStateScorer
+from cvxrelu_llm.generation.decoding import best_of_n, guide, sample
+from cvxrelu_llm.generation.scorers import HiddenStateScorer
 
 SHORT = ("--max-new-tokens", "6", "--temperature", "1.0")
 

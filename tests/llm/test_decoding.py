@@ -15,13 +15,13 @@ pytest.importorskip("transformers", reason="needs transformers: pip install 'cvx
 
 import torch
 
-from cvxrelu_llm.comparison import compare
-from cvxrelu_llm.decoding import Generation, best_of_n, guide, sample
-from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling
-from cvxrelu_llm.kl import best_of_n_bound
-from cvxrelu_llm.logits_processor import GuidedLogitsProcessor
-from cvxrelu_llm.scorers import HiddenStateScorer, as_tokens, score_tokens
-from cvxrelu_llm.states import POOLINGS, prefill, prefix_features
+from cvxrelu_llm.generation.comparison import compare
+from cvxrelu_llm.generation.decoding import Generation, best_of_n, guide, sample
+from cvxrelu_llm.generation.guidance import Guidance, GuidedText, Sampling
+from cvxrelu_llm.generation.kl import best_of_n_bound
+from cvxrelu_llm.generation.logits_processor import GuidedLogitsProcessor
+from cvxrelu_llm.generation.scorers import HiddenStateScorer, as_tokens, score_tokens
+from cvxrelu_llm.generation.states import POOLINGS, prefill, prefix_features
 
 DIRECTION = np.random.default_rng(0).standard_normal(16)
 PROMPT = [5, 6, 7, 40]
@@ -493,9 +493,9 @@ def test_bad_scorers_and_prefixes_are_named(lm: Any) -> None:
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "auto"])
 def test_what_is_guided_has_the_tokens_that_features_have(chat: bool, kind: str) -> None:
+    from cvxrelu_llm.generation.scorers import as_tokens
     from cvxrelu_llm.models.templates import Template
     from cvxrelu_llm.preferences.messages import Message
-    from cvxrelu_llm.scorers import as_tokens
 
     tokenizer = make_tokenizer(chat=chat)
     layout = Template(tokenizer, "chat" if chat and kind == "auto" else "plain")

@@ -109,7 +109,7 @@ def test_texts_score_alike_everywhere(
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForSequenceClassification
 
-    from cvxrelu_llm.scorers import as_tokens, score_tokens
+    from cvxrelu_llm.generation.scorers import as_tokens, score_tokens
 
     layer = 2 if pooling == "mean" else 3
     head = fitted(model, many, pooling, layer)
@@ -187,7 +187,7 @@ def test_linear_heads_are_stock_classifiers(
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForSequenceClassification
 
-    from cvxrelu_llm.scorers import as_tokens
+    from cvxrelu_llm.generation.scorers import as_tokens
 
     features = extract(model, many, layer=-1, pooling="last")
     head = ConvexRewardHead(skip_l2=2.0, beta=np.inf).fit(features)
@@ -207,7 +207,7 @@ def test_log_probabilities_are_the_models_own_loss(model_folder: Path, many: Tri
     import torch
 
     from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
-    from cvxrelu_llm.scorers import as_tokens
+    from cvxrelu_llm.generation.scorers import as_tokens
 
     lm, tokenizer = causal(model_folder)
     triple, sides = many[0], []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import rel_entr, softmax
 
-from cvxrelu_llm.kl import Budget, best_of_n_bound, divergence, largest_scale, min_max, tilt, tilting_bound
+from cvxrelu_llm.generation.kl import Budget, best_of_n_bound, divergence, largest_scale, min_max, tilt, tilting_bound
 
 SIZE = st.integers(2, 8)
 SCALES = st.floats(0, 30)

@@ -11,9 +11,9 @@ from tiny_lm import make_lm, make_tokenizer
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
 
-from cvxrelu_llm import decoding
-from cvxrelu_llm import simulate as module
-from cvxrelu_llm.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
+from cvxrelu_llm.generation import decoding
+from cvxrelu_llm.generation import simulate as module
+from cvxrelu_llm.generation.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
 
 FAST: dict[str, Any] = {"max_new_tokens": 6, "temperature": 1.5}
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from jaxtyping import Float
 
-from cvxrelu_llm import kl
 from cvxrelu_llm.checks import as_bool, as_fraction, as_positive, as_whole
-from cvxrelu_llm.scorers import Scorer, checked
-from cvxrelu_llm.states import LMState, Tensor, torch
+from cvxrelu_llm.generation import kl
+from cvxrelu_llm.generation.scorers import Scorer, checked
+from cvxrelu_llm.generation.states import LMState, Tensor, torch
 
 __all__ = ["Guidance", "GuidedText", "Sampling"]
 

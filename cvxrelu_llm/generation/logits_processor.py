@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from cvxrelu_llm.checks import as_whole
-from cvxrelu_llm.decoding import end_tokens
-from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling
-from cvxrelu_llm.kl import KLCost
-from cvxrelu_llm.scorers import Scorer, checked
-from cvxrelu_llm.states import Tensor, prefill
+from cvxrelu_llm.generation.decoding import end_tokens
+from cvxrelu_llm.generation.guidance import Guidance, GuidedText, Sampling
+from cvxrelu_llm.generation.kl import KLCost
+from cvxrelu_llm.generation.scorers import Scorer, checked
+from cvxrelu_llm.generation.states import Tensor, prefill
 
 try:
     from transformers import LogitsProcessor

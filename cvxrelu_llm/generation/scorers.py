@@ -15,9 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from cvxrelu_llm.generation.states import POOLINGS, LMState, Tensor, prefill, torch
 from cvxrelu_llm.models.templates import Template
 from cvxrelu_llm.preferences.messages import Message
-from cvxrelu_llm.states import POOLINGS, LMState, Tensor, prefill, torch
 
 __all__ = ["HiddenStateScorer", "Scorer", "as_tokens", "checked", "score_tokens"]
 

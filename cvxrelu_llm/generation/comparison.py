@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from cvxrelu_llm.checks import as_positive, as_seed
-from cvxrelu_llm.decoding import Generation, guide, sample
-from cvxrelu_llm.kl import KLCost, best_of_n_bound
-from cvxrelu_llm.scorers import Scorer
+from cvxrelu_llm.generation.decoding import Generation, guide, sample
+from cvxrelu_llm.generation.kl import KLCost, best_of_n_bound
+from cvxrelu_llm.generation.scorers import Scorer
 
 __all__ = ["TEMPERATURES", "Comparison", "compare"]
 

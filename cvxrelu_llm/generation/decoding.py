@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cvxrelu_llm.checks import as_seed, as_whole
-from cvxrelu_llm.guidance import Guidance, GuidedText, Sampling, without
-from cvxrelu_llm.kl import KLCost, best_of_n_bound
-from cvxrelu_llm.scorers import Scorer, as_tokens, checked
-from cvxrelu_llm.states import Tensor, Usage, prefill, torch
+from cvxrelu_llm.generation.guidance import Guidance, GuidedText, Sampling, without
+from cvxrelu_llm.generation.kl import KLCost, best_of_n_bound
+from cvxrelu_llm.generation.scorers import Scorer, as_tokens, checked
+from cvxrelu_llm.generation.states import Tensor, Usage, prefill, torch
 
 __all__ = ["Generation", "best_of_n", "end_tokens", "guide", "sample"]
 

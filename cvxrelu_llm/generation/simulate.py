@@ -121,7 +121,7 @@ def _reply(
     speaker: Speaker, role: str, subject: str, messages: list[dict[str, str]], options: dict[str, Any], seed: list[int]
 ) -> str | None:
     """The next message of `role`, or None where all tries were empty or repetitions."""
-    from cvxrelu_llm.decoding import sample
+    from cvxrelu_llm.generation.decoding import sample
 
     prompt = _prompt(speaker, role, subject, messages)
     before = {message["content"] for message in messages}

@@ -1,0 +1,1 @@
+"""Text sampled and guided by a head."""
