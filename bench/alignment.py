@@ -26,18 +26,18 @@ import numpy as np
 
 from bench.alignment_models import MODELS, kept_mark
 from bench.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
-from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.cli_generate import load_lm
 from cvxrelu_llm.evaluation import evaluate_margins, length_differences
 from cvxrelu_llm.features.extract import extract
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.reference import reference_log_ratios
 from cvxrelu_llm.files import write_whole
-from cvxrelu_llm.head_selection import grouped_folds
+from cvxrelu_llm.heads.calibration import log_losses
+from cvxrelu_llm.heads.head import as_pair_features
+from cvxrelu_llm.heads.selection import grouped_folds
 from cvxrelu_llm.models.protocol import load_model
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.triples import Triples, load_triples
-from cvxrelu_llm.reward import as_pair_features
 
 DATA, CACHE = ROOT.parent / "shared" / "data", ROOT / "bench" / ".cache" / "alignment"
 SETS: dict[str, tuple[str, Callable[[str], Triples]]] = {

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
-from cvxrelu_llm.calibration import calibrate, log_losses
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.head_selection import grouped_folds
-from cvxrelu_llm.reward import ConvexRewardHead
-from cvxrelu_llm.standard import standardise
+from cvxrelu_llm.heads.calibration import calibrate, log_losses
+from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.heads.selection import grouped_folds
+from cvxrelu_llm.heads.standardise import standardise
 
 __all__ = ["MODELS", "kept_mark"]
 

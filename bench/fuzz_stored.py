@@ -71,7 +71,7 @@ def networks(rng: Generator, folder: Path, outside: Path) -> Case:
 def _templates() -> dict[str, dict[str, bytes]]:
     """The files of valid folders by kind, made once."""
     from cvxrelu.command_line.model_folder import write_model
-    from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
+    from cvxrelu_llm.heads.head import ConvexRewardHead, as_pair_features
     from cvxrelu_llm.survey.page import build_survey
 
     rng = np.random.default_rng(0)
@@ -123,7 +123,7 @@ def _folder(
 
 def heads(rng: Generator, folder: Path, outside: Path) -> Case:
     """Folders of `ConvexRewardHead.save`."""
-    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.heads.head import ConvexRewardHead
 
     files = _templates()[pick(rng, ["head", "second"])]
     place, valid = folder / "head", rng.random() < 0.1

@@ -189,7 +189,7 @@ def _guided_lm(args: argparse.Namespace) -> tuple[Any, Any, Any]:
         layer, pooling = -1 if args.layer is None else args.layer, args.pooling or "last"
         scorer = None if network is None else HiddenStateScorer(network.predict, layer=layer, pooling=pooling)
         return *_lm(args), scorer
-    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.heads.head import ConvexRewardHead
 
     head = ConvexRewardHead.load(args.head)
     settings = head.feature_settings

@@ -22,9 +22,9 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from cvxrelu_llm.bootstrap import bootstrap_sums
-from cvxrelu_llm.calibration import abstention_curve, expected_calibration_error, log_losses
 from cvxrelu_llm.checks import as_fraction, as_groups, as_numbers, as_positive, as_seed, as_whole
 from cvxrelu_llm.features.pair_features import PairFeatures
+from cvxrelu_llm.heads.calibration import abstention_curve, expected_calibration_error, log_losses
 from cvxrelu_llm.preferences.formats import Triple
 
 __all__ = ["Evaluation", "Metric", "evaluate", "evaluate_margins", "length_differences"]
@@ -91,7 +91,7 @@ def evaluate(
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
+    >>> from cvxrelu_llm.heads.head import ConvexRewardHead, as_pair_features
     >>> X = np.random.default_rng(0).standard_normal((80, 3)); pairs = np.arange(80).reshape(-1, 2)
     >>> pairs = np.where((X[pairs[:, 0], 0] > X[pairs[:, 1], 0])[:, None], pairs, pairs[:, ::-1])
     >>> head = ConvexRewardHead(beta=np.inf).fit(as_pair_features(X[:40], pairs[:20]))

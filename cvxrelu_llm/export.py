@@ -28,8 +28,8 @@ from jaxtyping import Float
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import new_folder, write_whole
+from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.models.torch_models import counts_positions
-from cvxrelu_llm.reward import ConvexRewardHead
 
 __all__ = [
     "export_onnx",

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from cvxrelu_llm.evaluation import Evaluation
 from cvxrelu_llm.files import write_whole
-from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.heads.head import ConvexRewardHead
 
 __all__ = ["write_report"]
 

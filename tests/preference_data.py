@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.reward import as_pair_features
+from cvxrelu_llm.heads.head import as_pair_features
 
 
 def preferences(

@@ -15,7 +15,7 @@ import cvxrelu_llm.cli
 from cvxrelu import ReLUNetwork
 from cvxrelu.command_line import main as cli
 from cvxrelu.command_line.model_folder import write_model
-from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.survey import page as survey
 from cvxrelu_llm.survey.page import build_survey
 

@@ -23,7 +23,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.heads.head import ConvexRewardHead
 
     if options.out and os.path.lexists(options.out) and not options.overwrite:
         raise InputError(f"--out {options.out}: the file exists; choose another, or pass --overwrite")

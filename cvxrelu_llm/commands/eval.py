@@ -17,7 +17,7 @@ from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.sweep import LayerScore, Sweep
 from cvxrelu_llm.files import new_files, write_whole
-from cvxrelu_llm.head_data import IDENTITY
+from cvxrelu_llm.heads.data import IDENTITY
 from cvxrelu_llm.preferences.records import read_records
 from cvxrelu_llm.stored import read_json
 from cvxrelu_llm.values import is_missing, plain
@@ -43,7 +43,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.evaluation import evaluate, length_differences
-    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.heads.head import ConvexRewardHead
     from cvxrelu_llm.tracking import log_metrics
 
     for name in ("out", "report"):

@@ -27,7 +27,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm import export
-    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.heads.head import ConvexRewardHead
 
     out = Path(options.out)
     if os.path.lexists(out):

@@ -61,8 +61,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from cvxrelu.runs.solution import status_of_bound
     from cvxrelu_llm.evaluation import evaluate
-    from cvxrelu_llm.head_options import without_effect
-    from cvxrelu_llm.reward import ConvexRewardHead
+    from cvxrelu_llm.heads.head import ConvexRewardHead
+    from cvxrelu_llm.heads.options import without_effect
 
     for name, cause in without_effect(vars(options), ConvexRewardHead.defaults()):
         value = "linear" if cause == "beta" and options.beta == np.inf else getattr(options, cause)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from preference_data import pair_labels_flipped, preferences
 
-from cvxrelu_llm import influence
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.heads import influence
+from cvxrelu_llm.heads.head import ConvexRewardHead
 
 LINEAR: dict[str, Any] = {"beta": np.inf, "skip_l2": 2.0}
 NETWORK: dict[str, Any] = {"beta": 3.0, "skip_l2": 2.0, "tol": 1e-4}
@@ -23,7 +23,7 @@ def without_standard(head: ConvexRewardHead, features: PairFeatures) -> ConvexRe
     fresh = ConvexRewardHead(**{**head.options, "betas": tuple(head.options["betas"])})
     fresh.standard, fresh.choice, fresh.feature_settings = head.standard, head.choice, {}
     fresh._remember(features, features.margin)
-    from cvxrelu_llm.head_selection import Rows
+    from cvxrelu_llm.heads.selection import Rows
 
     fresh._solve(Rows(head.standard.apply(features.X), features.pairs, features.weight, features.margin), None)
     return fresh

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from cvxrelu_llm.calibration import calibrate, log_losses
+from cvxrelu_llm.heads.calibration import calibrate, log_losses
 
 
 def best_inverse(margins: np.ndarray, weight: np.ndarray, target: float) -> float:

@@ -16,8 +16,8 @@ from cvxrelu_llm.cli_generate import load_lm
 from cvxrelu_llm.commands import extract as commands_extract
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
+from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.preferences.triples import load_triples
-from cvxrelu_llm.reward import ConvexRewardHead
 
 WORDS = ["area", "width", "length", "Oregon", "rectangle", "pink", "together", "the"]
 

@@ -104,8 +104,8 @@ def test_simulate_writes_conversations(folder: Path, tmp_path: Path) -> None:
 
 def test_a_fitted_head_knows_its_model_layer_pooling_and_template(folder: Path, tmp_path: Path) -> None:
     from cvxrelu_llm.features.extract import extract, load_model
+    from cvxrelu_llm.heads.head import ConvexRewardHead
     from cvxrelu_llm.preferences.triples import load_triples
-    from cvxrelu_llm.reward import ConvexRewardHead
 
     rows = [{"prompt": f"{w} ba", "chosen": f"de {w}", "rejected": f"go {w} fi"} for w in ("ba", "de", "fi", "go")]
     model = load_model(folder / "lm", dtype="float32", device="cpu")

@@ -15,11 +15,11 @@ import pytest
 from preference_data import preferences
 
 from cvxrelu_llm import bootstrap
-from cvxrelu_llm.calibration import abstention_curve
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.evaluation import evaluate, evaluate_margins, length_differences
+from cvxrelu_llm.heads.calibration import abstention_curve
+from cvxrelu_llm.heads.head import ConvexRewardHead, as_pair_features
 from cvxrelu_llm.preferences.triples import load_triples
-from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
 from cvxrelu_llm.tracking import log_metrics
 
 

@@ -21,9 +21,9 @@ from cvxrelu_llm.export import (
     to_torch,
 )  # fmt: skip
 from cvxrelu_llm.features.extract import extract
+from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.models.protocol import FeatureModel, load_model
 from cvxrelu_llm.preferences.triples import Triples, load_triples
-from cvxrelu_llm.reward import ConvexRewardHead
 
 WORDS = ["area", "of", "the", "rectangle", "length", "width", "together", "butterflies", "Oregon", "please"]
 

@@ -9,9 +9,9 @@ import pytest
 from preference_data import preferences
 
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.head_data import as_pair_features, data_hash
-from cvxrelu_llm.reward import ConvexRewardHead
-from cvxrelu_llm.standard import standardise
+from cvxrelu_llm.heads.data import as_pair_features, data_hash
+from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.heads.standardise import standardise
 
 X = np.random.default_rng(0).standard_normal((4, 3))
 PAIRS = [[0, 1], [2, 3]]

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from preference_data import preferences
 
-from cvxrelu_llm.head_rule import Point, accuracy_of, paired_difference, taken
-from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.heads.rule import Point, accuracy_of, paired_difference, taken
 
 FAST: dict[str, Any] = {"betas": (0.6, 0.35), "folds": 2, "path_tol": 3e-2, "tol": 1e-2}
 

@@ -20,15 +20,15 @@ from preference_data import preferences
 from scipy.optimize import minimize
 
 import cvxrelu
-from cvxrelu_llm import head_selection
-from cvxrelu_llm.calibration import brier, calibrate, expected_calibration_error, log_losses
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.head_data import data_hash
-from cvxrelu_llm.head_rule import paired_difference
-from cvxrelu_llm.head_selection import grouped_folds, linear_network, make_folds, select_beta, select_ridge
-from cvxrelu_llm.reward import ConvexRewardHead, as_pair_features
-from cvxrelu_llm.standard import lipschitz_bound, standardise
+from cvxrelu_llm.heads import selection as head_selection
+from cvxrelu_llm.heads.calibration import brier, calibrate, expected_calibration_error, log_losses
+from cvxrelu_llm.heads.data import data_hash
+from cvxrelu_llm.heads.head import ConvexRewardHead, as_pair_features
+from cvxrelu_llm.heads.rule import paired_difference
+from cvxrelu_llm.heads.selection import grouped_folds, linear_network, make_folds, select_beta, select_ridge
+from cvxrelu_llm.heads.standardise import lipschitz_bound, standardise
 
 FAST: dict[str, Any] = {"betas": (0.6, 0.35), "folds": 2, "path_tol": 3e-2, "tol": 1e-2}
 
@@ -343,7 +343,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = sys.argv[2:]
 from preference_data import preferences
-from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.heads.head import ConvexRewardHead
 head = ConvexRewardHead(betas=(0.6, 0.35), folds=2, path_tol=3e-2, tol=1e-2)
 head.fit(preferences(), folder=sys.argv[1])
 """

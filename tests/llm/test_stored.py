@@ -16,7 +16,7 @@ from cvxrelu_llm.command import read_config
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.cache import FeatureCache
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.reward import ConvexRewardHead
+from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.survey.page import read_answers
 
 

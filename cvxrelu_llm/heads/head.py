@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu_llm.calibration import calibrate, log_losses
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.head_data import IDENTITY, as_pair_features, checked_margins, data_hash
-from cvxrelu_llm.head_fitting import HeadFitting
-from cvxrelu_llm.head_options import checked_options
-from cvxrelu_llm.head_rule import compared
-from cvxrelu_llm.head_selection import Rows
-from cvxrelu_llm.influence import Influence, Suspect, influence_of, suspects
-from cvxrelu_llm.standard import lipschitz_bound, standardise
+from cvxrelu_llm.heads.calibration import calibrate, log_losses
+from cvxrelu_llm.heads.data import IDENTITY, as_pair_features, checked_margins, data_hash
+from cvxrelu_llm.heads.fitting import HeadFitting
+from cvxrelu_llm.heads.influence import Influence, Suspect, influence_of, suspects
+from cvxrelu_llm.heads.options import checked_options
+from cvxrelu_llm.heads.rule import compared
+from cvxrelu_llm.heads.selection import Rows
+from cvxrelu_llm.heads.standardise import lipschitz_bound, standardise
 
 __all__ = ["ConvexRewardHead", "as_pair_features"]
 
@@ -344,14 +344,14 @@ class ConvexRewardHead(HeadFitting):
     # -- files --------------------------------------------------------------------------------------------------------
     def save(self, folder: str | os.PathLike[str], *, metrics: Mapping[str, Any] | None = None) -> Path:
         """Write network, settings and model card to a new folder; see `head_files`."""
-        from cvxrelu_llm.head_files import write_head
+        from cvxrelu_llm.heads.folder import write_head
 
         return write_head(self, Path(folder), dict(metrics or {}))
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> ConvexRewardHead:
         """Read what `save` wrote; `attach` gives it its pairs back."""
-        from cvxrelu_llm.head_files import read_head
+        from cvxrelu_llm.heads.folder import read_head
 
         return read_head(Path(folder))
 

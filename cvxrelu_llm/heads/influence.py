@@ -19,8 +19,8 @@ from scipy.special import expit
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
-from cvxrelu_llm.calibration import log_losses
-from cvxrelu_llm.head_selection import Rows, margins_of
+from cvxrelu_llm.heads.calibration import log_losses
+from cvxrelu_llm.heads.selection import Rows, margins_of
 
 __all__ = ["Influence", "Suspect", "influence_of", "suspects"]
 

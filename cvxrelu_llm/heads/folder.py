@@ -21,13 +21,13 @@ import numpy as np
 from safetensors.numpy import save
 
 from cvxrelu import ReLUNetwork
-from cvxrelu_llm.calibration import Calibration
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import new_folder, write_whole
-from cvxrelu_llm.head_rule import Point
-from cvxrelu_llm.head_selection import Choice
-from cvxrelu_llm.reward import ConvexRewardHead
-from cvxrelu_llm.standard import Standard
+from cvxrelu_llm.heads.calibration import Calibration
+from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.heads.rule import Point
+from cvxrelu_llm.heads.selection import Choice
+from cvxrelu_llm.heads.standardise import Standard
 from cvxrelu_llm.stored import Fields, checked_shapes, damage, read_json, read_tensors, short, stored
 
 __all__ = ["model_card", "read_head", "write_head"]

@@ -22,10 +22,10 @@ from jaxtyping import Float, Int
 import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu.api.guards import checked
-from cvxrelu_llm.calibration import log_losses
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.head_rule import Point, accuracy_of, paired_difference, taken
-from cvxrelu_llm.standard import standardise
+from cvxrelu_llm.heads.calibration import log_losses
+from cvxrelu_llm.heads.rule import Point, accuracy_of, paired_difference, taken
+from cvxrelu_llm.heads.standardise import standardise
 from cvxrelu_llm.stored import stored
 
 __all__ = [

@@ -13,13 +13,13 @@ import numpy as np
 import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu.api.guards import checked
-from cvxrelu_llm.calibration import Calibration
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.files import write_whole
-from cvxrelu_llm.head_data import data_hash
-from cvxrelu_llm.head_rule import Point
-from cvxrelu_llm.head_selection import (
+from cvxrelu_llm.heads.calibration import Calibration
+from cvxrelu_llm.heads.data import data_hash
+from cvxrelu_llm.heads.rule import Point
+from cvxrelu_llm.heads.selection import (
     RIDGES,
     Choice,
     Rows,
@@ -32,7 +32,7 @@ from cvxrelu_llm.head_selection import (
     select_ridge,
     walk_ridges,
 )  # fmt: skip
-from cvxrelu_llm.standard import Standard, standardise
+from cvxrelu_llm.heads.standardise import Standard, standardise
 from cvxrelu_llm.stored import Fields, read_json, stored
 
 __all__ = ["HeadFitting"]

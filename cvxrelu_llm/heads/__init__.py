@@ -1,0 +1,1 @@
+"""Reward heads: fitted, selected, calibrated, kept."""
