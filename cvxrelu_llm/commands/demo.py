@@ -50,11 +50,11 @@ def _triples(options: argparse.Namespace) -> Any:
 
 def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.cli_generate import load_lm
-    from cvxrelu_llm.evaluation import evaluate, evaluate_margins, length_differences
+    from cvxrelu_llm.evaluation.metrics import evaluate, evaluate_margins, length_differences
+    from cvxrelu_llm.evaluation.page import write_report
     from cvxrelu_llm.features.extract import extract
     from cvxrelu_llm.heads.head import ConvexRewardHead
     from cvxrelu_llm.models.torch_models import TorchModel
-    from cvxrelu_llm.report import write_report
 
     out, name = Path(options.out), options.model or packaged_model()
     if name is None:

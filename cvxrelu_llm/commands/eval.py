@@ -42,9 +42,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cvxrelu_llm.evaluation import evaluate, length_differences
+    from cvxrelu_llm.evaluation.metrics import evaluate, length_differences
+    from cvxrelu_llm.evaluation.tracking import log_metrics
     from cvxrelu_llm.heads.head import ConvexRewardHead
-    from cvxrelu_llm.tracking import log_metrics
 
     for name in ("out", "report"):
         file = getattr(options, name)
@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
         write_whole(options.out, json.dumps(record, indent=1) + "\n", overwrite=options.overwrite)
     try:
         if options.report:
-            from cvxrelu_llm.report import write_report
+            from cvxrelu_llm.evaluation.page import write_report
 
             title, swept = f"Reward head {options.head}", _sweep(Path(options.features), features.settings)
             with new_files(options.report, overwrite=options.overwrite) as (page,):

@@ -13,7 +13,7 @@ from preference_data import preferences
 
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.cli import main
-from cvxrelu_llm.evaluation import evaluate
+from cvxrelu_llm.evaluation.metrics import evaluate
 from cvxrelu_llm.heads.head import ConvexRewardHead
 
 

@@ -16,11 +16,11 @@ from preference_data import preferences
 
 from cvxrelu_llm import bootstrap
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.evaluation import evaluate, evaluate_margins, length_differences
+from cvxrelu_llm.evaluation.metrics import evaluate, evaluate_margins, length_differences
+from cvxrelu_llm.evaluation.tracking import log_metrics
 from cvxrelu_llm.heads.calibration import abstention_curve
 from cvxrelu_llm.heads.head import ConvexRewardHead, as_pair_features
 from cvxrelu_llm.preferences.triples import load_triples
-from cvxrelu_llm.tracking import log_metrics
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_bad_input(head: ConvexRewardHead) -> None:
 
 def test_report(head: ConvexRewardHead, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
+    from cvxrelu_llm.evaluation.page import write_report
     from cvxrelu_llm.features.sweep import LayerScore, Sweep
-    from cvxrelu_llm.report import write_report
 
     found = evaluate(head, preferences(m=60, seed=3), n_boot=50)
     table = [LayerScore(k, "mean", 0.6, 0.02, 0.7 - 0.01 * k, 1.0) for k in (1, 2, 3)]

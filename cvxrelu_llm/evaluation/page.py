@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from cvxrelu_llm.evaluation import Evaluation
+from cvxrelu_llm.evaluation.metrics import Evaluation
 from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.heads.head import ConvexRewardHead
 

@@ -1,0 +1,1 @@
+"""Metrics of a head on held-out pairs, their page, and trackers."""
