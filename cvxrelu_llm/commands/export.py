@@ -26,7 +26,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cvxrelu_llm import export
+    from cvxrelu_llm.exports import write as export
     from cvxrelu_llm.heads.head import ConvexRewardHead
 
     out = Path(options.out)

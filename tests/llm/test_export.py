@@ -12,7 +12,7 @@ from tiny_models import write_model
 
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.export import (
+from cvxrelu_llm.exports.write import (
     export_onnx,
     export_qwen2_reward_model,
     export_reward_model,

@@ -132,7 +132,7 @@ def export_reward_model(
     import torch
     from transformers import AutoTokenizer
 
-    from cvxrelu_llm.exported import modeling_cvxrelu_reward as code
+    from cvxrelu_llm.exports import modeling_cvxrelu_reward as code
 
     pooling, layer = head.feature_settings.get("pooling"), head.feature_settings.get("layer")
     if pooling not in ("last", "mean"):

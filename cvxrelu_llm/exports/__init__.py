@@ -1,0 +1,1 @@
+"""A head beside its model, as files that others load."""
