@@ -26,7 +26,7 @@ import numpy as np
 
 from bench.alignment_models import MODELS, kept_mark
 from bench.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
-from cvxrelu_llm.cli_generate import load_lm
+from cvxrelu_llm.command_line.generate import load_lm
 from cvxrelu_llm.evaluation.metrics import evaluate_margins, length_differences
 from cvxrelu_llm.features.extract import extract
 from cvxrelu_llm.features.pair_features import PairFeatures

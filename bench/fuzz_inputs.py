@@ -235,8 +235,8 @@ def configurations(rng: Generator, folder: Path, outside: Path) -> Case:
     """JSON and YAML of `cvxrelu-llm ... --config`."""
     import yaml
 
-    from cvxrelu_llm.cli import COMMANDS, build_parser
-    from cvxrelu_llm.command import config_arguments, read_config
+    from cvxrelu_llm.command_line.command import config_arguments, read_config
+    from cvxrelu_llm.command_line.main import COMMANDS, build_parser
 
     tree: Any = {
         "features": "f.safetensors",

@@ -16,7 +16,7 @@ def main() -> int:
 
 
 def _load() -> Callable[[], int]:
-    from cvxrelu_llm import cli
+    from cvxrelu_llm.command_line import main as cli
 
     return cli.main
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from preference_data import preferences
 
-import cvxrelu_llm.cli
+import cvxrelu_llm.command_line.main
 from cvxrelu import ReLUNetwork
 from cvxrelu.command_line import main as cli
 from cvxrelu.command_line.model_folder import write_model
@@ -99,7 +99,7 @@ def test_predict(how: str, here: Path, monkeypatch, capsys) -> None:
 
 
 def run(*words: Any) -> int:
-    return cvxrelu_llm.cli.main([str(word) for word in words])
+    return cvxrelu_llm.command_line.main.main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_alternate(here: Path, monkeypatch, capsys) -> None:
-    from cvxrelu_llm.commands import alternate
+    from cvxrelu_llm.command_line import alternate
 
     messages = [{"role": ("student", "tutor")[i % 2], "content": f"turn {i}"} for i in range(6)]
     Path("talks.jsonl").write_text(json.dumps({"messages": messages}) + "\n")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxrelu_llm.cli import COMMANDS, build_parser, main, parse
+from cvxrelu_llm.command_line.main import COMMANDS, build_parser, main, parse
 from cvxrelu_llm.features.extract import PairFeatures, extract, load_model
 from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.preferences.conversations import alternate
@@ -109,7 +109,7 @@ def test_extract_writes_what_python_makes(
 def test_extract_keeps_what_came_meanwhile(
     pairs: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cvxrelu_llm.commands import extract as command
+    from cvxrelu_llm.command_line import extract as command
 
     out, real = tmp_path / "f", command.extract
 
@@ -272,7 +272,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_runs_as_a_program(pairs: Path, root: Path) -> None:
     """And reads data without importing PyTorch."""
-    code = "import sys; from cvxrelu_llm.cli import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = "import sys; from cvxrelu_llm.command_line.main import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules"
     code += "; sys.exit(code)"
     done = subprocess.run(
         [sys.executable, "-c", code, "inspect", str(pairs)], cwd=root, capture_output=True, text=True, timeout=300
@@ -285,14 +285,14 @@ def test_errors_of_ours_are_tracebacks(monkeypatch: pytest.MonkeyPatch, capsys: 
     def broken(*_arguments: object, **_more: object) -> Triples:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cvxrelu_llm.commands.common.load_triples", broken)
+    monkeypatch.setattr("cvxrelu_llm.command_line.common.load_triples", broken)
     assert main(["inspect", "x.jsonl"]) == 4
     assert "Traceback" in capsys.readouterr().err
 
     def interrupted(*_arguments: object, **_more: object) -> Triples:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cvxrelu_llm.commands.common.load_triples", interrupted)
+    monkeypatch.setattr("cvxrelu_llm.command_line.common.load_triples", interrupted)
     assert main(["inspect", "x.jsonl"]) == 130
 
 

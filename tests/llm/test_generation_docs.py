@@ -13,7 +13,7 @@ from tiny_lm import make_lm, make_tokenizer
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
 
-from cvxrelu_llm.cli_generate import COMMANDS, Entry, add_arguments
+from cvxrelu_llm.command_line.generate import COMMANDS, Entry, add_arguments
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from preference_data import preferences
 
-from cvxrelu_llm.command import read_config
+from cvxrelu_llm.command_line.command import read_config
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.cache import FeatureCache
 from cvxrelu_llm.features.pair_features import PairFeatures

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.support.interrupts import shielded
-from cvxrelu_llm.command import Command, share, whole
-from cvxrelu_llm.commands.common import add_data_options, add_model_options, add_text_options, counted, read_triples
+from cvxrelu_llm.command_line.command import Command, share, whole
+from cvxrelu_llm.command_line.common import add_data_options, add_model_options, add_text_options, counted, read_triples
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.extract import PairFeatures, extract
 from cvxrelu_llm.files import new_files, write_whole
@@ -122,7 +122,7 @@ def _with_reference(
     options: argparse.Namespace, model: Any, parts: Mapping[str, Any], features: Mapping[str, PairFeatures]
 ) -> dict[str, PairFeatures]:
     """Features with log-probability ratios of their pairs, under the same weights and of the same tokens."""
-    from cvxrelu_llm.cli_generate import load_lm
+    from cvxrelu_llm.command_line.generate import load_lm
     from cvxrelu_llm.features.reference import reference_log_ratios
 
     where = {"gguf_file": options.gguf_file, "revision": options.revision}

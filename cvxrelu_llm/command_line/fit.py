@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from cvxrelu_llm.command import Command, count, whole
+from cvxrelu_llm.command_line.command import Command, count, whole
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 

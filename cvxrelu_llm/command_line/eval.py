@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu_llm.command import Command, count, whole
-from cvxrelu_llm.commands.common import add_reading_options, read_triples
+from cvxrelu_llm.command_line.command import Command, count, whole
+from cvxrelu_llm.command_line.common import add_reading_options, read_triples
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.sweep import LayerScore, Sweep

@@ -6,8 +6,8 @@ import argparse
 
 import numpy as np
 
-from cvxrelu_llm.command import Command
-from cvxrelu_llm.commands.common import add_data_options, counted, read_triples
+from cvxrelu_llm.command_line.command import Command
+from cvxrelu_llm.command_line.common import add_data_options, counted, read_triples
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.triples import Triples
 

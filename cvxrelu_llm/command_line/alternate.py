@@ -6,8 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from cvxrelu_llm.command import Command
-from cvxrelu_llm.commands.common import counted
+from cvxrelu_llm.command_line.command import Command
+from cvxrelu_llm.command_line.common import counted
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import new_files
 from cvxrelu_llm.preferences.conversations import alternate

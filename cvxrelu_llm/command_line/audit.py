@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 
-from cvxrelu_llm.command import Command, count
+from cvxrelu_llm.command_line.command import Command, count
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.files import write_whole

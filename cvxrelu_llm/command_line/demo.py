@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu_llm.command import Command, count, whole
+from cvxrelu_llm.command_line.command import Command, count, whole
 from cvxrelu_llm.errors import InputError
 
 __all__ = ["command"]
@@ -49,7 +49,7 @@ def _triples(options: argparse.Namespace) -> Any:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cvxrelu_llm.cli_generate import load_lm
+    from cvxrelu_llm.command_line.generate import load_lm
     from cvxrelu_llm.evaluation.metrics import evaluate, evaluate_margins, length_differences
     from cvxrelu_llm.evaluation.page import write_report
     from cvxrelu_llm.features.extract import extract

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from cvxrelu_llm.command import Command
+from cvxrelu_llm.command_line.command import Command
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.files import write_whole
 

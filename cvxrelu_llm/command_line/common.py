@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from cvxrelu_llm.command import count
+from cvxrelu_llm.command_line.command import count
 from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 
