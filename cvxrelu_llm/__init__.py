@@ -9,19 +9,19 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "ConvexRewardHead": "reward",
+    "ConvexRewardHead": "heads.head",
     "InputError": "errors",
-    "Message": "messages",
-    "PairFeatures": "features",
-    "Triple": "triples",
-    "Triples": "triples",
-    "alternate": "conversations",
-    "as_pair_features": "reward",
-    "embed": "features",
-    "evaluate": "evaluation",
-    "extract": "features",
-    "load_model": "models",
-    "load_triples": "triples",
+    "Message": "preferences.messages",
+    "PairFeatures": "features.extract",
+    "Triple": "preferences.triples",
+    "Triples": "preferences.triples",
+    "alternate": "preferences.conversations",
+    "as_pair_features": "heads.head",
+    "embed": "features.extract",
+    "evaluate": "evaluation.metrics",
+    "extract": "features.extract",
+    "load_model": "models.protocol",
+    "load_triples": "preferences.triples",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The command line `cvxrelu-llm`.
 
-A command is a module of `cvxrelu_llm.commands` with a `Command` called `command`; adding its name below suffices.
+A command is a module of `cvxrelu_llm.command_line` with a `Command` called `command`; adding its name below suffices.
 What a user can mend ends as one line on stderr and exit code 2.
 """
 
@@ -53,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _command(name: str) -> Command:
-    return importlib.import_module(f"cvxrelu_llm.commands.{name}").command
+    return importlib.import_module(f"cvxrelu_llm.command_line.{name}").command
 
 
 def build_parser() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:

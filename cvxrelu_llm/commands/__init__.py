@@ -1,1 +1,0 @@
-"""One module per command of `cvxrelu-llm`; see `cvxrelu_llm.command_line.command`."""
