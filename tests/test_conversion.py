@@ -18,7 +18,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 
 import cvxrelu
-from cvxrelu.network.foreign import to_arrays
+from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 
 X = np.random.default_rng(0).standard_normal((20, 3))

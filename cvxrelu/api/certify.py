@@ -18,7 +18,7 @@ from cvxrelu.certificates.coordinates import search_coordinates
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
-from cvxrelu.network.foreign import to_arrays
+from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem, build_problem, fits

@@ -26,7 +26,7 @@ import scipy.linalg
 from jaxtyping import Float
 
 from cvxrelu.last_layer.solution import LogisticSolution
-from cvxrelu.network.foreign import to_arrays
+from cvxrelu.network.balanced import to_arrays
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.solution import Solution
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cvxrelu.network.foreign import OPTIONAL, REQUIRED
+from cvxrelu.network.fields import OPTIONAL, REQUIRED
 from cvxrelu.support.files import atomic_write
 from cvxrelu.support.stored import damage, parse_json, read_tensors, short
 

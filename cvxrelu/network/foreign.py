@@ -13,28 +13,22 @@ real inductive bias", 2015, theorem 1).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
+from cvxrelu.network.fields import OPTIONAL, REQUIRED
 from cvxrelu.support.host import column_norms
 
 if TYPE_CHECKING:
-    from cvxrelu.network.relu_network import ReLUNetwork
+    pass
 
 __all__ = [
-    "OPTIONAL",
-    "REQUIRED",
-    "BalancedArrays",
     "check_intercept",
     "fields_of_model",
     "neurons_of_blocks",
-    "to_arrays",
 ]
 
-REQUIRED = ("first_layer", "second_layer")
-OPTIONAL = ("hidden_bias", "skip", "bias")
 
 # Modules of PyTorch that do nothing at inference, whatever their parameters.
 _INERT = {
@@ -42,43 +36,6 @@ _INERT = {
     *(f"torch.nn.modules.dropout.Dropout{axes}" for axes in ("", "1d", "2d", "3d")),
     "torch.nn.modules.dropout.FeatureAlphaDropout",
 }
-
-
-class BalancedArrays(NamedTuple):
-    """A network in float64, |w_j| = |a_j| for each of its m neurons. D = d, or d + 1 with the constant column last."""
-
-    W: Float[np.ndarray, "D m"]
-    A: Float[np.ndarray, "m c"]
-    skip: Float[np.ndarray, "d c"] | None
-    bias: Float[np.ndarray, " c"] | None
-
-
-def to_arrays(network: ReLUNetwork, intercept: bool) -> BalancedArrays:
-    """`w_j <- w_j sqrt(|a_j| / |w_j|)`, `a_j <- a_j sqrt(|w_j| / |a_j|)`: the same function, balanced.
-
-    Parameters
-    ----------
-    network : hidden neurons without effect, `|w_j| |a_j| = 0`, are left out; the order of the others is kept.
-    intercept : the last row of W is the hidden bias, zeros where the network has none.
-
-    Raises
-    ------
-    ValueError : the network has a hidden bias and `intercept` is False.
-    """
-    check_intercept(network.hidden_bias, intercept)
-    W = network.first_layer.astype(np.float64)
-    if intercept:
-        hidden = np.zeros(network.n_neurons) if network.hidden_bias is None else network.hidden_bias
-        W = np.vstack([W, hidden])
-    c = network.n_outputs
-    A = network.second_layer.astype(np.float64).reshape(network.n_neurons, c)
-    inner, outer = column_norms(W), column_norms(A.T)
-    live = (inner > 0) & (outer > 0)
-    W, A, inner, outer = W[:, live], A[live], inner[live], outer[live]
-    root = np.sqrt(inner) * np.sqrt(outer)  # of each: the product, or the ratio, of the norms may overflow
-    skip = None if network.skip is None else network.skip.astype(np.float64).reshape(-1, c)
-    bias = None if network.bias is None else network.bias.astype(np.float64).reshape(c)
-    return BalancedArrays(W / inner * root, A / outer[:, None] * root[:, None], skip, bias)
 
 
 def check_intercept(hidden_bias: np.ndarray | None, intercept: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from cvxrelu.api.certify import FLOAT32_TOL, network_certificate, network_objective, proof_begins
 from cvxrelu.backends import Backend
 from cvxrelu.certificates.pricing import Priced
-from cvxrelu.network.foreign import to_arrays
+from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, fits
 from cvxrelu.program.skip import free_coefficients

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cvxrelu.network.foreign import to_arrays
+from cvxrelu.network.balanced import to_arrays
 from cvxrelu.program.problem import Problem
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.runs.checkpoint import Checkpoint, State, digest, restore, snapshot
