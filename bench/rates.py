@@ -36,10 +36,11 @@ from cvxrelu.backends.choose import get_backend
 from cvxrelu.last_layer import first_order as agd
 from cvxrelu.last_layer.program import Program, gradient, largest_eigenvalue
 from cvxrelu.numerics.proximal import block_norms, group_soft_threshold
+from cvxrelu.numerics.row_space import right_singular_basis
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.operators import F, G
 from cvxrelu.sampled import admm
-from cvxrelu.sampled.penalties import initial_penalties, right_singular_basis
+from cvxrelu.sampled.penalties import initial_penalties
 
 SLOPE_REQUIRED = -0.9
 AGD_SLOPE_REQUIRED = -1.8

@@ -27,9 +27,10 @@ from bench.problems import planted
 from bench.report import ROOT, markdown_table, put_between_markers, save_json, spread, timed
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend, select_devices
+from cvxrelu.numerics.row_space import right_singular_basis
 from cvxrelu.program.losses import Squared
 from cvxrelu.sampled import admm
-from cvxrelu.sampled.penalties import initial_penalties, right_singular_basis
+from cvxrelu.sampled.penalties import initial_penalties
 
 __all__ = ["collectives", "model_rows", "stepper"]
 

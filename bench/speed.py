@@ -28,11 +28,12 @@ from bench.rates import clarabel_optimum
 from bench.report import markdown_table, put_between_markers, save_json, spread, timed
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend
+from cvxrelu.numerics.row_space import right_singular_basis
 from cvxrelu.program.losses import Squared
 from cvxrelu.sampled import admm
 from cvxrelu.sampled.data_term import Reading
 from cvxrelu.sampled.linear_systems import DirectGram, solve_blocks
-from cvxrelu.sampled.penalties import initial_penalties, right_singular_basis
+from cvxrelu.sampled.penalties import initial_penalties
 
 SIZES = [(200, 10, 50), (500, 10, 50), (1000, 20, 100), (2000, 50, 200), (5000, 100, 200)]
 LARGER = (10_000, 100, 200)  # for the share of the GEMM rate

@@ -6,12 +6,14 @@ maximum over the ball may be computed in the r coordinates of row space, and sta
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["RowSpace", "gamma", "power_of_two", "row_space"]
+from cvxrelu.support.blocks import summed
+
+__all__ = ["RowSpace", "gamma", "power_of_two", "right_singular_basis", "row_space"]
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -53,3 +55,17 @@ def power_of_two(array: np.ndarray) -> float:
 def gamma(n: int, d: int) -> float:
     """Relative error bound of inner products over n rows or d columns."""
     return EPS * (2.0 * (n + d) + 10.0)
+
+
+def right_singular_basis(X: Any, xp: Any) -> tuple[Any, Any]:
+    """Orthonormal basis (d, r) of X's row space and the eigenvalues (r,) of X^T X in it, decreasing; r >= 1."""
+    n, d = X.shape
+    if d <= n:
+        values, basis = xp.linalg.eigh(summed(d, lambda b: X[b, :].T @ X[b, :], X))
+        values, basis = xp.flip(values), xp.flip(basis, axis=1)
+    else:
+        _, singular, transposed = xp.linalg.svd(X, full_matrices=False)
+        values, basis = singular**2, transposed.T
+    floor = float(values[0]) * max(n, d) * float(np.finfo(np.float64).eps)
+    rank = max(1, int(xp.sum(xp.astype(values > floor, xp.int64))))
+    return basis[:, :rank], xp.maximum(values[:rank], xp.zeros((), dtype=values.dtype))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from cvxrelu.sampled.memory import INVERSE, in_words, machine_memory
-from cvxrelu.support.blocks import summed
 
-__all__ = ["choose_method", "initial_penalties", "right_singular_basis"]
+__all__ = ["choose_method", "initial_penalties"]
 
 DIRECT_LIMIT = 12_000  # largest system whose inverse is formed when linear_solver="auto"
 
@@ -17,20 +14,6 @@ DIRECT_LIMIT = 12_000  # largest system whose inverse is formed when linear_solv
 # mean eigenvalue of X^T X: in these units the iterates do not depend on the scale of X, y or the weights. Chosen on
 # planted problems.
 RHO_CONE, RHO_COPY, RHO_LOSS = 16.0, 0.5, 1.0
-
-
-def right_singular_basis(X: Any, xp: Any) -> tuple[Any, Any]:
-    """Orthonormal basis (d, r) of X's row space and the eigenvalues (r,) of X^T X in it, decreasing; r >= 1."""
-    n, d = X.shape
-    if d <= n:
-        values, basis = xp.linalg.eigh(summed(d, lambda b: X[b, :].T @ X[b, :], X))
-        values, basis = xp.flip(values), xp.flip(basis, axis=1)
-    else:
-        _, singular, transposed = xp.linalg.svd(X, full_matrices=False)
-        values, basis = singular**2, transposed.T
-    floor = float(values[0]) * max(n, d) * float(np.finfo(np.float64).eps)
-    rank = max(1, int(xp.sum(xp.astype(values > floor, xp.int64))))
-    return basis[:, :rank], xp.maximum(values[:rank], xp.zeros((), dtype=values.dtype))
 
 
 def initial_penalties(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.numerics.row_space import right_singular_basis
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import largest_degree
@@ -26,7 +27,7 @@ from cvxrelu.sampled import run as resuming
 from cvxrelu.sampled.data_term import skip_factors
 from cvxrelu.sampled.incumbent import Incumbent, host_ridge, public_order
 from cvxrelu.sampled.memory import LANDMARKS, Plan, Sizes
-from cvxrelu.sampled.penalties import choose_method, initial_penalties, right_singular_basis
+from cvxrelu.sampled.penalties import choose_method, initial_penalties
 from cvxrelu.support.blocks import each
 
 __all__ = ["SampledStage", "method_ahead"]
