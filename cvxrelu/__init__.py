@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from cvxrelu.network.relu_network import ReLUNetwork
     from cvxrelu.program.arrangement import enumerate_patterns
     from cvxrelu.program.patterns import Patterns, sample_patterns
-    from cvxrelu.runs.solution import Certificate, History, SampledSolution, Solution, Status
+    from cvxrelu.runs.progress import History
+    from cvxrelu.runs.solution import Certificate, SampledSolution, Solution
+    from cvxrelu.runs.status import Status
 
 _MODULES = {
     "BackendError": "cvxrelu.backends",

@@ -21,7 +21,8 @@ from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs import checkpoint
 from cvxrelu.runs.checkpoint import Checkpoint, digest
 from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.solution import History, Status
+from cvxrelu.runs.progress import History
+from cvxrelu.runs.status import Status
 from cvxrelu.sampled import admm, newton_stage
 from cvxrelu.sampled.run import load_sampled, open_checkpoint, refinement_state, resume_refinement
 from cvxrelu.sampled.stage import SampledStage

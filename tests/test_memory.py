@@ -9,7 +9,7 @@ import pytest
 
 import cvxrelu
 from cvxrelu.program.problem import build_problem
-from cvxrelu.runs.solution import Status
+from cvxrelu.runs.status import Status
 from cvxrelu.sampled import memory, newton_stage
 from cvxrelu.sampled import penalties as preparation
 from cvxrelu.sampled import stage as sampled_stage

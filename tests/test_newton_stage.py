@@ -6,7 +6,7 @@ from oracles import Problem, infeasibility, sampled_objective, solve_sampled
 
 import cvxrelu
 from cvxrelu import sample_patterns, solve
-from cvxrelu.runs.solution import Status
+from cvxrelu.runs.status import Status
 from cvxrelu.sampled import newton_stage
 from cvxrelu.sampled.semismooth import SampledNewton
 

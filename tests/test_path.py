@@ -16,7 +16,7 @@ import pytest
 
 import cvxrelu
 from cvxrelu.model_selection.path import Path, path
-from cvxrelu.runs.solution import Status
+from cvxrelu.runs.status import Status
 
 MODULE = importlib.import_module("cvxrelu.model_selection.path")  # the attribute of that name may be the function
 

@@ -13,7 +13,8 @@ import pytest
 
 import cvxrelu
 from cvxrelu.reports.page import Section, write_report
-from cvxrelu.runs.solution import Certificate, History, Solution
+from cvxrelu.runs.progress import History
+from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.support.files import atomic_write
 
 pytest.importorskip("matplotlib")

@@ -23,13 +23,14 @@ from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem, build_problem, fits
 from cvxrelu.refinement.search import Refinement
-from cvxrelu.runs.solution import Certificate, relative_gap
+from cvxrelu.runs.limits import FLOAT32_TOL
+from cvxrelu.runs.solution import Certificate
+from cvxrelu.runs.status import relative_gap
 from cvxrelu.sampled.cone_memory import OutOfTime
 from cvxrelu.support.checks import as_finite_array, as_positive
 
 __all__ = ["certify", "network_certificate", "network_objective", "proof_begins"]
 
-FLOAT32_TOL = 1e-4  # from this tolerance on, refinement works in float32 unless told otherwise
 STARTS = 160  # of every kind, for a priced certificate of one dual variable
 PROOF = 0.2  # of a time limit, for a certificate other than the one of the search
 ROUNDING = 4 * float(np.finfo(np.float64).eps)

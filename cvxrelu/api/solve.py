@@ -23,7 +23,8 @@ from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.refinement.stage import RefinementStage, in_words
 from cvxrelu.runs.checkpoint import as_folder
 from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.solution import Solution, Status
+from cvxrelu.runs.solution import Solution
+from cvxrelu.runs.status import Status
 from cvxrelu.sampled.memory import LARGE, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.sampled.run import open_checkpoint
 from cvxrelu.sampled.stage import SampledStage, method_ahead

@@ -22,7 +22,8 @@ import numpy as np
 from cvxrelu.api.certify import certify
 from cvxrelu.api.standardised import moments
 from cvxrelu.reports.page import Section, write_report
-from cvxrelu.runs.solution import Certificate, Solution, Status
+from cvxrelu.runs.solution import Certificate, Solution
+from cvxrelu.runs.status import Status
 
 __all__ = ["load_extras", "run_demo"]
 

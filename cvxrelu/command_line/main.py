@@ -32,7 +32,8 @@ from cvxrelu.command_line.training import Task, Trained, decide_task, labels, tr
 from cvxrelu.reports import environment
 from cvxrelu.reports import page as report
 from cvxrelu.reports.svg import load_matplotlib
-from cvxrelu.runs.solution import Solution, Status
+from cvxrelu.runs.solution import Solution
+from cvxrelu.runs.status import Status
 from cvxrelu.support import interrupts
 from cvxrelu.support.files import atomic_write, new_folder
 

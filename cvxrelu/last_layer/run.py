@@ -20,7 +20,8 @@ from cvxrelu.last_layer.newton import newton_step
 from cvxrelu.last_layer.program import Program, measure, reduced_basis, row_lengths
 from cvxrelu.last_layer.rows import Rows
 from cvxrelu.last_layer.solution import LogisticSolution
-from cvxrelu.runs.solution import History, Status, relative_gap
+from cvxrelu.runs.progress import History
+from cvxrelu.runs.status import Status, relative_gap
 
 __all__ = ["Run"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.runs.solution import History, Status, relative_gap
+from cvxrelu.runs.progress import History
+from cvxrelu.runs.status import Status, relative_gap
 
 __all__ = ["LogisticSolution"]
 

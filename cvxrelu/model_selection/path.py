@@ -33,7 +33,8 @@ from cvxrelu.model_selection.cross_validation import (
 )
 from cvxrelu.model_selection.path_solution import Path, path_row
 from cvxrelu.program.problem import Problem, build_problem
-from cvxrelu.runs.solution import Solution, Status
+from cvxrelu.runs.solution import Solution
+from cvxrelu.runs.status import Status
 from cvxrelu.support.checks import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short
 
 __all__ = ["Path", "path"]

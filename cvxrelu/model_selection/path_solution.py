@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxrelu.model_selection.cross_validation import standard_errors
-from cvxrelu.runs.solution import Solution, Status
+from cvxrelu.runs.solution import Solution
+from cvxrelu.runs.status import Status
 
 __all__ = ["Path", "path_row"]
 

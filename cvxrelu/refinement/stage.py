@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.api.certify import FLOAT32_TOL, network_certificate, network_objective, proof_begins
+from cvxrelu.api.certify import network_certificate, network_objective, proof_begins
 from cvxrelu.backends import Backend
 from cvxrelu.certificates.pricing import Priced
 from cvxrelu.network.balanced import to_arrays
@@ -19,8 +19,10 @@ from cvxrelu.program.problem import Problem, fits
 from cvxrelu.program.skip import free_coefficients
 from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.runs.checkpoint import Checkpoint
-from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.solution import Certificate, History, Solution, Status, refinement_row, relative_gap, status_of_bound
+from cvxrelu.runs.limits import FLOAT32_TOL, Limits
+from cvxrelu.runs.progress import History, refinement_row
+from cvxrelu.runs.solution import Certificate, Solution, status_of_bound
+from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.sampled.run import refinement_state, resume_refinement
 
 __all__ = ["RefinementStage", "in_words"]

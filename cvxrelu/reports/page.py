@@ -18,7 +18,8 @@ import numpy as np
 from cvxrelu.reports.environment import machine, versions
 from cvxrelu.reports.plots import draw_plots
 from cvxrelu.reports.svg import load_matplotlib, number, percent
-from cvxrelu.runs.solution import Certificate, Solution, relative_gap
+from cvxrelu.runs.solution import Certificate, Solution
+from cvxrelu.runs.status import relative_gap
 from cvxrelu.support.files import atomic_write
 
 __all__ = ["Section", "write_report"]

@@ -41,3 +41,6 @@ class Limits(NamedTuple):
             linear_solver,
             rho is not None or max_iter is not None or linear_solver != "auto",
         )
+
+
+FLOAT32_TOL = 1e-4  # from this tolerance on, refinement works in float32 unless told otherwise

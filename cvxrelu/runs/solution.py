@@ -5,76 +5,23 @@ Plain records on the host. Nothing here computes anything that is not a ratio of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.runs.progress import History
+from cvxrelu.runs.status import Status, relative_gap
 
 __all__ = [
     "Certificate",
-    "History",
     "SampledSolution",
     "Solution",
-    "Status",
-    "progress_row",
-    "refinement_row",
-    "relative_gap",
     "status_of_bound",
 ]
 
-
-class Status(StrEnum):
-    """Why a solve ended, and what the bound reported says of it. The values are stable strings."""
-
-    OPTIMAL = "optimal"
-    OPTIMAL_INACCURATE = "optimal_inaccurate"
-    UNPROVEN = "unproven"
-    STALLED = "stalled"
-    MAX_ITER = "max_iter"
-    TIME_LIMIT = "time_limit"
-    INTERRUPTED = "interrupted"
-    NUMERICAL_ERROR = "numerical_error"
-    ILL_CONDITIONED = "ill_conditioned"
-
-    @property
-    def advice(self) -> str:
-        """One sentence: what the status means and what to do about it."""
-        return self.advice_on("")
-
-    def advice_on(self, program: str) -> str:
-        """The same sentence about the gap of a program, such as "the sampled program"; "" leaves its name out."""
-        return _ADVICE[self].format(gap=f"the gap of {program}" if program else "the gap")
-
-    @property
-    def success(self) -> bool:
-        """Whether the gap reported is at most tol, or stopped falling at most ten times above it."""
-        return self in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE)
-
-    @property
-    def exit_code(self) -> int:
-        """What the command lines end with: 0 only where the gap reported is at most tol."""
-        return _EXIT_CODES.get(self, 1)
-
-
-_ADVICE = {
-    Status.OPTIMAL: "{gap} is at most tol",
-    Status.OPTIMAL_INACCURATE: "{gap} stopped falling within ten times tol; use dtype='float64' or a larger tol",
-    Status.UNPROVEN: "the search met tol, but the bound asked for does not prove it: {gap} that it leaves is larger; "
-    "raise tol, or ask for a tighter certificate",
-    Status.STALLED: "progress stopped before {gap} was at most tol; raise tol, or use dtype='float64'",
-    Status.MAX_ITER: "max_iter reached before {gap} was at most tol; raise max_iter or tol",
-    Status.TIME_LIMIT: "time_limit reached before {gap} was at most tol; raise time_limit or tol",
-    Status.INTERRUPTED: "stopped by the user; the best network so far is returned",
-    Status.ILL_CONDITIONED: (
-        "rounding of the data hides what the bound depends on: float64 cannot tell how far from optimal this is; "
-        "subtract from the columns of X what they have in common, or raise tol"
-    ),
-    Status.NUMERICAL_ERROR: "the iterates stopped being finite; standardise X and y, or use dtype='float64'",
-}
 
 _EXIT_CODES = {Status.OPTIMAL: 0, Status.UNPROVEN: 5, Status.STALLED: 6, Status.INTERRUPTED: 130}
 
@@ -96,79 +43,6 @@ def status_of_bound(ended: Status, gap: float, tol: float, rigorous: bool) -> St
     if ended in (Status.OPTIMAL_INACCURATE, Status.STALLED):
         return Status.OPTIMAL_INACCURATE if gap <= 10 * tol else Status.STALLED
     return ended
-
-
-def relative_gap(objective: float, lower_bound: float) -> float:
-    """`(objective - lower_bound) / max(|objective|, tiny)`, never below 0; 0 when both are 0."""
-    return max(0.0, objective - lower_bound) / max(abs(objective), float(np.finfo(np.float64).tiny))
-
-
-class History:
-    """The checks of a solve, in order: a sequence of records, and arrays by column name.
-
-    >>> history = History([{"iteration": 20, "gap": 0.5}, {"iteration": 40, "gap": 0.1}])
-    >>> history["gap"]
-    array([0.5, 0.1])
-    >>> len(history), history[-1]["iteration"]
-    (2, 40)
-    """
-
-    def __init__(self, records: list[dict[str, Any]] | None = None) -> None:
-        self.records: list[dict[str, Any]] = list(records or [])
-
-    def append(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
-
-    @property
-    def columns(self) -> list[str]:
-        """The column names, in the order in which they first appeared."""
-        return list(dict.fromkeys(name for record in self.records for name in record))
-
-    def __getitem__(self, key: str | int) -> Any:
-        """A column as a float array (NaN where a record lacks it), or the record at a position."""
-        if isinstance(key, str):
-            if key not in self.columns:
-                raise KeyError(f"no column {key!r}; there are {', '.join(self.columns) or 'none'}")
-            return np.array([record.get(key, np.nan) for record in self.records])
-        return self.records[key]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.records)
-
-    def __repr__(self) -> str:
-        return f"History({len(self)} checks; columns {', '.join(self.columns)})"
-
-
-def progress_row(record: Mapping[str, Any], header: bool = False) -> str:
-    """One line of the progress table for a record of the history, below the heading if asked for.
-
-    `network` is the best objective of (N); `sampled`, `bound` and `gap` are of (S); residuals are the larger of the
-    two.
-    """
-    heading = (
-        "  iter     network |     sampled       bound      gap |     pri      dua |  rho copy  rho cone |    time\n"
-    )
-    primal = max(record["primal_copy"], record["primal_cone"])
-    dual = max(record["dual_copy"], record["dual_cone"])
-    row = (
-        f"{record['iteration']:6d} {record['objective']:11.5g} | {record['sampled_objective']:11.5g} "
-        f"{record['sampled_lower_bound']:11.5g} {record['sampled_gap']:8.1e} | {primal:.1e}  {dual:.1e} | "
-        f"{record['rho_copy']:9.2e} {record['rho_cone']:9.2e} | {record['time']:6.1f}s"
-    )
-    return heading + row if header else row
-
-
-def refinement_row(record: Mapping[str, Any], header: bool = False) -> str:
-    """One line of the progress table for a round of refinement, below the heading if asked for."""
-    heading = " round     network       bound      gap | neurons   added   starts |    time\n"
-    row = (
-        f"{record['round']:6d} {record['objective']:11.5g} {record['lower_bound']:11.5g} {record['gap']:8.1e} | "
-        f"{record['n_neurons']:7d} {record['added']:7d} {record['starts']:8d} | {record['priced']:6.1f}s"
-    )
-    return heading + row if header else row
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.best_skip import best_skip, skip_objective
 from cvxrelu.program.operators import F
 from cvxrelu.program.problem import Problem
-from cvxrelu.runs.solution import relative_gap
+from cvxrelu.runs.status import relative_gap
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.support.blocks import each
 

@@ -16,7 +16,7 @@ from cvxrelu.backends import Backend
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.operators import masked, signed
 from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.solution import Status
+from cvxrelu.runs.status import Status
 from cvxrelu.sampled import run as resuming
 from cvxrelu.sampled.bounds import Check, sampled_bound
 from cvxrelu.sampled.cone_memory import ConeMemory

@@ -20,7 +20,8 @@ from cvxrelu.network.balanced import to_arrays
 from cvxrelu.program.problem import Problem
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.runs.checkpoint import Checkpoint, State, digest, restore, snapshot
-from cvxrelu.runs.solution import History, Status
+from cvxrelu.runs.progress import History
+from cvxrelu.runs.status import Status
 from cvxrelu.sampled import admm
 
 if TYPE_CHECKING:

@@ -20,7 +20,9 @@ from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import largest_degree
 from cvxrelu.runs.checkpoint import Checkpoint, State
 from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.solution import Certificate, History, SampledSolution, Solution, Status, progress_row, relative_gap
+from cvxrelu.runs.progress import History, progress_row
+from cvxrelu.runs.solution import Certificate, SampledSolution, Solution
+from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.sampled import admm, newton_stage
 from cvxrelu.sampled import bounds as certificates
 from cvxrelu.sampled import run as resuming
