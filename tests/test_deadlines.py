@@ -17,7 +17,7 @@ from cvxrelu.program.arrangement import enumerate_by
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement import search as refinement
-from cvxrelu.sampled.cone_memory import OutOfTime
+from cvxrelu.runs.limits import OutOfTime
 
 certify, solve = (importlib.import_module(f"cvxrelu.{name}") for name in ("certify", "solve"))  # the modules
 PAST = -np.inf

@@ -12,8 +12,7 @@ import cvxrelu
 from cvxrelu.command_line import main as cli
 from cvxrelu.refinement import stage as refinement_stage
 from cvxrelu.refinement.search import Refinement
-from cvxrelu.runs.solution import status_of_bound
-from cvxrelu.runs.status import Status
+from cvxrelu.runs.status import Status, status_of_bound
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((120, 8))

@@ -23,10 +23,9 @@ from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem, build_problem, fits
 from cvxrelu.refinement.search import Refinement
-from cvxrelu.runs.limits import FLOAT32_TOL
+from cvxrelu.runs.limits import FLOAT32_TOL, OutOfTime
 from cvxrelu.runs.solution import Certificate
 from cvxrelu.runs.status import relative_gap
-from cvxrelu.sampled.cone_memory import OutOfTime
 from cvxrelu.support.checks import as_finite_array, as_positive
 
 __all__ = ["certify", "network_certificate", "network_objective", "proof_begins"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cvxrelu.program.patterns import Patterns, _data, _first_occurrences, _unit_rows
-from cvxrelu.sampled.cone_memory import OutOfTime
+from cvxrelu.runs.limits import OutOfTime
 
 __all__ = ["count_patterns", "enumerate_by", "enumerate_patterns"]
 

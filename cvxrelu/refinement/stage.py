@@ -21,8 +21,8 @@ from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.runs.limits import FLOAT32_TOL, Limits
 from cvxrelu.runs.progress import History, refinement_row
-from cvxrelu.runs.solution import Certificate, Solution, status_of_bound
-from cvxrelu.runs.status import Status, relative_gap
+from cvxrelu.runs.solution import Certificate, Solution
+from cvxrelu.runs.status import Status, relative_gap, status_of_bound
 from cvxrelu.sampled.run import refinement_state, resume_refinement
 
 __all__ = ["RefinementStage", "in_words"]

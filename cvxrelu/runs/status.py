@@ -6,9 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from cvxrelu.runs.solution import _EXIT_CODES
-
-__all__ = ["Status", "relative_gap"]
+__all__ = ["Status", "relative_gap", "status_of_bound"]
 
 
 class Status(StrEnum):
@@ -64,3 +62,25 @@ _ADVICE = {
 def relative_gap(objective: float, lower_bound: float) -> float:
     """`(objective - lower_bound) / max(|objective|, tiny)`, never below 0; 0 when both are 0."""
     return max(0.0, objective - lower_bound) / max(abs(objective), float(np.finfo(np.float64).tiny))
+
+
+_EXIT_CODES = {Status.OPTIMAL: 0, Status.UNPROVEN: 5, Status.STALLED: 6, Status.INTERRUPTED: 130}
+
+
+def status_of_bound(ended: Status, gap: float, tol: float, rigorous: bool) -> Status:
+    """The status of a search that ended so, once the certificate reported leaves this gap.
+
+    What the search believed of its own bound counts only where the certificate agrees: a search that met tol is
+    "optimal" if the gap reported is at most tol, else "unproven"; one that stalled is "optimal_inaccurate" if that gap
+    is at most ten times tol, else "stalled". A proof of tol makes any but a stopped or broken search "optimal"; an
+    estimate does not, because a search believes one only after pricing again.
+    """
+    if ended in (Status.INTERRUPTED, Status.NUMERICAL_ERROR):
+        return ended
+    if gap <= tol and (rigorous or ended is Status.OPTIMAL):
+        return Status.OPTIMAL
+    if ended is Status.OPTIMAL:
+        return Status.UNPROVEN
+    if ended in (Status.OPTIMAL_INACCURATE, Status.STALLED):
+        return Status.OPTIMAL_INACCURATE if gap <= 10 * tol else Status.STALLED
+    return ended

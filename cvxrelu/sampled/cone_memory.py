@@ -31,18 +31,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg.lapack import dgeqrf, dorgqr, dtrtrs
 
+from cvxrelu.runs.limits import OutOfTime
 from cvxrelu.sampled.cones import TOLERANCE, project_onto_cones
 
-__all__ = ["ConeMemory", "OutOfTime"]
+__all__ = ["ConeMemory"]
 
 NEAR = 3  # rows of the first working set, in units of d; 2 to 4 were tried, and differ by a fifth in time
 SMALL = 16  # up to this d, non-negative least squares over all rows near the gate is cheaper than a warm start
 MAX_ROUNDS = 100
 DEPENDENT = 1e-10  # a row whose distance from the span of the others is below this is one of them
-
-
-class OutOfTime(Exception):
-    """The deadline has passed in the middle of a projection."""
 
 
 class _Face(NamedTuple):

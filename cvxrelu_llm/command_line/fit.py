@@ -59,7 +59,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cvxrelu.runs.solution import status_of_bound
+    from cvxrelu.runs.status import status_of_bound
     from cvxrelu_llm.evaluation.metrics import evaluate
     from cvxrelu_llm.heads.head import ConvexRewardHead
     from cvxrelu_llm.heads.options import without_effect
