@@ -11,8 +11,9 @@ from network_optimum import ACCURACY, network_optimum
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
-from cvxrelu.api.certify import certify, network_certificate, network_objective
+from cvxrelu.api.certify import certify
 from cvxrelu.backends.choose import get_backend
+from cvxrelu.certificates.network import network_certificate, network_objective
 from cvxrelu.program.problem import build_problem
 from cvxrelu.sampled import bounds as certificates
 

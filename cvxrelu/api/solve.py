@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.api.certify import as_kind, check_kind, network_certificate, network_objective
 from cvxrelu.api.guards import warn_of_scales
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import select_backend, select_devices
+from cvxrelu.certificates.network import as_kind, check_kind, network_certificate, network_objective
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.refinement.stage import RefinementStage, in_words

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.api.beta_max import beta_max
-from cvxrelu.api.certify import as_kind, check_kind
 from cvxrelu.api.guards import checked, warn_of_scales
 from cvxrelu.api.solve import solve
 from cvxrelu.backends.choose import select_backend
+from cvxrelu.certificates.network import as_kind, check_kind
 from cvxrelu.model_selection.cross_validation import (
     Fold,
     Samples,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.api.certify import network_certificate, network_objective, proof_begins
 from cvxrelu.backends import Backend
+from cvxrelu.certificates.network import network_certificate, network_objective, proof_begins
 from cvxrelu.certificates.pricing import Priced
 from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
