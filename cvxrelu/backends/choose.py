@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import array_api_compat
-import numpy as np
 
 from cvxrelu.backends import BACKENDS, Backend, BackendError
-from cvxrelu.program import operators
+from cvxrelu.backends.known_answer import known_answer
 
 __all__ = ["BackendReport", "check_backend", "get_backend", "select_backend", "select_devices"]
 
@@ -76,7 +75,7 @@ def _on_devices(devices: tuple[Any, ...]) -> Backend:
     from cvxrelu.backends.mesh import MeshBackend
 
     backend = MeshBackend(devices)
-    error = _known_answer(backend)
+    error = known_answer(backend)
     if error is not None:
         raise BackendError(f"{backend!r} computes wrong numbers and is refused: {error}")
     return backend
@@ -92,7 +91,7 @@ def get_backend(name: str) -> Backend:
         If it is not installed, has no device, or computes wrong numbers.
     """
     backend = _create(name)
-    error = _known_answer(backend)
+    error = known_answer(backend)
     if error is not None:
         raise BackendError(f"backend {name!r} computes wrong numbers and is refused: {error}")
     return backend
@@ -115,7 +114,7 @@ def check_backend(name: str) -> BackendReport:
         backend = _create(name)
     except BackendError as error:
         return BackendReport(name, False, str(error), versions)
-    answer = _known_answer(backend)
+    answer = known_answer(backend)
     return BackendReport(name, answer is None, repr(backend), versions, [backend.device], answer or "ok")
 
 
@@ -131,38 +130,3 @@ def _create(name: str) -> Backend:
     from cvxrelu.backends.cupy import CupyBackend
 
     return CupyBackend()
-
-
-def _probe(backend: Backend, X: Any, M: Any, U: Any, r: Any, s: Any) -> tuple[Any, ...]:
-    """The four operators on one problem: what the known-answer check compiles."""
-    return (
-        operators.F(X, M, U),
-        operators.F_adjoint(X, M, r),
-        operators.G(X, M, U),
-        operators.G_adjoint(X, M, s),
-    )
-
-
-def _known_answer(backend: Backend) -> str | None:
-    """Compiled operators in both precisions against dense NumPy products; None when they agree, else what differs."""
-    rng = np.random.default_rng(0)
-    n, d, c, P = 37, 5, 2, 11
-    X, U = rng.standard_normal((n, d)), rng.standard_normal((d, 2, c, P))
-    r, s, M = rng.standard_normal((n, c)), rng.standard_normal((n, 2, c, P)), rng.random((n, P)) < 0.5
-    E = np.where(M, 1.0, -1.0)
-    half = np.einsum("nd,np,nc->dcp", X, M, r)
-    expected = {
-        "F": np.einsum("np,nd,dcp->nc", M, X, U[:, 0] - U[:, 1]),
-        "F^T": np.stack([half, -half], axis=1),
-        "G": np.einsum("np,nd,dscp->nscp", E, X, U),
-        "G^T": np.einsum("nd,np,nscp->dscp", X, E, s),
-    }
-    with backend.scope():
-        for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-5)):
-            inputs = backend.put((X, M, U, r, s), dtype)
-            results = backend.get(backend.compile(_probe)(backend, *inputs))
-            for (name, answer), result in zip(expected.items(), results, strict=True):
-                error = np.abs(result - answer).max() / np.abs(answer).max()
-                if result.dtype != dtype or not error <= tolerance:
-                    return f"{name} in {np.dtype(dtype)} is off by {error:.1e} (relative), returned as {result.dtype}"
-    return None
