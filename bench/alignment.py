@@ -26,12 +26,12 @@ import numpy as np
 
 from bench.alignment_models import MODELS, kept_mark
 from bench.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
+from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.command_line.generate import load_lm
 from cvxrelu_llm.evaluation.metrics import evaluate_margins, length_differences
 from cvxrelu_llm.features.extract import extract
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.reference import reference_log_ratios
-from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.heads.calibration import log_losses
 from cvxrelu_llm.heads.head import as_pair_features
 from cvxrelu_llm.heads.selection import grouped_folds
@@ -108,7 +108,7 @@ def log_probabilities(path: Path, options: argparse.Namespace) -> np.ndarray | N
             some = triples.select(np.arange(begin, min(begin + BATCH, m)))
             texts = {key: features.settings[key] for key in ("template", "max_length", "max_response_length")}
             done += reference_log_ratios(lm, tokenizer, some, per_token=True, **texts).tolist()
-            write_whole(file, json.dumps({"ratios": done}))
+            atomic_write(file, json.dumps({"ratios": done}))
             print(f"{path.stem}: log-probabilities of {len(done)} of {m} pairs", flush=True)
     return np.array(done) if len(done) == m else None
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench import fuzz_mutations as mutations
 from bench.fuzz_mutations import pick
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 
 __all__ = ["Case", "Generator", "json_lines", "words", "written"]
 

@@ -18,7 +18,7 @@ from bench.fuzz_mutations import pick
 from cvxrelu import ReLUNetwork
 from cvxrelu.command_line.tables import UserError
 from cvxrelu.runs.checkpoint import Checkpoint
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 
 __all__ = ["caches", "checkpoints", "feature_files", "heads", "models", "networks", "surveys"]
 

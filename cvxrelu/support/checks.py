@@ -17,6 +17,7 @@ __all__ = [
     "as_nonnegative",
     "as_positive",
     "as_seed",
+    "as_whole",
     "check_scale",
     "short",
     "working_dtype",
@@ -126,3 +127,10 @@ def short(value: Any) -> str:
     """A value as one line of a message: its repr, or its type where that is long."""
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
+def as_whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number from `least`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}")
+    return int(value)

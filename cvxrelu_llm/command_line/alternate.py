@@ -6,10 +6,10 @@ import argparse
 import os
 from pathlib import Path
 
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import new_files
 from cvxrelu_llm.command_line.command import Command
 from cvxrelu_llm.command_line.common import counted
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import new_files
 from cvxrelu_llm.preferences.conversations import alternate
 
 __all__ = ["command"]

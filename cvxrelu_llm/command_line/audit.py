@@ -6,10 +6,10 @@ import argparse
 import json
 import os
 
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.command_line.command import Command, count
-from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.files import write_whole
 
 __all__ = ["command"]
 
@@ -37,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{row['pair']:6} {row['triple']:7} {row['margin_without']:18.3f} {row['probability']:25.3f}")
     if options.out:
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        write_whole(options.out, text, overwrite=options.overwrite)
+        atomic_write(options.out, text, overwrite=options.overwrite)
     return 0
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.stored import parse_json, read_text, short
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.stored import parse_json, read_text, short
 
 __all__ = ["Command", "config_arguments", "count", "read_config", "share", "whole"]
 

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.command_line.command import count
-from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 
 __all__ = [

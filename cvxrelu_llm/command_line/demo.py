@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.command_line.command import Command, count, whole
-from cvxrelu_llm.errors import InputError
 
 __all__ = ["command"]
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write, new_files
+from cvxrelu.support.stored import read_json
+from cvxrelu.support.values import is_missing, plain
 from cvxrelu_llm.command_line.command import Command, count, whole
 from cvxrelu_llm.command_line.common import add_reading_options, read_triples
-from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.sweep import LayerScore, Sweep
-from cvxrelu_llm.files import new_files, write_whole
 from cvxrelu_llm.heads.data import IDENTITY
 from cvxrelu_llm.preferences.records import read_records
-from cvxrelu_llm.stored import read_json
-from cvxrelu_llm.values import is_missing, plain
 
 __all__ = ["command"]
 
@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> int:
             }
             for name, m in bounds.items()
         }
-        write_whole(options.out, json.dumps(record, indent=1) + "\n", overwrite=options.overwrite)
+        atomic_write(options.out, json.dumps(record, indent=1) + "\n", overwrite=options.overwrite)
     try:
         if options.report:
             from cvxrelu_llm.evaluation.page import write_report

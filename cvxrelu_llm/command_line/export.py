@@ -6,9 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.command_line.command import Command
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import write_whole
 
 __all__ = ["command"]
 
@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.to == "torch":
             from safetensors.torch import save
 
-            write_whole(out, save(export.to_torch(head).state_dict()), overwrite=False)
+            atomic_write(out, save(export.to_torch(head).state_dict()), overwrite=False)
         elif options.to == "onnx":
             export.export_onnx(head, out, overwrite=False)
         elif options.to == "transformers":

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write, new_files
 from cvxrelu.support.interrupts import shielded
 from cvxrelu_llm.command_line.command import Command, share, whole
 from cvxrelu_llm.command_line.common import add_data_options, add_model_options, add_text_options, counted, read_triples
-from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.extract import PairFeatures, extract
-from cvxrelu_llm.files import new_files, write_whole
 from cvxrelu_llm.models.pooling import POOLINGS
 from cvxrelu_llm.models.protocol import load_model
 from cvxrelu_llm.preferences import splits
@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
             places = {file.name: file for file in files}
             for name, result in features.items():
                 result.save(places[f"{name}.safetensors"])
-            write_whole(places["extraction.json"], json.dumps(_record(features, options), indent=1) + "\n")
+            atomic_write(places["extraction.json"], json.dumps(_record(features, options), indent=1) + "\n")
         for name in FILES if options.overwrite else ():  # none of an earlier run may stay beside those of this one
             if name not in ("extraction.json", *(f"{side}.safetensors" for side in features)):
                 (out / name).unlink(missing_ok=True)

@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.command_line.command import Command, count, whole
-from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 
 __all__ = ["command"]

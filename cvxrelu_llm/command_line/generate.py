@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cvxrelu import ReLUNetwork
-from cvxrelu_llm.files import write_whole
+from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.generation.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
 from cvxrelu_llm.survey.page import INTRO, TITLE, build_survey, read_answers, read_lines
 from cvxrelu_llm.survey.votes import score_survey
@@ -69,7 +69,7 @@ def _generate(args: argparse.Namespace) -> int:
         rows = compare(
             lm, tokenizer, prompts, scorer, temperatures=args.temperatures, seed=args.seed, **sampling, **guidance
         )
-        write_whole(args.out, "".join(json.dumps(row.record()) + "\n" for row in rows), overwrite=args.overwrite)
+        atomic_write(args.out, "".join(json.dumps(row.record()) + "\n" for row in rows), overwrite=args.overwrite)
         for row in rows if not args.quiet else ():
             print(
                 f"temperature {row.temperature:g}: score {row.guided_score:.4g} guided, {row.plain_score:.4g} plain, "
@@ -92,7 +92,7 @@ def _generate(args: argparse.Namespace) -> int:
         if not args.quiet:
             score = "" if text.score is None else f"score {text.score:.4g}, "
             print(f"[{i + 1}/{len(prompts)}] {score}{len(text.tokens)} tokens, KL {_nats(text.kl)}", file=sys.stderr)
-    write_whole(args.out, "".join(lines), overwrite=args.overwrite)
+    atomic_write(args.out, "".join(lines), overwrite=args.overwrite)
     return OK
 
 
@@ -113,7 +113,7 @@ def _survey_score(args: argparse.Namespace) -> int:
     result = score_survey(args.key, args.votes, level=args.level, seed=args.seed)
     if args.out:
         _refuse_existing(args.out, args.overwrite)
-        write_whole(args.out, json.dumps(result.record(), indent=1) + "\n", overwrite=args.overwrite)
+        atomic_write(args.out, json.dumps(result.record(), indent=1) + "\n", overwrite=args.overwrite)
     print(result.summary())
     return OK
 

@@ -21,9 +21,9 @@ if __name__ == "__main__":  # before anything heavy loads
     sys.exit(run())
 
 from cvxrelu.support import interrupts
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.command_line import generate as cli_generate
 from cvxrelu_llm.command_line.command import Command, config_arguments, read_config
-from cvxrelu_llm.errors import InputError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 

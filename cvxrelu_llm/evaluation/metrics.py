@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
 
-from cvxrelu_llm.bootstrap import bootstrap_sums
-from cvxrelu_llm.checks import as_fraction, as_groups, as_numbers, as_positive, as_seed, as_whole
+from cvxrelu.support.bootstrap import bootstrap_sums
+from cvxrelu.support.checks import as_fraction, as_groups, as_numbers, as_positive, as_seed, as_whole
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads.calibration import abstention_curve, expected_calibration_error, log_losses
 from cvxrelu_llm.preferences.formats import Triple

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.evaluation.metrics import Evaluation
-from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.heads.head import ConvexRewardHead
 
 __all__ = ["write_report"]
@@ -91,7 +91,7 @@ def write_report(
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
-    return write_whole(path, page.encode())
+    return atomic_write(path, page.encode())
 
 
 def _metrics(evaluation: Evaluation) -> str:

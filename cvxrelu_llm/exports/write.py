@@ -26,8 +26,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu import ReLUNetwork
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import new_folder, write_whole
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write, new_folder
 from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.models.torch_models import counts_positions
 
@@ -110,7 +110,7 @@ def export_onnx(head: ConvexRewardHead | ReLUNetwork, path: str | Path, *, overw
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="cvxrelu")
     model.ir_version = 8
     onnx.checker.check_model(model)
-    return write_whole(path, model.SerializeToString(), overwrite=overwrite)
+    return atomic_write(path, model.SerializeToString(), overwrite=overwrite)
 
 
 def export_reward_model(
@@ -228,7 +228,7 @@ def export_qwen2_reward_model(
     record["id2label"], record["label2id"] = {"0": "LABEL_0"}, {"LABEL_0": 0}
     with new_folder(_new(folder)) as work:
         save_file(weights, work / "model.safetensors", metadata={"format": "pt"})
-        write_whole(work / "config.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
+        atomic_write(work / "config.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
         AutoTokenizer.from_pretrained(source, **keywords).save_pretrained(work)
     return Path(folder)
 

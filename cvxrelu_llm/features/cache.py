@@ -21,8 +21,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import write_whole
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write
 
 __all__ = ["FeatureCache"]
 
@@ -53,7 +53,7 @@ class FeatureCache:
             raise InputError(f"{self.folder}: cannot be made a folder ({error.strerror})") from error
         self.width, self.n_damaged = width, 0
         if not os.path.lexists(self.folder / "settings.json"):
-            write_whole(self.folder / "settings.json", text.encode())
+            atomic_write(self.folder / "settings.json", text.encode())
         self._rows: dict[bytes, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             self._read(path)
@@ -94,5 +94,5 @@ class FeatureCache:
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
         content = save({"keys": table, "rows": rows})
-        write_whole(self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors", content)
+        atomic_write(self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors", content)
         self._rows.update(zip(keys, rows, strict=True))

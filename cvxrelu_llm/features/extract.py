@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu_llm.checks import as_seed, as_whole
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.checks import as_seed, as_whole
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.extraction import Extraction
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.sweep import Sweep, sweep, sweep_with

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu_llm.checks import as_bool, as_whole
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.checks import as_bool, as_whole
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.batches import plan, pooled_states
 from cvxrelu_llm.features.cache import FeatureCache
 from cvxrelu_llm.features.progress import TokenProgress

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from safetensors.numpy import save
 
-from cvxrelu_llm.files import write_whole
-from cvxrelu_llm.stored import checked_shapes, parse_json, read_tensors, stored
+from cvxrelu.support.entries import checked_shapes, stored
+from cvxrelu.support.files import atomic_write
+from cvxrelu.support.stored import parse_json, read_tensors
 
 __all__ = ["PairFeatures"]
 
@@ -62,7 +63,7 @@ class PairFeatures:
         if self.reference is not None:
             arrays["reference"] = np.ascontiguousarray(self.reference)
         about = {name: json.dumps(dict(getattr(self, name))) for name in ("settings", "counts", "stats")}
-        return write_whole(path, save(arrays, {"format": FORMAT, **about}))
+        return atomic_write(path, save(arrays, {"format": FORMAT, **about}))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> PairFeatures:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu_llm.checks import as_positive, as_seed
+from cvxrelu.support.checks import as_positive, as_seed
 from cvxrelu_llm.generation.decoding import Generation, guide, sample
 from cvxrelu_llm.generation.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.generation.scorers import Scorer

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from cvxrelu_llm.checks import as_seed, as_whole
+from cvxrelu.support.checks import as_seed, as_whole
 from cvxrelu_llm.generation.guidance import Guidance, GuidedText, Sampling, without
 from cvxrelu_llm.generation.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.generation.scorers import Scorer, as_tokens, checked

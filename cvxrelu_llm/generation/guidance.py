@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxtyping import Float
 
-from cvxrelu_llm.checks import as_bool, as_fraction, as_positive, as_whole
+from cvxrelu.support.checks import as_bool, as_fraction, as_positive, as_whole
 from cvxrelu_llm.generation import kl
 from cvxrelu_llm.generation.scorers import Scorer, checked
 from cvxrelu_llm.generation.states import LMState, Tensor, torch

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cvxrelu_llm.checks import as_whole
+from cvxrelu.support.checks import as_whole
 from cvxrelu_llm.generation.decoding import end_tokens
 from cvxrelu_llm.generation.guidance import Guidance, GuidedText, Sampling
 from cvxrelu_llm.generation.kl import KLCost

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu_llm.checks import as_seed, as_whole
-from cvxrelu_llm.files import write_whole
+from cvxrelu.support.checks import as_seed, as_whole
+from cvxrelu.support.files import atomic_write
 
 __all__ = ["STUDENT", "SUBJECTS", "TUTOR", "Speaker", "simulate", "write_conversations"]
 
@@ -161,4 +161,4 @@ def write_conversations(
 ) -> Path:
     """One JSON object per line, the file as a whole or not at all; without `overwrite` over nothing that is there."""
     lines = [json.dumps(conversation, ensure_ascii=False) + "\n" for conversation in conversations]
-    return write_whole(path, "".join(lines), overwrite=overwrite)
+    return atomic_write(path, "".join(lines), overwrite=overwrite)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu_llm.checks import as_groups, as_numbers
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.checks import as_groups, as_numbers
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 
 __all__ = ["IDENTITY", "as_pair_features", "checked_margins", "data_hash"]

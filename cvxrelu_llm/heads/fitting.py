@@ -13,9 +13,11 @@ import numpy as np
 import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu.api.guards import checked
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.entries import Fields, stored
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write
+from cvxrelu.support.stored import read_json
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.files import write_whole
 from cvxrelu_llm.heads.calibration import Calibration
 from cvxrelu_llm.heads.data import data_hash
 from cvxrelu_llm.heads.rule import Point
@@ -33,7 +35,6 @@ from cvxrelu_llm.heads.selection import (
     walk_ridges,
 )  # fmt: skip
 from cvxrelu_llm.heads.standardise import Standard, standardise
-from cvxrelu_llm.stored import Fields, read_json, stored
 
 __all__ = ["HeadFitting"]
 
@@ -176,7 +177,7 @@ class HeadFitting:
         gap = float(classifier.gap if classifier.sampled is None else classifier.sampled.gap)
         if file is not None and record is not None:
             value = gap if np.isfinite(gap) else str(gap)
-            write_whole(record, json.dumps({"gap": value}) + "\n")  # first: where the network is, the gap is too
+            atomic_write(record, json.dumps({"gap": value}) + "\n")  # first: where the network is, the gap is too
             classifier.network.save(file)
         return classifier.network, gap, phases.last_layer
 
@@ -262,7 +263,7 @@ class HeadFitting:
         elif any(path.suffix == ".safetensors" for path in folder.iterdir()):
             raise InputError(f"{folder}: holds files that are not of a fit; choose another folder")
         else:
-            write_whole(file, (json.dumps(mark, indent=1) + "\n").encode())
+            atomic_write(file, (json.dumps(mark, indent=1) + "\n").encode())
         return folder
 
 

@@ -21,14 +21,15 @@ import numpy as np
 from safetensors.numpy import save
 
 from cvxrelu import ReLUNetwork
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import new_folder, write_whole
+from cvxrelu.support.entries import Fields, checked_shapes, stored
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write, new_folder
+from cvxrelu.support.stored import damage, read_json, read_tensors, short
 from cvxrelu_llm.heads.calibration import Calibration
 from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.heads.rule import Point
 from cvxrelu_llm.heads.selection import Choice
 from cvxrelu_llm.heads.standardise import Standard
-from cvxrelu_llm.stored import Fields, checked_shapes, damage, read_json, read_tensors, short, stored
 
 __all__ = ["model_card", "read_head", "write_head"]
 
@@ -46,9 +47,9 @@ def write_head(head: ConvexRewardHead, folder: Path, metrics: Mapping[str, Any])
     with new_folder(folder) as work:
         head.network.save(work / "network.safetensors")
         head.standardised.save(work / "standardised.safetensors")
-        write_whole(work / "standard.safetensors", save(arrays, {"format": FORMAT}))
-        write_whole(work / "head.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
-        write_whole(work / "README.md", model_card(record).encode())
+        atomic_write(work / "standard.safetensors", save(arrays, {"format": FORMAT}))
+        atomic_write(work / "head.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+        atomic_write(work / "README.md", model_card(record).encode())
     return folder
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads.calibration import calibrate, log_losses
 from cvxrelu_llm.heads.data import IDENTITY, as_pair_features, checked_margins, data_hash

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu_llm.checks import as_whole
+from cvxrelu.support.checks import as_whole
 from cvxrelu_llm.heads.rule import RULES
 
 __all__ = ["checked_options", "without_effect"]

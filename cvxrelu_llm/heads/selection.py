@@ -22,11 +22,11 @@ from jaxtyping import Float, Int
 import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu.api.guards import checked
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.entries import stored
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.heads.calibration import log_losses
 from cvxrelu_llm.heads.rule import Point, accuracy_of, paired_difference, taken
 from cvxrelu_llm.heads.standardise import standardise
-from cvxrelu_llm.stored import stored
 
 __all__ = [
     "Choice",

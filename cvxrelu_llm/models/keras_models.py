@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.models.protocol import Forward, sharing_works
 
 __all__ = ["KerasModel", "load_keras_model"]

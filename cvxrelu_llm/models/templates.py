@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.preferences.messages import Message
 

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.values import is_missing, parse_json, plain
 from cvxrelu_llm.preferences.messages import Message, read_messages
 from cvxrelu_llm.preferences.records import read_records
 from cvxrelu_llm.preferences.triples import Triple, Triples, as_triples
-from cvxrelu_llm.values import is_missing, parse_json, plain
 
 __all__ = ["alternate", "merge_runs"]
 

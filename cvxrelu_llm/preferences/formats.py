@@ -19,10 +19,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.values import is_missing, plain, read_number
 from cvxrelu_llm.preferences.messages import Message, common_beginning, parse_marks, read_messages, same_text
 from cvxrelu_llm.preferences.records import Record
-from cvxrelu_llm.values import is_missing, plain, read_number
 
 __all__ = ["FIELDS", "RecordReader", "Refused", "Triple"]
 

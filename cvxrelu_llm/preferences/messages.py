@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.values import plain
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.values import plain
 
 __all__ = ["Message", "common_beginning", "is_conversation", "parse_marks", "read_messages", "same_text"]
 

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import open_text, readable
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.text_files import open_text, readable
+from cvxrelu.support.values import is_missing, parse_json, plain
 from cvxrelu_llm.preferences.messages import is_conversation
-from cvxrelu_llm.values import is_missing, parse_json, plain
 
 __all__ = ["Record", "read_records"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from cvxrelu_llm.checks import as_seed
+from cvxrelu.support.checks import as_seed
 from cvxrelu_llm.preferences.formats import Triple
 
 __all__ = ["components", "kfold", "leakage", "prompt_key", "split"]

@@ -14,8 +14,9 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Int
 
-from cvxrelu_llm.errors import InputError
-from cvxrelu_llm.files import pack_text, write_whole
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.files import atomic_write
+from cvxrelu.support.text_files import pack_text
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.formats import FIELDS, RecordReader, Refused, Triple
 from cvxrelu_llm.preferences.records import read_records
@@ -74,7 +75,7 @@ class Triples(Sequence[Triple]):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write TRL's conversational format as JSON lines (packed where `path` ends in .gz)."""
-        return write_whole(path, pack_text(path, "".join(json.dumps(_record(t)) + "\n" for t in self.items)))
+        return atomic_write(path, pack_text(path, "".join(json.dumps(_record(t)) + "\n" for t in self.items)))
 
 
 def _record(triple: Triple) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu_llm.checks import as_seed
-from cvxrelu_llm.files import new_files, write_whole
-from cvxrelu_llm.stored import parse_json, read_text, short
-from cvxrelu_llm.values import clean_text, plain
+from cvxrelu.support.checks import as_seed
+from cvxrelu.support.files import atomic_write, new_files
+from cvxrelu.support.stored import parse_json, read_text, short
+from cvxrelu.support.values import clean_text, plain
 
 __all__ = ["FORMAT", "build_survey", "order_digest", "read_answers", "read_lines"]
 
@@ -87,8 +87,8 @@ def build_survey(
     data = {"format": FORMAT, "survey": survey, "digest": record["digest"], "title": clean_text(title)}
     data["intro"] = clean_text(intro)
     with new_files(page, key, overwrite=overwrite) as (page_file, key_file):
-        write_whole(key_file, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-        write_whole(page_file, _page({**data, "items": shown}))
+        atomic_write(key_file, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        atomic_write(page_file, _page({**data, "items": shown}))
     return record
 
 

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu_llm.bootstrap import bootstrap_sums
-from cvxrelu_llm.checks import as_fraction, as_seed, as_whole
-from cvxrelu_llm.stored import read_json, short
+from cvxrelu.support.bootstrap import bootstrap_sums
+from cvxrelu.support.checks import as_fraction, as_seed, as_whole
+from cvxrelu.support.stored import read_json, short
+from cvxrelu.support.values import plain
 from cvxrelu_llm.survey.page import FORMAT, order_digest
-from cvxrelu_llm.values import plain
 
 __all__ = ["TIE", "Rate", "SurveyResult", "score_survey"]
 

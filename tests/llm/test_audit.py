@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from preference_data import pair_labels_flipped, preferences
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads import influence
 from cvxrelu_llm.heads.head import ConvexRewardHead

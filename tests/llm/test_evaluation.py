@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from preference_data import preferences
 
-from cvxrelu_llm import bootstrap
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support import bootstrap
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.evaluation.metrics import evaluate, evaluate_margins, length_differences
 from cvxrelu_llm.evaluation.tracking import log_metrics
 from cvxrelu_llm.heads.calibration import abstention_curve

@@ -11,7 +11,7 @@ import pytest
 from tiny_models import write_model
 
 from cvxrelu import ReLUNetwork
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.exports.write import (
     export_onnx,
     export_qwen2_reward_model,

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import write_model
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features import batches
 from cvxrelu_llm.features import extract as features
 from cvxrelu_llm.features.cache import FeatureCache

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from preference_data import preferences
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.heads.data import as_pair_features, data_hash
 from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.heads.standardise import standardise

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm import ConvexRewardHead, as_pair_features
-from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.models import torch_models
 from cvxrelu_llm.models.kv_cache import cache_keyword, cache_of
 from cvxrelu_llm.models.torch_models import TorchModel, fingerprint

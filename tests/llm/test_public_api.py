@@ -52,7 +52,7 @@ def test_only_public_names(file: Path) -> None:
         ("import cvxrelu as c\nc.pricing.price()", {"pricing"}),
         ("import importlib\nimportlib.import_module('cvxrelu.api.solve')", {"solve"}),
         ("from cvxrelu import losses, solve", {"losses", "solve"}),
-        ("from cvxrelu_llm.files import write_whole\nfrom cvxrelu_llm import triples", set()),
+        ("from cvxrelu.support.text_files import atomic_write\nfrom cvxrelu_llm import triples", set()),
     ],
 )
 def test_the_check_sees_every_way_to_import(source: str, expected: set[str]) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
+from cvxrelu.support.values import clean_text, plain
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.messages import Message
 from cvxrelu_llm.preferences.triples import Triple, Triples, load_triples
-from cvxrelu_llm.values import clean_text, plain
 
 PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
 WHY = (Message("user", "Why?"),)

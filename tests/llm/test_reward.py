@@ -20,7 +20,7 @@ from preference_data import preferences
 from scipy.optimize import minimize
 
 import cvxrelu
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads import selection as head_selection
 from cvxrelu_llm.heads.calibration import brier, calibrate, expected_calibration_error, log_losses

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from preference_data import preferences
 
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.command_line.command import read_config
-from cvxrelu_llm.errors import InputError
 from cvxrelu_llm.features.cache import FeatureCache
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads.head import ConvexRewardHead

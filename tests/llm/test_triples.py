@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.messages import Message, common_beginning, parse_marks
 from cvxrelu_llm.preferences.triples import Triple, Triples, load_triples

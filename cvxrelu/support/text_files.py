@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cvxrelu.support.files import atomic_write, new_files, new_folder
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 
-__all__ = ["new_files", "new_folder", "open_text", "pack_text", "readable", "write_whole"]
-
-write_whole = atomic_write  # one way of writing for both packages
+__all__ = ["open_text", "pack_text", "readable"]
 
 
 def pack_text(path: str | os.PathLike[str], text: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu_llm.errors import InputError
+from cvxrelu.support.errors import InputError
 
 __all__ = ["clean_text", "is_missing", "parse_json", "plain", "read_number"]
 

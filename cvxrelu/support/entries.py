@@ -10,31 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.support.errors import InputError
 from cvxrelu.support.stored import (
     damage,
-    parse_json,
-    read_arrays,
-    read_bytes,
-    read_json,
-    read_tensors,
-    read_text,
     short,
 )
-from cvxrelu_llm.errors import InputError
 
-__all__ = [
-    "Fields",
-    "checked_shapes",
-    "damage",
-    "parse_json",
-    "read_arrays",
-    "read_bytes",
-    "read_json",
-    "read_tensors",
-    "read_text",
-    "short",
-    "stored",
-]
+__all__ = ["Fields", "checked_shapes", "stored"]
 
 
 @contextlib.contextmanager
