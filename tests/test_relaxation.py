@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from cvxrelu.certificates.relaxation import _Majorant, closed_form_price, relaxed_lower_bound, relaxed_price
 from cvxrelu.certificates.relaxed_network import _Program, relaxed_network_dual
 from cvxrelu.certificates.subdivision import subdivided_price
-from cvxrelu.numerics.row_space import gamma
+from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.patterns import Patterns
 from cvxrelu.program.problem import Problem

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import lapack
 
-from cvxrelu.numerics.row_space import EPS, power_of_two
+from cvxrelu.numerics.rounding import EPS, power_of_two
 
 __all__ = ["LARGEST", "Coordinates", "features", "kinks", "search_coordinates", "snapped"]
 

@@ -32,12 +32,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu.numerics.row_space import gamma, power_of_two, row_space
+from cvxrelu.numerics.rounding import EPS, gamma, power_of_two
+from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.arrangement import count_patterns, enumerate_by
 
 __all__ = ["Arrangement", "ExactPrice", "arrange", "exact_price", "price_on"]
 
-EPS = float(np.finfo(np.float64).eps)
 RANK = 3
 CHUNK = 4_000_000  # entries of a temporary array
 MAX_ROUNDS = 100

@@ -13,6 +13,7 @@ from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.numerics.rounding import gamma
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.limits import OutOfTime
@@ -86,7 +87,7 @@ def network_certificate(
         bound, magnitude, feasible = relaxed_lower_bound(problem, dual, deadline=deadline)
     else:
         bound, magnitude, feasible = problem.dual_bound(dual, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf)
-    bound = max(0.0, bound - _rounding(dual) * magnitude - _leak(problem, feasible, objective))
+    bound = max(0.0, bound - gamma(*dual.shape) * magnitude - _leak(problem, feasible, objective))
     if problem.scalar_output:
         feasible = feasible[:, 0]
     return Certificate(kind, kind != "priced", bound, relative_gap(objective, bound), feasible, starts, objective)
@@ -104,7 +105,7 @@ def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:
     root = np.sqrt(loss.weight)
     least = min(objective, float(loss.value(0.0 * loss.y)))
     reach = np.linalg.norm(root * loss.y) + least / problem.beta * np.linalg.norm(root * problem.read(problem.X))
-    product = np.linalg.norm(loss.free.T @ t) + _rounding(t) * np.linalg.norm(np.abs(loss.free.T) @ np.abs(t))
+    product = np.linalg.norm(loss.free.T @ t) + gamma(*t.shape) * np.linalg.norm(np.abs(loss.free.T) @ np.abs(t))
     return float(product * reach)
 
 
@@ -129,7 +130,3 @@ def check_kind(kind: str, problem: Problem) -> None:
     rank = row_space(problem.X).rows.shape[1]
     if rank > 3:
         raise ValueError(f"an exact certificate needs X of rank at most 3, got rank {rank}: use 'relaxed'")
-
-
-def _rounding(array: np.ndarray) -> float:
-    return float(np.finfo(np.float64).eps) * (2.0 * sum(array.shape) + 10.0)

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.coordinates import features, kinks, snapped
 from cvxrelu.certificates.polish import polish
-from cvxrelu.numerics.row_space import power_of_two
+from cvxrelu.numerics.rounding import power_of_two
 from cvxrelu.program.operators import row_blocks
 
 __all__ = ["Ascent", "Priced", "Pricing", "ascend", "best_first", "distinct", "prices", "spectrum", "start_ascent"]

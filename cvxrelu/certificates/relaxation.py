@@ -37,7 +37,8 @@ from jaxtyping import Float
 
 from cvxrelu.certificates.relaxed_network import relaxed_network_dual
 from cvxrelu.certificates.subdivision import subdivided_price
-from cvxrelu.numerics.row_space import EPS, gamma, power_of_two, row_space
+from cvxrelu.numerics.rounding import EPS, gamma, power_of_two
+from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem
 
 __all__ = ["closed_form_price", "relaxed_lower_bound", "relaxed_price"]

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.numerics.row_space import power_of_two, row_space
+from cvxrelu.numerics.rounding import power_of_two
+from cvxrelu.numerics.row_space import row_space
 
 __all__ = ["relaxed_network_dual"]
 

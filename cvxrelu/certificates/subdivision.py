@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.numerics.row_space import EPS, gamma
+from cvxrelu.numerics.rounding import EPS, gamma
 
 __all__ = ["Subdivision", "subdivided_price"]
 

@@ -21,7 +21,8 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.last_layer.program import EPS, Program
+from cvxrelu.last_layer.program import Program
+from cvxrelu.numerics.rounding import EPS
 
 __all__ = ["newton_step"]
 

@@ -29,12 +29,12 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
+from cvxrelu.numerics.rounding import EPS, gamma
 from cvxrelu.program.losses import Logistic
 
 __all__ = ["Measured", "Program", "gradient", "largest_eigenvalue", "measure", "reduced_basis", "row_lengths"]
 
 Array = Any
-EPS = float(np.finfo(np.float64).eps)
 TINY = 1e-200  # largest |t_i| below which a t proves nothing
 DENSE_EIGENVALUES = 512  # largest smaller side of A for which A^T diag(weight) A, or its twin, is diagonalised
 FAILURE = 1e-12  # probability with which Lanczos may underestimate, over its random start
@@ -115,7 +115,7 @@ def _settle(
 ) -> tuple[Any, Any, Any]:
     """(objective, bound), the dual of the bound, the gradient."""
     xp = array_namespace(t)
-    gamma = EPS * (2.0 * (t.shape[0] + theta.shape[0]) + 10.0)
+    rounding = gamma(t.shape[0], theta.shape[0])
     objective = value + 0.5 * l2 * xp.sum(theta * theta)
     # A small t is enlarged, because the square of its pull would underflow. One that has nearly vanished is not
     # believed: the rounding of what was computed from it is no longer relative.
@@ -125,13 +125,13 @@ def _settle(
     believed = xp.max(xp.abs(t)) >= TINY
     unit = xp.where(believed & (top < 1e-100), top, one)
     # An inner product over n rows is off by at most n eps / 2 times the sum of magnitudes, and by a little for scale.
-    length = (1.0 + gamma) * (norm(pull / unit) + EPS * (t.shape[0] + 10.0) * (mass / unit))
+    length = (1.0 + rounding) * (norm(pull / unit) + EPS * (t.shape[0] + 10.0) * (mass / unit))
     dual = xp.where(believed, t / unit, zero)
     kappa = loss.best_dual_scale(dual, xp.inf * one, (length / xp.sqrt(l2)) ** 2)
     dual = kappa * dual
     dual_value, magnitude = loss.dual_value(dual)
     ridge = 0.5 * (kappa * length / xp.sqrt(l2)) ** 2
-    bound = dual_value - ridge - gamma * (magnitude + ridge)
+    bound = dual_value - ridge - rounding * (magnitude + ridge)
     # The loss is nonnegative: so is the optimum, whatever t says.
     bound = xp.maximum(bound, xp.zeros_like(bound))
     return xp.stack([objective, bound]), dual, l2 * theta - pull
@@ -171,8 +171,8 @@ def _gram_top(backend: Backend, program: Program) -> Any:
     xp = array_namespace(program.A)
     rows = xp.sqrt(program.loss.weight) * program.A
     gram = rows.T @ rows if rows.shape[1] <= rows.shape[0] else rows @ rows.T
-    gamma = EPS * (2.0 * sum(rows.shape) + 10.0)
-    return xp.linalg.eigvalsh(0.5 * (gram + gram.T))[-1] + 2.0 * gamma * xp.sum(rows * rows)
+    rounding = gamma(*rows.shape)
+    return xp.linalg.eigvalsh(0.5 * (gram + gram.T))[-1] + 2.0 * rounding * xp.sum(rows * rows)
 
 
 def _normal_product(backend: Backend, program: Program, v: Any) -> Any:

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.numerics.rounding import EPS, gamma
 from cvxrelu.support.blocks import summed
 
-__all__ = ["RowSpace", "gamma", "power_of_two", "right_singular_basis", "row_space"]
-
-EPS = float(np.finfo(np.float64).eps)
+__all__ = ["RowSpace", "right_singular_basis", "row_space"]
 
 
 class RowSpace(NamedTuple):
@@ -44,17 +43,6 @@ def row_space(X: Float[np.ndarray, "n d"]) -> RowSpace:
     coordinates = X @ basis
     moved = np.linalg.norm(X - coordinates @ basis.T, axis=1) + gamma(d, rank) * np.linalg.norm(X, axis=1)
     return RowSpace(basis, coordinates, moved)
-
-
-def power_of_two(array: np.ndarray) -> float:
-    """The size of an array, as a divisor that rounds nothing."""
-    largest = float(np.abs(array).max(initial=0.0))
-    return 2.0 ** float(np.floor(np.log2(largest))) if largest > 0 else 1.0
-
-
-def gamma(n: int, d: int) -> float:
-    """Relative error bound of inner products over n rows or d columns."""
-    return EPS * (2.0 * (n + d) + 10.0)
 
 
 def right_singular_basis(X: Any, xp: Any) -> tuple[Any, Any]:

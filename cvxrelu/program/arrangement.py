@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cvxrelu.numerics.rounding import EPS
 from cvxrelu.program.patterns import Patterns, _data, _first_occurrences, _unit_rows
 from cvxrelu.runs.limits import OutOfTime
 
 __all__ = ["count_patterns", "enumerate_by", "enumerate_patterns"]
 
-_EPS = float(np.finfo(np.float64).eps)
 _CHUNK = 4_000_000  # entries of a temporary array
 _PARALLEL = 1e-10  # rows whose directions differ by less span one hyperplane
 
@@ -77,7 +77,7 @@ def enumerate_by(X: ArrayLike, limit: int, deadline: float) -> Patterns:
     scale[scale == 0] = 1.0
     rows = _unit_rows(rows / scale)
     _, values, basis = np.linalg.svd(rows, full_matrices=False)
-    rank = int(np.sum(values > max(rows.shape) * _EPS * values[0]))
+    rank = int(np.sum(values > max(rows.shape) * EPS * values[0]))
     if rank > 3:
         raise ValueError(
             f"X has rank {rank}; all patterns are enumerated up to rank 3 only: "
@@ -90,7 +90,7 @@ def enumerate_by(X: ArrayLike, limit: int, deadline: float) -> Patterns:
     elif rank == 2:
         cells = _cells_2(normals)
     else:
-        resolution = 64 * _EPS * values[0] / values[rank - 1]
+        resolution = 64 * EPS * values[0] / values[rank - 1]
         cells = _cells_3(normals, resolution, limit, deadline)
     if cells.shape[1] > limit:
         raise _too_many(limit)
@@ -101,7 +101,7 @@ def enumerate_by(X: ArrayLike, limit: int, deadline: float) -> Patterns:
     for part in _chunks(gates.shape[1], len(X)):
         _look_at_clock(deadline)
         product = X @ gates[:, part]
-        error = 4 * X.shape[1] * _EPS * (np.abs(X) @ np.abs(gates[:, part]))
+        error = 4 * X.shape[1] * EPS * (np.abs(X) @ np.abs(gates[:, part]))
         patterns[:, part] = product >= 0
         resolved &= bool(np.all((np.abs(product) > error) | (error == 0)))
     if not resolved or len(_first_occurrences(patterns)) != patterns.shape[1]:

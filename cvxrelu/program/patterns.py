@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["Patterns", "as_patterns", "check_realisable", "sample_patterns"]
+from cvxrelu.numerics.rounding import EPS
 
-_EPS = float(np.finfo(np.float64).eps)
+__all__ = ["Patterns", "as_patterns", "check_realisable", "sample_patterns"]
 
 
 class Patterns(NamedTuple):
@@ -151,7 +151,7 @@ def as_patterns(patterns: Any, X: ArrayLike, seed: Any = 0, check_patterns: bool
         if gates.shape[1] != M.shape[1]:
             raise ValueError(f"patterns has {M.shape[1]} patterns but {gates.shape[1]} gates; {expected}")
         product = X @ gates
-        differs = ((product >= 0) != M) & (np.abs(product) > 4 * d * _EPS * (np.abs(X) @ np.abs(gates)))
+        differs = ((product >= 0) != M) & (np.abs(product) > 4 * d * EPS * (np.abs(X) @ np.abs(gates)))
         if differs.any():
             wrong = np.flatnonzero(differs.any(axis=0))
             raise ValueError(

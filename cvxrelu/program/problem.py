@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.numerics.rounding import EPS, gamma
 from cvxrelu.program.losses import Logistic
 from cvxrelu.program.multinomial import Multinomial
 from cvxrelu.program.patterns import Patterns, as_patterns
@@ -29,8 +30,6 @@ from cvxrelu.support.checks import (
 )  # fmt: skip
 
 __all__ = ["Problem", "build_problem", "fits"]
-
-EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Problem:
         """
         skip, quadratic, constant = self.penalised_skip, 0.0, 0.0
         if skip is not None:
-            rounding = EPS * (2.0 * sum(skip.columns.shape) + 10.0)
+            rounding = gamma(*skip.columns.shape)
             pull = np.linalg.norm(skip.columns.T @ t) + rounding * np.linalg.norm(np.abs(skip.columns.T) @ np.abs(t))
             quadratic, constant = float(pull) ** 2 / skip.l2, skip.constant
         kappa = float(self.loss.best_dual_scale(t, np.asarray(kappa_max, dtype=np.float64), quadratic))

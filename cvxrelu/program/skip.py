@@ -19,6 +19,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from jaxtyping import Float
 
+from cvxrelu.numerics.rounding import EPS
 from cvxrelu.program.readout import Pairs, read
 from cvxrelu.support.checks import as_finite_array, check_scale
 
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 TINY = float(np.finfo(np.float64).tiny)
-EPS = float(np.finfo(np.float64).eps)
 NEWTON = 30  # steps; from a start of the round before, two or three
 BISECTIONS = 80  # of lengths down to 1e-300, in order of magnitude and then in place
 DIRECT = 600  # coefficients up to which the Hessian is formed

@@ -16,7 +16,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.numerics.row_space import power_of_two
+from cvxrelu.numerics.rounding import power_of_two
 from cvxrelu.program.operators import row_blocks
 from cvxrelu.program.readout import Pairs, adjoint, read
 

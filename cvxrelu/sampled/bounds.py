@@ -37,6 +37,7 @@ from jaxtyping import Bool, Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.numerics.proximal import block_norms
+from cvxrelu.numerics.rounding import EPS, gamma
 from cvxrelu.program.operators import F, F_adjoint, G_adjoint, masked, signed
 from cvxrelu.program.readout import Pairs, adjoint, read
 from cvxrelu.sampled.cones import project_onto_cones
@@ -55,7 +56,6 @@ __all__ = [
 ]
 
 Array = Any
-EPS = float(np.finfo(np.float64).eps)
 PROJECTED = 1 << 20  # rows times blocks that are projected at a time
 
 
@@ -148,7 +148,7 @@ def check(
     p, error = pull_back(readout, X, dual)
     norms = block_norms(F_adjoint(X, M, p) + pulled)
     mass = xp.sum(length[:, None] * xp.abs(p), axis=0)[:, None] + pulled_mass
-    norms = norms + _gamma(X) * mass
+    norms = norms + gamma(*X.shape) * mass
     norms = norms if error is None else norms + error[:, None]
     bound, _ = sampled_bound(loss, dual, xp.max(norms, axis=(0, 2)), beta, ridge)
     n_nonzero = xp.sum(xp.astype(lengths > 0, X.dtype))
@@ -192,23 +192,23 @@ def relaxed_bound(
     """Closed-form rigorous lower bound on the optimum of (N) from any t, and the feasible multiple of t."""
     xp = array_namespace(X)
     zero = xp.zeros((), dtype=X.dtype)
-    gamma = _gamma(X)
+    rounding = gamma(*X.shape)
     length = row_lengths(X)
     total = xp.zeros((), dtype=X.dtype)
     pulled, error = pull_back(readout, X, dual)
     for k in range(dual.shape[1]):
         p = pulled[:, k]
-        linear = block_norms(_correlation(X, p))[0] + gamma * xp.sum(length * xp.abs(p))
+        linear = block_norms(_correlation(X, p))[0] + rounding * xp.sum(length * xp.abs(p))
         sides = []
         for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
             scatter = _scatter(X, side)
-            # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most gamma times the
+            # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most rounding times the
             # trace.
             top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]
             trace = xp.sum(side * length * length)
-            sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * gamma * trace)))
+            sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * rounding * trace)))
         total = total + (xp.maximum(*sides) + (zero if error is None else error[k])) ** 2
-    return _scaled_bound(loss, dual, (1.0 + gamma) * xp.sqrt(total), beta, ridge)
+    return _scaled_bound(loss, dual, (1.0 + rounding) * xp.sqrt(total), beta, ridge)
 
 
 def _correlation(X: Float[Array, "n d"], p: Float[Array, " n"]) -> Float[Array, "d 1"]:
@@ -234,14 +234,14 @@ def _scaled_bound(loss: Any, dual: Any, largest: Any, beta: Any, ridge: Ridge | 
     if ridge is not None:
         # |C^T t| per output, from above.
         pull = ridge.columns.T @ dual
-        pull = xp.abs(pull) + _gamma(ridge.columns) * (xp.abs(ridge.columns).T @ xp.abs(dual))
+        pull = xp.abs(pull) + gamma(*ridge.columns.shape) * (xp.abs(ridge.columns).T @ xp.abs(dual))
         quadratic, constant = xp.sum(pull * pull, axis=0) / ridge.l2, ridge.constant
         quadratic = quadratic if kappa_max.ndim else xp.sum(quadratic)
     kappa = loss.best_dual_scale(dual, kappa_max, quadratic)
     feasible = kappa * dual
     value, magnitude = loss.dual_value(feasible)
     taken = 0.5 * xp.sum(kappa * kappa * quadratic)
-    allowance = _gamma(dual) * (magnitude + taken + constant)
+    allowance = gamma(*dual.shape) * (magnitude + taken + constant)
     # Non-negative losses: the optimum is never below the constant, whatever t says.
     return xp.maximum(value - taken - allowance, zero) + constant, feasible
 
@@ -272,7 +272,7 @@ def tighten(
         sign, chosen = np.where(s == 0, 1.0, -1.0), patterns[:, i]
         q = summed(s.size, lambda b, M=chosen, k=k, e=sign: X[b].T @ np.where(M[b], dual[b][:, k] * e, 0.0), X)  # type: ignore[misc]
         projection = project_onto_cones(X, chosen, q, deadline)
-        best = np.linalg.norm(projection.points, axis=0) + _gamma(X) * (of_dual[k] + projection.multiplier_mass)
+        best = np.linalg.norm(projection.points, axis=0) + gamma(*X.shape) * (of_dual[k] + projection.multiplier_mass)
         best = best if error is None else best + error[k]
         tightened[s, k, i] = np.minimum(best, norms[s, k, i])
     return tightened
@@ -338,8 +338,3 @@ def _outside(X: np.ndarray, patterns: np.ndarray, points: np.ndarray) -> np.ndar
 def row_lengths(X: Float[Array, "n d"]) -> Float[Array, " n"]:
     """|x_i| of every row."""
     return each(X.shape[1], lambda b: block_norms(X[b, :].T), X)
-
-
-def _gamma(X: Any) -> float:
-    """Relative error bound of an inner product over either axis of X."""
-    return EPS * (2.0 * sum(X.shape) + 10.0)

@@ -37,7 +37,7 @@ import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
 from cvxrelu.numerics.lasso import nonnegative_quadratic
-from cvxrelu.numerics.row_space import gamma
+from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.losses import Squared
 from cvxrelu.runs.limits import OutOfTime
 from cvxrelu.runs.status import relative_gap
