@@ -16,7 +16,7 @@ import numpy as np
 import cvxrelu
 from bench.problems import planted
 from bench.report import markdown_table, put_between_markers, save_json
-from cvxrelu.certificates.relaxation import closed_form_price
+from cvxrelu.certificates.closed_form import closed_form_price
 from cvxrelu.program.losses import Squared
 
 PROBLEMS = [(100, 2), (200, 3), (300, 4), (300, 5), (300, 8), (500, 10), (1000, 20), (2000, 50)]

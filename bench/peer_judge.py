@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from bench.peers.common import Problem
+from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.operators import masked, signed
-from cvxrelu.sampled.bounds import repair, sampled_bound, tighten
+from cvxrelu.sampled.bounds import repair, tighten
 
 __all__ = ["lower_bound", "objective"]
 

@@ -9,9 +9,10 @@ import pytest
 import cvxrelu
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.certificates import exact_pricing, pricing
+from cvxrelu.certificates.closed_form import closed_form_price
 from cvxrelu.certificates.exact_pricing import arrange, price_on
 from cvxrelu.certificates.pricing import Pricing
-from cvxrelu.certificates.relaxation import closed_form_price, relaxed_price
+from cvxrelu.certificates.relaxation import relaxed_price
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.program.arrangement import enumerate_by
 from cvxrelu.program.problem import build_problem

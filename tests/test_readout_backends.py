@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import make_backend
 
+from cvxrelu.program.dual import pull_back
 from cvxrelu.program.readout import adjoint, largest_degree, make_pairs, read
-from cvxrelu.sampled.bounds import pull_back
 
 
 def dense(pairs, n):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows, planted, solve_network
 from scipy.optimize import minimize
 
-from cvxrelu.certificates.relaxation import _Majorant, closed_form_price, relaxed_lower_bound, relaxed_price
+from cvxrelu.certificates.closed_form import closed_form_price
+from cvxrelu.certificates.relaxation import _Majorant, relaxed_lower_bound, relaxed_price
 from cvxrelu.certificates.relaxed_network import _Program, relaxed_network_dual
 from cvxrelu.certificates.subdivision import subdivided_price
 from cvxrelu.numerics.rounding import gamma

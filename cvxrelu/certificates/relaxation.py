@@ -35,13 +35,14 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.certificates.closed_form import closed_form_price
 from cvxrelu.certificates.relaxed_network import relaxed_network_dual
 from cvxrelu.certificates.subdivision import subdivided_price
 from cvxrelu.numerics.rounding import EPS, gamma, power_of_two
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem
 
-__all__ = ["closed_form_price", "relaxed_lower_bound", "relaxed_price"]
+__all__ = ["relaxed_lower_bound", "relaxed_price"]
 
 SUBDIVIDED = 5  # largest rank at which directions are subdivided
 BARRIERS = (0.1, 0.02, 0.004)  # eps r over the closed form, one after the other
@@ -106,25 +107,6 @@ def relaxed_price(
         relaxed = float(np.linalg.norm(np.max(sides, axis=1))) * (1.0 + gamma(*P.shape))
         bound = min(bound, outward * relaxed + moved)
     return min(closed, bound * unit)
-
-
-def closed_form_price(X: Float[np.ndarray, "n d"], P: Float[np.ndarray, "n c"]) -> float:
-    """Per output the larger of `1/2 |X^T p| + 1/2 sqrt(sum(p_+) lambda_max(X^T diag(p_+) X))` and that of -p; rigorous.
-
-    Outputs combine by the root of the sum of squares.
-    """
-    rounding = gamma(*X.shape)
-    lengths = np.linalg.norm(X, axis=1)
-    prices = []
-    for p in P.T:
-        linear = np.linalg.norm(X.T @ p) + rounding * float(np.sum(lengths * np.abs(p)))
-        sides = []
-        for side in (np.maximum(p, 0.0), np.maximum(-p, 0.0)):
-            top = max(float(np.linalg.eigvalsh(X.T @ (side[:, None] * X))[-1]), 0.0)
-            top += 2.0 * rounding * float(np.sum(side * lengths * lengths))
-            sides.append(0.5 * linear + 0.5 * np.sqrt(np.sum(side) * top))
-        prices.append(max(sides))
-    return float((1.0 + rounding) * np.linalg.norm(prices))
 
 
 def relaxed_lower_bound(

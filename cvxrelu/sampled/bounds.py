@@ -32,42 +32,28 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import array_namespace
 from jaxtyping import Bool, Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.numerics.proximal import block_norms
-from cvxrelu.numerics.rounding import EPS, gamma
+from cvxrelu.numerics.rounding import gamma
+from cvxrelu.program.dual import Ridge, pull_back, row_lengths, sampled_bound
 from cvxrelu.program.operators import F, F_adjoint, G_adjoint, masked, signed
-from cvxrelu.program.readout import Pairs, adjoint, read
+from cvxrelu.program.readout import Pairs, read
 from cvxrelu.sampled.cones import project_onto_cones
-from cvxrelu.support.blocks import each, summed
+from cvxrelu.support.blocks import summed
 
 __all__ = [
     "Check",
     "Exact",
-    "Ridge",
     "check",
-    "pull_back",
-    "relaxed_bound",
     "repair",
-    "sampled_bound",
     "tighten",
 ]
 
 Array = Any
 PROJECTED = 1 << 20  # rows times blocks that are projected at a time
-
-
-class Ridge(NamedTuple):
-    """A penalised skip: its columns C in the prediction that the loss sees, its penalty, and that of its origin."""
-
-    columns: Float[Array, "m k"]
-    l2: Float[Array, ""]
-    constant: Float[Array, ""]
-
-    def penalty(self, z: Float[Array, "k c"]) -> Float[Array, ""]:
-        return 0.5 * self.l2 * array_namespace(z).sum(z * z) + self.constant
 
 
 class Exact(NamedTuple):
@@ -157,95 +143,6 @@ def check(
     return Check(values, W, full, dual, norms, xp.min(xp.stack(lowest), axis=0), skip)
 
 
-def pull_back(
-    readout: Pairs | None, X: Float[Array, "n d"], t: Float[Array, "m c"]
-) -> tuple[Float[Array, "n c"], Float[Array, " c"] | None]:
-    """p = R^T t, and by how much its rounding can change |X^T (M * p_k)| for any pattern M, per output; None for 0."""
-    if readout is None:
-        return t, None
-    xp = array_namespace(X)
-    length, size = row_lengths(X), xp.abs(t)
-    if is_numpy_array(t):  # sums of the pairs of each row, one after another
-        n = X.shape[0]
-        degree = np.diff(readout.ends, prepend=0) + 4.0
-        both = [np.bincount(readout.first, s, n) + np.bincount(readout.second, s, n) for s in size.T]
-        return adjoint(readout, t), np.asarray([EPS * np.sum(degree * length * s) for s in both])
-    # Differences of running sums, each of at most 2 m terms.
-    return adjoint(readout, t), EPS * (4.0 * t.shape[0] + 8.0) * xp.sum(size, axis=0) * xp.sum(length)
-
-
-def sampled_bound(
-    loss: Any, dual: Float[Array, "m c"], largest: Float[Array, " c"], beta: Any, ridge: Ridge | None = None
-) -> tuple[Float[Array, ""], Float[Array, "m c"]]:
-    """Lower bound on the optimum of (S), and its feasible dual; `largest` bounds the block norms per output."""
-    return _scaled_bound(loss, dual, largest, beta, ridge)
-
-
-def relaxed_bound(
-    loss: Any,
-    X: Float[Array, "n d"],
-    dual: Float[Array, "m c"],
-    beta: Any,
-    readout: Pairs | None = None,
-    ridge: Ridge | None = None,
-) -> tuple[Float[Array, ""], Float[Array, "m c"]]:
-    """Closed-form rigorous lower bound on the optimum of (N) from any t, and the feasible multiple of t."""
-    xp = array_namespace(X)
-    zero = xp.zeros((), dtype=X.dtype)
-    rounding = gamma(*X.shape)
-    length = row_lengths(X)
-    total = xp.zeros((), dtype=X.dtype)
-    pulled, error = pull_back(readout, X, dual)
-    for k in range(dual.shape[1]):
-        p = pulled[:, k]
-        linear = block_norms(_correlation(X, p))[0] + rounding * xp.sum(length * xp.abs(p))
-        sides = []
-        for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
-            scatter = _scatter(X, side)
-            # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most rounding times the
-            # trace.
-            top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]
-            trace = xp.sum(side * length * length)
-            sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * rounding * trace)))
-        total = total + (xp.maximum(*sides) + (zero if error is None else error[k])) ** 2
-    return _scaled_bound(loss, dual, (1.0 + rounding) * xp.sqrt(total), beta, ridge)
-
-
-def _correlation(X: Float[Array, "n d"], p: Float[Array, " n"]) -> Float[Array, "d 1"]:
-    """X^T p."""
-    return summed(1, lambda b: X[b, :].T @ p[b, None], X)
-
-
-def _scatter(X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
-    """X^T diag(weight) X."""
-    return summed(X.shape[1], lambda b: X[b, :].T @ (weight[b, None] * X[b, :]), X)
-
-
-def _scaled_bound(loss: Any, dual: Any, largest: Any, beta: Any, ridge: Ridge | None) -> tuple[Any, Any]:
-    """D(kappa t) less the skip's part for the best kappa with kappa * largest <= beta, less the rounding of all that.
-
-    One kappa per output where `largest` has one: outputs then separate, unless the loss couples them.
-    """
-    xp = array_namespace(dual)
-    positive = largest > 0
-    one, zero = xp.ones((), dtype=dual.dtype), xp.zeros((), dtype=dual.dtype)
-    kappa_max = xp.where(positive, (1.0 - 4 * EPS) * beta / xp.where(positive, largest, one), xp.inf * one)
-    quadratic, constant = zero, zero
-    if ridge is not None:
-        # |C^T t| per output, from above.
-        pull = ridge.columns.T @ dual
-        pull = xp.abs(pull) + gamma(*ridge.columns.shape) * (xp.abs(ridge.columns).T @ xp.abs(dual))
-        quadratic, constant = xp.sum(pull * pull, axis=0) / ridge.l2, ridge.constant
-        quadratic = quadratic if kappa_max.ndim else xp.sum(quadratic)
-    kappa = loss.best_dual_scale(dual, kappa_max, quadratic)
-    feasible = kappa * dual
-    value, magnitude = loss.dual_value(feasible)
-    taken = 0.5 * xp.sum(kappa * kappa * quadratic)
-    allowance = gamma(*dual.shape) * (magnitude + taken + constant)
-    # Non-negative losses: the optimum is never below the constant, whatever t says.
-    return xp.maximum(value - taken - allowance, zero) + constant, feasible
-
-
 def tighten(
     X: Float[np.ndarray, "n d"],
     patterns: Bool[np.ndarray, "n P"],
@@ -333,8 +230,3 @@ def _outside(X: np.ndarray, patterns: np.ndarray, points: np.ndarray) -> np.ndar
         return np.any(signed(patterns[b], X[b] @ points) < -1e-10 * lengths[b, None] * sizes, axis=0)
 
     return summed(points.shape[1], part, X, patterns)
-
-
-def row_lengths(X: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """|x_i| of every row."""
-    return each(X.shape[1], lambda b: block_norms(X[b, :].T), X)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.operators import masked, signed
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled import run as resuming
-from cvxrelu.sampled.bounds import Check, sampled_bound
+from cvxrelu.sampled.bounds import Check
 from cvxrelu.sampled.cone_memory import ConeMemory
 from cvxrelu.sampled.semismooth import SampledNewton
 

@@ -38,10 +38,10 @@ from jaxtyping import Bool, Float, Int
 
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.numerics.rounding import gamma
+from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
 from cvxrelu.runs.limits import OutOfTime
 from cvxrelu.runs.status import relative_gap
-from cvxrelu.sampled.bounds import sampled_bound
 from cvxrelu.sampled.cone_memory import ConeMemory
 
 __all__ = ["SampledNewton"]
