@@ -11,10 +11,11 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from cvxrelu.backends.placement import device_of, precise
 from cvxrelu.network.fields import OPTIONAL, REQUIRED
 from cvxrelu.network.file import read_network, write_network
 from cvxrelu.network.foreign import check_intercept, fields_of_model, neurons_of_blocks
-from cvxrelu.support.host import column_norms, device_of, host_array, precise
+from cvxrelu.support.host import column_norms, host_array
 
 __all__ = ["ReLUNetwork"]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, is_jax_namespace
+from array_api_compat import array_namespace
+
+from cvxrelu.backends.loops import while_loop
 
 __all__ = ["increasing_root", "wright_omega"]
 
@@ -22,7 +24,7 @@ def increasing_root(slope: Callable[[Any], tuple[Any, Any]], lo: Any, hi: Any, s
     xp = array_namespace(lo)
     infinite, count = xp.full_like(lo, xp.inf), xp.zeros((), dtype=xp.int32)
     state = _Search(start, infinite, lo, hi, infinite, start, infinite, count)
-    return _while(xp, _searching, lambda s: _search_step(slope, s), state).best
+    return while_loop(xp, _searching, lambda s: _search_step(slope, s), state).best
 
 
 def wright_omega(x: Any) -> Any:
@@ -82,14 +84,3 @@ def _search_step(slope: Callable[[Any], tuple[Any, Any]], state: _Search) -> _Se
     best, smallest = xp.where(better, x, best), xp.where(better, size, smallest)
     best, smallest = xp.where(last, new, best), xp.where(last, xp.zeros_like(size), smallest)
     return _Search(new, xp.where(last, xp.zeros_like(x), xp.abs(new - x)), lo, hi, size, best, smallest, count + 1)
-
-
-def _while(xp: Any, condition: Callable[[Any], Any], body: Callable[[Any], Any], state: Any) -> Any:
-    """Apply `body` while `condition` holds. Under JAX a loop of its own: Python's cannot see values there."""
-    if is_jax_namespace(xp):
-        from jax import lax
-
-        return lax.while_loop(condition, body, state)
-    while condition(state):
-        state = body(state)
-    return state
