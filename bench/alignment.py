@@ -35,7 +35,7 @@ from cvxrelu_llm.features.reference import reference_log_ratios
 from cvxrelu_llm.heads.calibration import log_losses
 from cvxrelu_llm.heads.head import as_pair_features
 from cvxrelu_llm.heads.selection import grouped_folds
-from cvxrelu_llm.models.protocol import load_model
+from cvxrelu_llm.models.load import load_model
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 

@@ -20,7 +20,7 @@ _PUBLIC = {
     "embed": "features.extract",
     "evaluate": "evaluation.metrics",
     "extract": "features.extract",
-    "load_model": "models.protocol",
+    "load_model": "models.load",
     "load_triples": "preferences.triples",
 }
 

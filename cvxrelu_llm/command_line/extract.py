@@ -18,8 +18,8 @@ from cvxrelu.support.interrupts import shielded
 from cvxrelu_llm.command_line.command import Command, share, whole
 from cvxrelu_llm.command_line.common import add_data_options, add_model_options, add_text_options, counted, read_triples
 from cvxrelu_llm.features.extract import PairFeatures, extract
+from cvxrelu_llm.models.load import load_model
 from cvxrelu_llm.models.pooling import POOLINGS
-from cvxrelu_llm.models.protocol import load_model
 from cvxrelu_llm.preferences import splits
 
 __all__ = ["command"]

@@ -254,7 +254,7 @@ def _state(W: np.ndarray, b: np.ndarray, a: np.ndarray, c: float) -> dict[str, A
 
 def _base_model(head: ConvexRewardHead, model: Any, gguf_file: str | None) -> tuple[Any, str, dict[str, Any]]:
     """The language model without head, checked against the fingerprint, and where its tokenizer is."""
-    from cvxrelu_llm.models.protocol import load_model
+    from cvxrelu_llm.models.load import load_model
 
     loaded = load_model(model, gguf_file=gguf_file, dtype=head.feature_settings.get("dtype"), device="cpu")
     head.check_model(loaded)

@@ -18,8 +18,9 @@ from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.extraction import Extraction
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.sweep import Sweep, sweep, sweep_with
+from cvxrelu_llm.models.load import load_model
 from cvxrelu_llm.models.pooling import as_pooling
-from cvxrelu_llm.models.protocol import FeatureModel, as_layer, load_model
+from cvxrelu_llm.models.protocol import FeatureModel, as_layer
 from cvxrelu_llm.models.templates import Text
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.formats import Triple

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_models import write_model
 
-from cvxrelu_llm.models.protocol import FeatureModel, load_model
+from cvxrelu_llm.models.load import load_model
+from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 
 LONG = [

@@ -15,8 +15,9 @@ from cvxrelu_llm.command_line import extract as commands_extract
 from cvxrelu_llm.command_line.generate import load_lm
 from cvxrelu_llm.command_line.main import main
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
+from cvxrelu_llm.features.reference import reference_log_ratios
 from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.models.log_probabilities import response_log_probabilities
 from cvxrelu_llm.preferences.triples import load_triples
 
 WORDS = ["area", "width", "length", "Oregon", "rectangle", "pink", "together", "the"]

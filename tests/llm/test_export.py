@@ -22,7 +22,8 @@ from cvxrelu_llm.exports.write import (
 )  # fmt: skip
 from cvxrelu_llm.features.extract import extract
 from cvxrelu_llm.heads.head import ConvexRewardHead
-from cvxrelu_llm.models.protocol import FeatureModel, load_model
+from cvxrelu_llm.models.load import load_model
+from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 
 WORDS = ["area", "of", "the", "rectangle", "length", "width", "together", "butterflies", "Oregon", "please"]
@@ -154,7 +155,7 @@ def test_padding_on_either_side_changes_no_reward(many: Triples, tmp_path: Path,
     from tiny_models import write_model
     from transformers import AutoModelForSequenceClassification
 
-    from cvxrelu_llm.models.protocol import load_model
+    from cvxrelu_llm.models.load import load_model
     from cvxrelu_llm.models.templates import as_template
 
     folder = write_model(tmp_path / "gpt2", "GPT2")
@@ -206,8 +207,9 @@ def test_linear_heads_are_stock_classifiers(
 def test_log_probabilities_are_the_models_own_loss(model_folder: Path, many: Triples) -> None:
     import torch
 
-    from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
+    from cvxrelu_llm.features.reference import reference_log_ratios
     from cvxrelu_llm.generation.scorers import as_tokens
+    from cvxrelu_llm.models.log_probabilities import response_log_probabilities
 
     lm, tokenizer = causal(model_folder)
     triple, sides = many[0], []
@@ -230,7 +232,8 @@ def test_log_probabilities_are_the_models_own_loss(model_folder: Path, many: Tri
 def test_log_probabilities_do_not_depend_on_sharing_the_prompt(
     model_folder: Path, many: Triples, max_length: int
 ) -> None:
-    from cvxrelu_llm.features.reference import reference_log_ratios, response_log_probabilities
+    from cvxrelu_llm.features.reference import reference_log_ratios
+    from cvxrelu_llm.models.log_probabilities import response_log_probabilities
 
     lm, tokenizer = causal(model_folder)
     answers = ["Yes.", "No, and here is why it is not so.", "Yes", *(f"It is {i}, I think." for i in range(9))]

@@ -23,8 +23,9 @@ from cvxrelu_llm.features.cache import FeatureCache
 from cvxrelu_llm.features.extract import PairFeatures, embed, extract
 from cvxrelu_llm.features.extraction import _key
 from cvxrelu_llm.features.sweep import sweep
+from cvxrelu_llm.models.load import load_model
 from cvxrelu_llm.models.pooling import POOLINGS
-from cvxrelu_llm.models.protocol import FeatureModel, load_model
+from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.models.templates import Text, as_template
 from cvxrelu_llm.preferences.messages import Message
 from cvxrelu_llm.preferences.triples import Triples, load_triples
