@@ -1,4 +1,4 @@
-"""A second opinion on a priced gap: starts, ascent and polish that `cvxrelu.certificates.pricing` does not use; no shared code.
+"""A second opinion on a priced gap: starts, ascent and polish of its own; no code shared with the package.
 
 The bound of the network program needs  price(t) = max over |u| <= 1 of |t^T (X u)_+|,  t = y - f(X) the residual.
 Multiples kappa t with kappa price <= beta are dual feasible and give the bound  kappa t^T y - kappa^2 |t|^2 / 2.  A

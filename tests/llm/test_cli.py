@@ -272,7 +272,8 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_runs_as_a_program(pairs: Path, root: Path) -> None:
     """And reads data without importing PyTorch."""
-    code = "import sys; from cvxrelu_llm.command_line.main import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = "import sys; from cvxrelu_llm.command_line.main import main; code = main(sys.argv[1:])"
+    code += "; assert 'torch' not in sys.modules"
     code += "; sys.exit(code)"
     done = subprocess.run(
         [sys.executable, "-c", code, "inspect", str(pairs)], cwd=root, capture_output=True, text=True, timeout=300
