@@ -27,7 +27,6 @@ import numpy as np
 from bench.alignment_models import MODELS, kept_mark
 from bench.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
 from cvxrelu.support.files import atomic_write
-from cvxrelu_llm.command_line.generate import load_lm
 from cvxrelu_llm.evaluation.metrics import evaluate_margins, length_differences
 from cvxrelu_llm.features.extract import extract
 from cvxrelu_llm.features.pair_features import PairFeatures
@@ -35,6 +34,7 @@ from cvxrelu_llm.features.reference import reference_log_ratios
 from cvxrelu_llm.heads.calibration import log_losses
 from cvxrelu_llm.heads.head import as_pair_features
 from cvxrelu_llm.heads.selection import grouped_folds
+from cvxrelu_llm.models.causal import load_lm
 from cvxrelu_llm.models.load import load_model
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.triples import Triples, load_triples

@@ -235,7 +235,7 @@ def configurations(rng: Generator, folder: Path, outside: Path) -> Case:
     """JSON and YAML of `cvxrelu-llm ... --config`."""
     import yaml
 
-    from cvxrelu_llm.command_line.command import config_arguments, read_config
+    from cvxrelu_llm.command_line.config import config_arguments, read_config
     from cvxrelu_llm.command_line.main import COMMANDS, build_parser
 
     tree: Any = {

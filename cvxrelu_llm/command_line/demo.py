@@ -49,11 +49,11 @@ def _triples(options: argparse.Namespace) -> Any:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cvxrelu_llm.command_line.generate import load_lm
     from cvxrelu_llm.evaluation.metrics import evaluate, evaluate_margins, length_differences
     from cvxrelu_llm.evaluation.page import write_report
     from cvxrelu_llm.features.extract import extract
     from cvxrelu_llm.heads.head import ConvexRewardHead
+    from cvxrelu_llm.models.causal import load_lm
     from cvxrelu_llm.models.torch_models import TorchModel
 
     out, name = Path(options.out), options.model or packaged_model()

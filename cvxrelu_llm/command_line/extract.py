@@ -122,8 +122,8 @@ def _with_reference(
     options: argparse.Namespace, model: Any, parts: Mapping[str, Any], features: Mapping[str, PairFeatures]
 ) -> dict[str, PairFeatures]:
     """Features with log-probability ratios of their pairs, under the same weights and of the same tokens."""
-    from cvxrelu_llm.command_line.generate import load_lm
     from cvxrelu_llm.features.reference import reference_log_ratios
+    from cvxrelu_llm.models.causal import load_lm
 
     where = {"gguf_file": options.gguf_file, "revision": options.revision}
     lm, tokenizer = load_lm(options.model, str(model.device), model.dtype, **where)

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cvxrelu import ReLUNetwork
 from cvxrelu.support.files import atomic_write
-from cvxrelu_llm.generation.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
-from cvxrelu_llm.survey.page import INTRO, TITLE, build_survey, read_answers, read_lines
-from cvxrelu_llm.survey.votes import score_survey
+from cvxrelu_llm.command_line.sampling import SAMPLING, _lm, _model_options, _refuse_existing
+from cvxrelu_llm.command_line.simulate import _simulate, _simulate_options
+from cvxrelu_llm.command_line.survey import _build_options, _score_options, _survey_build, _survey_score
+from cvxrelu_llm.survey.page import read_lines
 
-__all__ = ["COMMANDS", "Entry", "add_arguments", "load_lm", "main"]
+__all__ = ["COMMANDS", "Entry", "add_arguments", "main"]
 
 OK = 0
-SAMPLING = ("temperature", "top_k", "top_p", "max_new_tokens")
 GUIDANCE = ("scale", "n_candidates", "every", "kl_budget", "schedule")
 UNUSED = {
     "guided": ("n", "temperatures"),
@@ -96,87 +95,7 @@ def _generate(args: argparse.Namespace) -> int:
     return OK
 
 
-def _survey_build(args: argparse.Namespace) -> int:
-    for path in (args.out, args.key):
-        _refuse_existing(path, args.overwrite)
-    key = build_survey(
-        read_answers(*args.answers), args.out, args.key, title=args.title, intro=args.intro, seed=args.seed,
-        overwrite=args.overwrite,
-    )  # fmt: skip
-    if not args.quiet:
-        print(f"{args.out}: {len(key['order'])} questions on {', '.join(key['models'])}; send it to the raters")
-        print(f"{args.key}: says whose answer was whose; keep it from them")
-    return OK
-
-
-def _survey_score(args: argparse.Namespace) -> int:
-    result = score_survey(args.key, args.votes, level=args.level, seed=args.seed)
-    if args.out:
-        _refuse_existing(args.out, args.overwrite)
-        atomic_write(args.out, json.dumps(result.record(), indent=1) + "\n", overwrite=args.overwrite)
-    print(result.summary())
-    return OK
-
-
-def _simulate(args: argparse.Namespace) -> int:
-    _refuse_existing(args.out, args.overwrite)
-    lm, tokenizer = _lm(args)
-    tutor = Speaker(lm, tokenizer, TUTOR)
-    other = load_lm(args.student_model, args.device, args.dtype or "auto") if args.student_model else (lm, tokenizer)
-    student = Speaker(*other, STUDENT)
-    subjects = args.subject or SUBJECTS
-    sampling = {name: getattr(args, name) for name in SAMPLING}
-    talks = simulate(tutor, student, subjects=subjects, n=args.n, turns=args.turns, seed=args.seed, **sampling)
-
-    def told() -> Iterator[dict[str, Any]]:
-        for talk in talks:
-            if not args.quiet:
-                print(f"{talk['id']}: {talk['subject']}, {len(talk['messages'])} messages", file=sys.stderr)
-            yield talk
-
-    conversations = list(told())
-    write_conversations(args.out, conversations)
-    if not args.quiet:
-        wanted = args.n * len(subjects)
-        print(
-            f"{args.out}: {len(conversations)} conversations; {wanted - len(conversations)} ended too early to be kept"
-        )
-    return OK
-
-
 # -- what they share ---------------------------------------------------------------------------------------------------
-def load_lm(
-    path: str, device: str = "cpu", dtype: str = "auto", *, gguf_file: str | None = None, revision: str | None = None
-) -> tuple[Any, Any]:
-    """Model and tokenizer from a folder, a .gguf file (needs gguf and accelerate) or the name of a model on the hub.
-
-    gguf_file : its name, where `path` is that of a folder or a repository. revision : of a hub model.
-    ValueError for a model without output layer, of which the library would make one at random.
-    """
-    try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise ValueError("generation needs transformers: pip install 'cvxrelu[llm]'") from error
-    keywords: dict[str, Any] = {"gguf_file": gguf_file, "revision": revision}
-    keywords = {name: value for name, value in keywords.items() if value is not None}
-    if path.endswith(".gguf"):
-        if not Path(path).is_file():
-            raise ValueError(f"{path}: no such file")
-        path, keywords["gguf_file"] = str(Path(path).resolve().parent), Path(path).name
-    tokenizer = AutoTokenizer.from_pretrained(path, **keywords)
-    lm, loaded = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True, **keywords)
-    output = getattr(lm.get_output_embeddings(), "weight", None)
-    if any(weight is output and name in loaded["missing_keys"] for name, weight in lm.named_parameters()):
-        raise ValueError(f"{path}: has no weights for the output layer, so that it is not a causal language model")
-    return lm.to(device).eval(), tokenizer
-
-
-def _lm(args: argparse.Namespace) -> tuple[Any, Any]:
-    """Model and tokenizer of --model."""
-    if args.gguf_file is not None and args.model.endswith(".gguf"):
-        raise ValueError(f"--gguf-file has no effect with --model {args.model}, which is such a file")
-    where = {"gguf_file": args.gguf_file, "revision": args.revision}
-    return load_lm(args.model, args.device, args.dtype or "auto", **where)
 
 
 def _guided_lm(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -205,11 +124,6 @@ def _guided_lm(args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def _nats(cost: Any) -> str:
     return "without bound" if cost.nats is None else f"{cost.kind} {cost.nats:.4g}"
-
-
-def _refuse_existing(path: str, overwrite: bool) -> None:
-    if os.path.lexists(path) and not overwrite:
-        raise ValueError(f"{path}: the file exists; choose another, or pass --overwrite")
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
@@ -270,48 +184,6 @@ def _generate_options(parser: Any) -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.7, 1.0], metavar="T",
                         help="of --method compare, in place of --temperature")  # fmt: skip
     parser.set_defaults(defaults={name: parser.get_default(name) for names in UNUSED.values() for name in names})
-
-
-def _build_options(parser: Any) -> None:
-    parser.add_argument(
-        "answers", nargs="+", metavar="FILE", help="JSON lines as `generate` writes them, one per model"
-    )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the page to write")
-    parser.add_argument("--key", required=True, metavar="FILE", help="where to write whose answer is whose")
-    parser.add_argument("--title", default=TITLE, help="of the page")
-    parser.add_argument("--intro", default=INTRO, help="first paragraph of the page")
-    parser.add_argument("--seed", type=int, help="of the order (default: one that nobody knows)")
-
-
-def _score_options(parser: Any) -> None:
-    parser.add_argument("votes", nargs="+", metavar="FILE", help="files that raters saved on the page")
-    parser.add_argument("--key", required=True, metavar="FILE", help="the key of `survey build`")
-    parser.add_argument("--out", metavar="FILE", help="a JSON file for the rates")
-    parser.add_argument("--level", type=float, default=0.95, help="of the intervals (0.95)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
-
-
-def _simulate_options(parser: Any) -> None:
-    _model_options(parser, tokens=80, temperature=0.8)
-    parser.add_argument("--student-model", metavar="MODEL", help="another model for the student")
-    parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines to write")
-    parser.add_argument("--subject", action="append", metavar="TEXT", help="may be repeated (16 school subjects)")
-    parser.add_argument("--n", type=int, default=1, help="conversations per subject (1)")
-    parser.add_argument("--turns", type=int, default=6, help="messages per conversation, at least 4 (6)")
-
-
-def _model_options(parser: Any, tokens: int, temperature: float) -> None:
-    parser.add_argument("--model", required=True, help="a folder, a .gguf file, or the name of a model on the hub")
-    parser.add_argument("--gguf-file", metavar="FILE", help="its name in that folder or repository")
-    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"),
-                        help="default: that of the head's features, or else of the file")  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="as PyTorch names it (cpu)")
-    parser.add_argument("--temperature", type=float, default=temperature, help=f"({temperature})")
-    parser.add_argument("--top-k", type=int, default=50, help="(50)")
-    parser.add_argument("--top-p", type=float, default=0.9, help="(0.9)")
-    parser.add_argument("--max-new-tokens", type=int, default=tokens, help=f"tokens per text ({tokens})")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
 
 
 COMMANDS: dict[str, Entry | dict[str, Entry]] = {

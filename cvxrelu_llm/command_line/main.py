@@ -23,7 +23,8 @@ if __name__ == "__main__":  # before anything heavy loads
 from cvxrelu.support import interrupts
 from cvxrelu.support.errors import InputError
 from cvxrelu_llm.command_line import generate as cli_generate
-from cvxrelu_llm.command_line.command import Command, config_arguments, read_config
+from cvxrelu_llm.command_line.command import Command
+from cvxrelu_llm.command_line.config import config_arguments, read_config
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 

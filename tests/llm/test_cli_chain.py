@@ -12,11 +12,11 @@ import pytest
 from tiny_models import write_model
 
 from cvxrelu_llm.command_line import extract as commands_extract
-from cvxrelu_llm.command_line.generate import load_lm
 from cvxrelu_llm.command_line.main import main
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.reference import reference_log_ratios
 from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.models.causal import load_lm
 from cvxrelu_llm.models.log_probabilities import response_log_probabilities
 from cvxrelu_llm.preferences.triples import load_triples
 

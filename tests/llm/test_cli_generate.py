@@ -14,9 +14,10 @@ from tiny_lm import make_lm, make_tokenizer
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
 
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu_llm.command_line.generate import add_arguments, load_lm
+from cvxrelu_llm.command_line.generate import add_arguments
 from cvxrelu_llm.generation.decoding import best_of_n, guide, sample
 from cvxrelu_llm.generation.scorers import HiddenStateScorer
+from cvxrelu_llm.models.causal import load_lm
 
 SHORT = ("--max-new-tokens", "6", "--temperature", "1.0")
 
@@ -150,7 +151,7 @@ def test_options_of_the_model_arrive(folder: Path, tmp_path: Path, monkeypatch: 
         given.append((Path(path).name, device, dtype, where))
         return load_lm(str(folder / "lm"))
 
-    monkeypatch.setattr("cvxrelu_llm.command_line.generate.load_lm", recorded)
+    monkeypatch.setattr("cvxrelu_llm.models.causal.load_lm", recorded)
     words = ("--model", "hub/lm", "--gguf-file", "lm.gguf", "--revision", "main", "--dtype", "bfloat16", "--quiet")
     expected = ("lm", "cpu", "bfloat16", {"gguf_file": "lm.gguf", "revision": "main"})
     prompts = ("--prompts", folder / "prompts.jsonl", "--out", tmp_path / "a.jsonl")

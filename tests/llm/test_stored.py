@@ -13,7 +13,7 @@ import pytest
 from preference_data import preferences
 
 from cvxrelu.support.errors import InputError
-from cvxrelu_llm.command_line.command import read_config
+from cvxrelu_llm.command_line.config import read_config
 from cvxrelu_llm.features.cache import FeatureCache
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads.head import ConvexRewardHead
