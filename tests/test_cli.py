@@ -552,6 +552,6 @@ def test_as_a_program_without_the_extras(houses: str, here: Path, root: Path) ->
 
 
 def test_as_a_program(houses: str, here: Path, root: Path) -> None:
-    done = run(["-m", "cvxrelu.command_line.main", "fit", houses, "--target", "nothing", "--out", "m"], root, here)
+    done = run(["-m", "cvxrelu", "fit", houses, "--target", "nothing", "--out", "m"], root, here)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "no such column" in done.stderr

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from oracles import project
 from scipy.linalg import null_space
 
-from cvxrelu.runs.limits import OutOfTime
 from cvxrelu.sampled import cone_memory
 from cvxrelu.sampled.cone_memory import ConeMemory
 from cvxrelu.sampled.cones import project_onto_cones
+from cvxrelu.support.errors import OutOfTime
 
 
 def cones(seed, n, d, P):

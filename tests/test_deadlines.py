@@ -18,7 +18,7 @@ from cvxrelu.program.arrangement import enumerate_by
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement import search as refinement
-from cvxrelu.runs.limits import OutOfTime
+from cvxrelu.support.errors import OutOfTime
 
 certify, solve = (importlib.import_module(f"cvxrelu.{name}") for name in ("certify", "solve"))  # the modules
 PAST = -np.inf

@@ -16,9 +16,9 @@ from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem
-from cvxrelu.runs.limits import OutOfTime
 from cvxrelu.runs.solution import Certificate
 from cvxrelu.runs.status import relative_gap
+from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["as_kind", "check_kind", "network_certificate", "network_objective", "proof_begins"]
 

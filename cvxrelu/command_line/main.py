@@ -18,11 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before anything heavy loads
-    from cvxrelu.__main__ import main as run
-
-    sys.exit(run())
-
 import numpy as np
 
 from cvxrelu.backends import BackendError

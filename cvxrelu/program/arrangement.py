@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from cvxrelu.numerics.rounding import EPS
 from cvxrelu.program.patterns import Patterns, _data, _first_occurrences, _unit_rows
-from cvxrelu.runs.limits import OutOfTime
+from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["count_patterns", "enumerate_by", "enumerate_patterns"]
 

@@ -39,8 +39,8 @@ from cvxrelu.program.readout import adjoint
 from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
-from cvxrelu.runs.limits import OutOfTime
 from cvxrelu.runs.status import Status, relative_gap
+from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["Refined", "Refinement"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cvxrelu.support.checks import as_positive, short
 
-__all__ = ["Limits", "OutOfTime"]
+__all__ = ["Limits"]
 
 DEFAULT_MAX_ITER = 20_000
 
@@ -44,7 +44,3 @@ class Limits(NamedTuple):
 
 
 FLOAT32_TOL = 1e-4  # from this tolerance on, refinement works in float32 unless told otherwise
-
-
-class OutOfTime(Exception):
-    """The deadline has passed in the middle of a projection."""

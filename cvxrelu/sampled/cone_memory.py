@@ -31,8 +31,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg.lapack import dgeqrf, dorgqr, dtrtrs
 
-from cvxrelu.runs.limits import OutOfTime
 from cvxrelu.sampled.cones import TOLERANCE, project_onto_cones
+from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["ConeMemory"]
 

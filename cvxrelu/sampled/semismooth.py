@@ -40,9 +40,9 @@ from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
-from cvxrelu.runs.limits import OutOfTime
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.sampled.cone_memory import ConeMemory
+from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["SampledNewton"]
 

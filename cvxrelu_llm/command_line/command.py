@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 __all__ = ["Command", "count", "share", "whole"]
 
-DEEPEST = 50  # nested lists and sections of a configuration
-
 
 class Command(NamedTuple):
     """One command.

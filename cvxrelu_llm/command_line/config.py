@@ -9,7 +9,6 @@ from typing import Any
 
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.stored import parse_json, read_text, short
-from cvxrelu_llm.command_line.command import DEEPEST
 
 __all__ = ["config_arguments", "read_config"]
 
@@ -123,3 +122,6 @@ def _text(value: Any, name: str, path: str) -> str:
     if (isinstance(value, int) and abs(value) >= 10**18) or (isinstance(value, str) and "\0" in value):
         raise InputError(f"{path}, option {name!r}: a number below 1e18, or text without NUL, is expected")
     return str(value)
+
+
+DEEPEST = 50  # nested lists and sections of a configuration

@@ -15,11 +15,6 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-if __name__ == "__main__":  # before anything heavy loads
-    from cvxrelu_llm.__main__ import main as run
-
-    sys.exit(run())
-
 from cvxrelu.support import interrupts
 from cvxrelu.support.errors import InputError
 from cvxrelu_llm.command_line import generate as cli_generate

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cvxrelu_llm.command_line.generate import OK
 from cvxrelu_llm.command_line.sampling import SAMPLING, _lm, _model_options, _refuse_existing
 from cvxrelu_llm.generation.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
 from cvxrelu_llm.models.causal import load_lm
@@ -36,7 +35,7 @@ def _simulate(args: argparse.Namespace) -> int:
         print(
             f"{args.out}: {len(conversations)} conversations; {wanted - len(conversations)} ended too early to be kept"
         )
-    return OK
+    return 0
 
 
 def _simulate_options(parser: Any) -> None:

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from cvxrelu.support.files import atomic_write
-from cvxrelu_llm.command_line.generate import OK
 from cvxrelu_llm.command_line.sampling import _refuse_existing
 from cvxrelu_llm.survey.page import INTRO, TITLE, build_survey, read_answers
 from cvxrelu_llm.survey.votes import score_survey
@@ -23,7 +22,7 @@ def _survey_build(args: argparse.Namespace) -> int:
     if not args.quiet:
         print(f"{args.out}: {len(key['order'])} questions on {', '.join(key['models'])}; send it to the raters")
         print(f"{args.key}: says whose answer was whose; keep it from them")
-    return OK
+    return 0
 
 
 def _survey_score(args: argparse.Namespace) -> int:
@@ -32,7 +31,7 @@ def _survey_score(args: argparse.Namespace) -> int:
         _refuse_existing(args.out, args.overwrite)
         atomic_write(args.out, json.dumps(result.record(), indent=1) + "\n", overwrite=args.overwrite)
     print(result.summary())
-    return OK
+    return 0
 
 
 def _build_options(parser: Any) -> None:
