@@ -14,17 +14,18 @@ import pytest
 from checkpoint_child import CASES, X, Y, answer, run
 
 import cvxrelu
+from cvxrelu.api.solve import open_checkpoint
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement.neurons import Neurons
-from cvxrelu.refinement.search import Refinement
+from cvxrelu.refinement.search import Refinement, refinement_state, resume_refinement
 from cvxrelu.runs import checkpoint
 from cvxrelu.runs.checkpoint import Checkpoint, digest
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.progress import History
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled import admm, newton_stage
-from cvxrelu.sampled.run import load_sampled, open_checkpoint, refinement_state, resume_refinement
+from cvxrelu.sampled.run import load_sampled
 from cvxrelu.sampled.stage import SampledStage
 
 

@@ -39,10 +39,12 @@ from cvxrelu.program.readout import adjoint
 from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
+from cvxrelu.runs.checkpoint import State
+from cvxrelu.runs.progress import History
 from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.support.errors import OutOfTime
 
-__all__ = ["Refined", "Refinement"]
+__all__ = ["Refined", "Refinement", "refinement_state", "resume_refinement"]
 
 DESCENT = 20  # L-BFGS steps a round
 CHUNK_FLOPS = 1e10  # of descent between two looks at the clock
@@ -403,3 +405,23 @@ def _quadratic_step(H: np.ndarray, slope: np.ndarray, now: np.ndarray, m: int, d
     of_s, b_s = H[:m, :m] - H[:m, m:] @ solved[:, :m], b[:m] - H[:m, m:] @ solved[:, m]
     s = nonnegative_quadratic(of_s, b_s, now[:m], deadline)
     return np.concatenate([s, solved[:, m] - solved[:, :m] @ s])
+
+
+REFINED = ("z", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near")
+
+
+def refinement_state(search: Refinement, history: History, spent: float) -> State:
+    """The top of a round. Nothing in it is changed in place later."""
+    return {
+        **{name: getattr(search, name) for name in REFINED},
+        "neurons": tuple(search.neurons), "misses": search.pricing.misses,
+        "random": search.pricing.rng.bit_generator.state, "history": list(history.records), "spent": spent,
+    }  # fmt: skip
+
+
+def resume_refinement(search: Refinement, saved: State) -> None:
+    """The search at the top of the round that was saved."""
+    for name in REFINED:
+        setattr(search, name, saved[name])
+    search.neurons, search.pricing.misses = Neurons(*saved["neurons"]), saved["misses"]
+    search.pricing.rng.bit_generator.state = saved["random"]

@@ -17,13 +17,12 @@ from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, fits
 from cvxrelu.program.skip import free_coefficients
-from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
+from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement, refinement_state, resume_refinement
 from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.runs.limits import FLOAT32_TOL, Limits
 from cvxrelu.runs.progress import History, refinement_row
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import Status, relative_gap, status_of_bound
-from cvxrelu.sampled.run import refinement_state, resume_refinement
 
 __all__ = ["RefinementStage", "in_words"]
 

@@ -10,23 +10,17 @@ top of a round. A round that was cut short is done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cvxrelu.network.balanced import to_arrays
-from cvxrelu.program.problem import Problem
-from cvxrelu.refinement.neurons import Neurons
-from cvxrelu.runs.checkpoint import Checkpoint, State, digest, restore, snapshot
+from cvxrelu.runs.checkpoint import State, restore, snapshot
 from cvxrelu.runs.progress import History
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled import admm
 
 if TYPE_CHECKING:
-    from cvxrelu.network.relu_network import ReLUNetwork
-    from cvxrelu.refinement.search import Refinement
     from cvxrelu.sampled.cone_memory import ConeMemory
     from cvxrelu.sampled.newton_stage import _NewtonStage
     from cvxrelu.sampled.semismooth import SampledNewton
@@ -36,10 +30,7 @@ __all__ = [
     "load_sampled",
     "newton_position",
     "newton_saver",
-    "open_checkpoint",
-    "refinement_state",
     "resume_newton",
-    "resume_refinement",
     "save_sampled",
     "settled",
     "start_state",
@@ -55,32 +46,6 @@ FIXED_OF_NEWTON = frozenset((
     "inverse",
 ))  # fmt: skip
 FIXED_OF_MEMORY = frozenset(["X", "patterns", "unit", "signs", "m", "d", "margin", "normals", "inverses"])
-REFINED = ("z", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near")
-
-
-def open_checkpoint(
-    folder: Path | None, problem: Problem, options: Mapping[str, Any], start: ReLUNetwork | None
-) -> Checkpoint | None:
-    """The folder of this run, or one error that says what it is the folder of."""
-    if folder is None:
-        return None
-    plain, skip, pairs = problem.plain, problem.skip, problem.readout
-    arrays = {
-        "X": problem.X, "y": plain.y, "sample_weight": plain.weight, "margin": getattr(plain, "margin", None),
-        "patterns": problem.patterns.patterns, "gates": problem.patterns.gates,
-        "pairs": None if pairs is None else np.stack([pairs.first, pairs.second]),
-        "equality": None if skip is None else np.concatenate([skip.basis, skip.origin], axis=1),
-    }  # fmt: skip
-    values = {
-        "beta": problem.beta, "loss": problem.loss_name, "intercept": problem.intercept, "skip": problem.skip_kind,
-        "skip_l2": 0.0 if skip is None else float(skip.l2),
-    }  # fmt: skip
-    warm = None
-    if start is not None:
-        parts = [part.ravel() for part in to_arrays(start, problem.intercept)[:2]]
-        warm = digest(np.concatenate(parts))
-    identity = {**{name: digest(array) for name, array in arrays.items()}, **values, "warm_start": warm}
-    return Checkpoint(folder, identity, options)
 
 
 # -- the sampled stage ------------------------------------------------------------------------------------------------
@@ -181,18 +146,3 @@ def newton_saver(newton: _NewtonStage, output: int, solver: SampledNewton, memor
 
 
 # -- refinement -------------------------------------------------------------------------------------------------------
-def refinement_state(search: Refinement, history: History, spent: float) -> State:
-    """The top of a round. Nothing in it is changed in place later."""
-    return {
-        **{name: getattr(search, name) for name in REFINED},
-        "neurons": tuple(search.neurons), "misses": search.pricing.misses,
-        "random": search.pricing.rng.bit_generator.state, "history": list(history.records), "spent": spent,
-    }  # fmt: skip
-
-
-def resume_refinement(search: Refinement, saved: State) -> None:
-    """The search at the top of the round that was saved."""
-    for name in REFINED:
-        setattr(search, name, saved[name])
-    search.neurons, search.pricing.misses = Neurons(*saved["neurons"]), saved["misses"]
-    search.pricing.rng.bit_generator.state = saved["random"]
