@@ -7,21 +7,25 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.program import operators
 
 
 def _probe(backend: Backend, X: Any, M: Any, U: Any, r: Any, s: Any) -> tuple[Any, ...]:
-    """The four operators on one problem: what the known-answer check compiles."""
+    """Masked products of every kind that the solver makes, F, F^T, G and G^T among them: what the check compiles."""
+    xp = backend.xp
+    mask = xp.astype(M, X.dtype)
+    signs = 2.0 * mask - 1.0
+    half = xp.tensordot(xp.matrix_transpose(X), mask[:, None, :] * r[:, :, None], axes=1)
+    inner = xp.tensordot(X, U, axes=1)  # (n, 2, c, P)
     return (
-        operators.F(X, M, U),
-        operators.F_adjoint(X, M, r),
-        operators.G(X, M, U),
-        operators.G_adjoint(X, M, s),
+        xp.sum(mask[:, None, :] * (inner[:, 0] - inner[:, 1]), axis=-1),
+        xp.stack([half, -half], axis=1),
+        signs[:, None, None, :] * inner,
+        xp.tensordot(xp.matrix_transpose(X), signs[:, None, None, :] * s, axes=1),
     )
 
 
 def known_answer(backend: Backend) -> str | None:
-    """Compiled operators in both precisions against dense NumPy products; None when they agree, else what differs."""
+    """Compiled products in both precisions against dense NumPy products; None when they agree, else what differs."""
     rng = np.random.default_rng(0)
     n, d, c, P = 37, 5, 2, 11
     X, U = rng.standard_normal((n, d)), rng.standard_normal((d, 2, c, P))
