@@ -2,7 +2,7 @@
 #   VENV=folder     where the environment lives (.venv)
 #   PYTHON=program  the Python it is made with (the first suitable one found)
 #   WORKERS=n       processes that share the tests (2)
-#   TESTS="..."     what pytest is given beyond the defaults, e.g. TESTS="tests/test_solve.py -k gap"
+#   TESTS="..."     what pytest is given beyond the defaults, e.g. TESTS="tests/api/test_solve.py -k gap"
 
 VENV ?= .venv
 PYTHON ?=
@@ -49,7 +49,7 @@ test-random: $(VENV)/.installed-test ## the tests alone, with property examples 
 	HYPOTHESIS_PROFILE=random $(MAKE) suite
 
 docs: $(VENV)/.installed-test ## run the examples of README and docs, check their links and that no public name is missing
-	$(RUN) pytest tests/test_docs.py
+	$(RUN) pytest tests/project/test_docs.py
 
 bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) bench.rates --quick

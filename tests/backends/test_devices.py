@@ -25,7 +25,7 @@ from cvxrelu.runs.limits import Limits
 from cvxrelu.sampled import newton_stage
 from cvxrelu.sampled.stage import SampledStage
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 X = np.random.default_rng(0).standard_normal((60, 6))
 Y = np.maximum(X[:, :1], 0) - np.maximum(X[:, 1:3], 0)
 

@@ -11,7 +11,7 @@ import pytest
 from bench import gpu
 from bench.report import RESULTS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
