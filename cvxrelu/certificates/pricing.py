@@ -11,7 +11,7 @@ along p^T (X u)_+, so phi(u) = g(u) @ u. Nonlinear conjugate gradients on the sp
 direction does not ascend), every column with a step length of its own that follows the secant of its slope and shrinks
 when the value does not rise: one evaluation a step and no line search. With the same number of evaluations it finds
 three to ten times as many violators as steps along the gradient do. The best distinct ends are then polished on the
-kinks where local maxima lie (`cvxrelu.certificates.polish`), and mixtures and noisy copies of what is best start the next wave.
+kinks where local maxima lie (`polish`), and mixtures and noisy copies of what is best start the next wave.
 """
 
 from __future__ import annotations

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.network.foreign import check_intercept
 from cvxrelu.support.host import column_norms
+
+if TYPE_CHECKING:
+    from cvxrelu.network.relu_network import ReLUNetwork
 
 __all__ = ["BalancedArrays", "to_arrays"]
 

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.certificates.closed_form import relaxed_bound
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.best_skip import best_skip, skip_objective
+from cvxrelu.program.dual import Ridge, pull_back, sampled_bound
 from cvxrelu.program.operators import F
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.status import relative_gap
-from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled import bounds
 from cvxrelu.support.blocks import each
 
 __all__ = ["Incumbent", "host_ridge", "public_order"]
@@ -37,7 +39,7 @@ class Incumbent:
     certify_seconds : duration of the last `certify`, or None before the first.
     """
 
-    def __init__(self, problem: Problem, backend: Backend, exact: certificates.Exact, tol: float) -> None:
+    def __init__(self, problem: Problem, backend: Backend, exact: bounds.Exact, tol: float) -> None:
         self.problem, self.backend, self.exact, self.tol = problem, backend, exact, tol
         _, d, P, c = problem.shape
         zero = np.zeros_like(problem.loss.y)
@@ -48,7 +50,7 @@ class Incumbent:
         self._network: tuple[Any, float, Any] = (self.sampled_blocks, 1.0, skip)
         self.lower_bound = self.sampled_bound = 0.0 if problem.skip is None else problem.skip.constant
         self.dual = self.sampled_dual = zero
-        self._cheap: certificates.Check | None = None  # holds the dual of the best bound by ADMM's own multipliers
+        self._cheap: bounds.Check | None = None  # holds the dual of the best bound by ADMM's own multipliers
         self.certify_seconds: float | None = None
         self.relax(problem.loss.dual(self._with_skip(zero, skip)))
 
@@ -62,7 +64,7 @@ class Incumbent:
         """Relative gap of (S)."""
         return relative_gap(self.sampled_objective, self.sampled_bound)
 
-    def offer(self, check: certificates.Check, values: np.ndarray) -> None:
+    def offer(self, check: bounds.Check, values: np.ndarray) -> None:
         """Keep what a check found better; costs nothing on the host."""
         if values[0] < self.objective:
             self.objective, self._network = float(values[0]), (check.W, float(values[1]), check.skip)
@@ -74,8 +76,8 @@ class Incumbent:
         blocks, scale, skip = self._network
         names = ("objective", "lower_bound", "sampled_objective", "sampled_bound", "sampled_blocks", "sampled_skip")
         network = (self.backend.get(blocks), scale, self.backend.get(skip))
-        bounds = {"dual": self.dual, "sampled_dual": self.settle_dual(), "certify_seconds": self.certify_seconds}
-        return {**{name: getattr(self, name) for name in names}, **bounds, "network": network}
+        kept = {"dual": self.dual, "sampled_dual": self.settle_dual(), "certify_seconds": self.certify_seconds}
+        return {**{name: getattr(self, name) for name in names}, **kept, "network": network}
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
@@ -86,7 +88,7 @@ class Incumbent:
                 setattr(self, name, value)
         self._cheap = None
 
-    def certify(self, check: certificates.Check, final: bool, deadline: float) -> None:
+    def certify(self, check: bounds.Check, final: bool, deadline: float) -> None:
         """The expensive half of a check: a cone-feasible point, exact multipliers for the bound, the relaxed bound.
 
         Exact multipliers cost one projection per violated block; unless `final`, they are only computed when the bound
@@ -101,11 +103,11 @@ class Incumbent:
         )
         self.offer_point(W, slack, skip, deadline)
         ridge = self.ridge
-        hoped, _ = certificates.sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta, ridge)
+        hoped, _ = sampled_bound(loss, dual, np.minimum(norms, beta).max(axis=(0, 2)), beta, ridge)
         if final or (self.sampled_gap > self.tol and relative_gap(self.sampled_objective, float(hoped)) <= self.tol):
-            p, error = certificates.pull_back(problem.readout, X, dual)
-            norms = certificates.tighten(X, masks, p, norms, beta, 0.05 * self.tol, deadline, error)
-            bound, feasible = certificates.sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta, ridge)
+            p, error = pull_back(problem.readout, X, dual)
+            norms = bounds.tighten(X, masks, p, norms, beta, 0.05 * self.tol, deadline, error)
+            bound, feasible = sampled_bound(loss, dual, norms.max(axis=(0, 2)), beta, ridge)
             if bound > self.sampled_bound:
                 self.sampled_bound, self.sampled_dual, self._cheap = float(bound), feasible, None
         for candidate in (dual, loss.dual(prediction)):
@@ -118,7 +120,7 @@ class Incumbent:
         X, masks, loss, beta = problem.X, problem.patterns.patterns, problem.loss, problem.beta
         penalised = problem.penalised_skip
         beside = loss if penalised is None else loss.shifted(penalised.columns @ skip)
-        objective, blocks = certificates.repair(
+        objective, blocks = bounds.repair(
             X, masks, beside, beta, W, slack, negligible=0.05 * self.tol, deadline=deadline, readout=problem.readout
         )
         penalty = beta * float(np.linalg.norm(blocks, axis=0).sum())
@@ -173,7 +175,7 @@ class Incumbent:
         return self.coefficients(skip)
 
     @property
-    def ridge(self) -> certificates.Ridge | None:
+    def ridge(self) -> Ridge | None:
         """The penalised skip on the host, as bounds take it."""
         return host_ridge(self.problem)
 
@@ -186,7 +188,7 @@ class Incumbent:
         """The feasible dual variable of the best bound of (S), (n, c)."""
         if self._cheap is not None:
             dual, norms = self.backend.get((self._cheap.dual, self._cheap.norms))
-            _, self.sampled_dual = certificates.sampled_bound(
+            _, self.sampled_dual = sampled_bound(
                 self.problem.loss, dual, norms.max(axis=(0, 2)), self.problem.beta, self.ridge
             )
             self._cheap = None
@@ -215,14 +217,14 @@ def _predict(network: ReLUNetwork, X: np.ndarray, d: int) -> np.ndarray:
     return each(max(1, network.n_neurons), lambda b: network.predict(X[b, :d]), X)
 
 
-def _relaxed_bound(backend: Backend, exact: certificates.Exact, dual: Any) -> tuple[Any, Any]:
-    return certificates.relaxed_bound(exact.loss, exact.X, dual, exact.beta, exact.readout, exact.ridge)
+def _relaxed_bound(backend: Backend, exact: bounds.Exact, dual: Any) -> tuple[Any, Any]:
+    return relaxed_bound(exact.loss, exact.X, dual, exact.beta, exact.readout, exact.ridge)
 
 
-def host_ridge(problem: Problem) -> certificates.Ridge | None:
+def host_ridge(problem: Problem) -> Ridge | None:
     """The penalised skip as bounds take it."""
     skip = problem.penalised_skip
-    return skip if skip is None else certificates.Ridge(skip.columns, np.asarray(skip.l2), np.asarray(skip.constant))
+    return skip if skip is None else Ridge(skip.columns, np.asarray(skip.l2), np.asarray(skip.constant))
 
 
 def public_order(blocks: np.ndarray) -> np.ndarray:

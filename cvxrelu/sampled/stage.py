@@ -23,8 +23,7 @@ from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.progress import History, progress_row
 from cvxrelu.runs.solution import Certificate, SampledSolution, Solution
 from cvxrelu.runs.status import Status, relative_gap
-from cvxrelu.sampled import admm, newton_stage
-from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled import admm, bounds, newton_stage
 from cvxrelu.sampled import run as resuming
 from cvxrelu.sampled.data_term import skip_factors
 from cvxrelu.sampled.incumbent import Incumbent, host_ridge, public_order
@@ -132,7 +131,7 @@ class SampledStage:
             # Empty patterns, to make their number one that the devices divide: they predict nothing, and F^T t is zero
             # on them, so that their blocks and multipliers stay zero whatever the others do.
             masks = np.pad(masks, ((0, 0), (0, missing)))
-        exact = certificates.Exact(
+        exact = bounds.Exact(
             problem.X, None, problem.loss, np.asarray(problem.beta), problem.readout, host_ridge(problem)
         )
         # Streamed, X and patterns stay the memory maps that they are.
@@ -212,10 +211,10 @@ class SampledStage:
         del self.state
         return state
 
-    def _check(self, report: admm.Report) -> tuple[certificates.Check, np.ndarray]:
+    def _check(self, report: admm.Report) -> tuple[bounds.Check, np.ndarray]:
         """Objectives, residuals, and the bound with ADMM's own multipliers. One transfer of scalars."""
         started = time.perf_counter()
-        check = self.backend.compile(certificates.check)(
+        check = self.backend.compile(bounds.check)(
             self.backend,
             self.exact,
             self.basis,
@@ -239,7 +238,7 @@ class SampledStage:
         last = self.iteration >= self.limits.max_iter or self._time_is_up()
         return bool(last or self.iteration >= self.certify_at or self.estimate <= self.certify_below)
 
-    def _certify(self, check: certificates.Check) -> None:
+    def _certify(self, check: bounds.Check) -> None:
         """Repair and tighten, and predict from the result when the next time will pay."""
         self.best.certify(check, self.iteration >= self.limits.max_iter, self.started + self.limits.time_limit)
         self.timings["certify"] += self.best.certify_seconds or 0.0

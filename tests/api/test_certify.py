@@ -13,9 +13,9 @@ import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu.api.certify import certify
 from cvxrelu.backends.choose import get_backend
+from cvxrelu.certificates.closed_form import relaxed_bound
 from cvxrelu.certificates.network import network_certificate, network_objective
 from cvxrelu.program.problem import build_problem
-from cvxrelu.sampled import bounds as certificates
 
 pytest.importorskip("sklearn")
 
@@ -125,7 +125,7 @@ def check_truth(case: Case, whole: bool = True) -> dict[str, float]:
     for kind in ("exact", "relaxed"):
         found = [network_certificate(kind, problem, dual, objective, get_backend("numpy"), seed=0)]
         if kind == "relaxed":
-            closed = float(certificates.relaxed_bound(problem.loss, problem.X, dual, np.asarray(case.beta))[0])
+            closed = float(relaxed_bound(problem.loss, problem.X, dual, np.asarray(case.beta))[0])
             rounding = 1e-12 * closed + (0 if case.skip is None else 1e-3 * allowance)  # free parts have a price
             assert closed - rounding <= found[0].lower_bound
         if whole:

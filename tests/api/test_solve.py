@@ -15,7 +15,6 @@ import pytest
 import cvxrelu
 from cvxrelu import Patterns, Status
 from cvxrelu.sampled import admm
-from cvxrelu.sampled import bounds as certificates
 from cvxrelu.sampled import penalties as preparation
 from cvxrelu.sampled.stage import SampledStage
 

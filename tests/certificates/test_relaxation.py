@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows, planted, solve_network
 from scipy.optimize import minimize
 
-from cvxrelu.certificates.closed_form import closed_form_price
+from cvxrelu.certificates.closed_form import closed_form_price, relaxed_bound
 from cvxrelu.certificates.relaxation import _Majorant, relaxed_lower_bound, relaxed_price
 from cvxrelu.certificates.relaxed_network import _Program, relaxed_network_dual
 from cvxrelu.certificates.subdivision import subdivided_price
@@ -19,7 +19,6 @@ from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.patterns import Patterns
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import make_pairs
-from cvxrelu.sampled import bounds as certificates
 
 seeds, sizes, outputs = st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 3)
 KINDS = ["plain", "integer", "repeated", "row scales", "column scales", "nearly parallel", "float32", "flat"]
@@ -189,7 +188,7 @@ def test_never_above_the_optimum(n, d, fraction, seed, weights):
     bound, dual = lower_bound(loss, p.X, t, p.beta, rounds=30, cones=500)
     optimum = solve_network(p)
     assert 0.0 <= bound <= optimum + 1e-6 * (1e-3 + optimum)
-    closed = float(certificates.relaxed_bound(loss, p.X, t, np.asarray(p.beta))[0])
+    closed = float(relaxed_bound(loss, p.X, t, np.asarray(p.beta))[0])
     assert bound >= closed * (1 - 1e-12)
     assert max_in_cells(p.X, dual) <= p.beta * (1 + 1e-9)
     value, magnitude = loss.dual_value(dual)
@@ -256,7 +255,7 @@ def test_bounds_of_trained_networks():
     loss = Squared(p.y, p.weight)
     objective, t = train(loss, p.X, p.beta, 2)
     bound, _ = lower_bound(loss, p.X, t, p.beta)
-    closed = float(certificates.relaxed_bound(loss, p.X, t, np.asarray(p.beta))[0])
+    closed = float(relaxed_bound(loss, p.X, t, np.asarray(p.beta))[0])
     assert 1.2 * closed <= bound <= objective
 
 

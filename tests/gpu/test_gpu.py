@@ -6,10 +6,10 @@ from oracles import planted, rotated
 
 import cvxrelu
 from cvxrelu.backends.choose import check_backend, get_backend
+from cvxrelu.certificates.closed_form import relaxed_bound
 from cvxrelu.program import operators
 from cvxrelu.program.losses import Squared
-from cvxrelu.sampled import admm
-from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled import admm, bounds
 from cvxrelu.sampled.linear_systems import build_system, solve_blocks
 
 pytestmark = pytest.mark.gpu
@@ -92,9 +92,9 @@ def test_iterations_and_certificates(backend, dtype):
         rho = admm.Penalties(*b.put((np.asarray(5.0), np.asarray(10.0)), kind))
         system = build_system(b, *data[:1], data.patterns, data.eigenvalues, data.loss.curvature, *rho, None, "gram")
         state, report = b.compile(admm.run_chunk)(b, data, system, rho, admm.initial_state(data), 25)
-        exact = b.put(certificates.Exact(p.X, p.patterns, loss, beta), np.float64)
-        check = b.compile(certificates.check)(b, exact, b.put(basis), report.W, report.prediction_U, state.t, rho.cone)
-        relaxed = certificates.relaxed_bound(exact.loss, exact.X, check.dual, exact.beta)
+        exact = b.put(bounds.Exact(p.X, p.patterns, loss, beta), np.float64)
+        check = b.compile(bounds.check)(b, exact, b.put(basis), report.W, report.prediction_U, state.t, rho.cone)
+        relaxed = relaxed_bound(exact.loss, exact.X, check.dual, exact.beta)
         return b.get((report.prediction_U, check.values, check.norms, relaxed[0]))
 
     for got, expected in zip(run(backend, dtype), run(get_backend("numpy"), np.float64), strict=True):

@@ -26,8 +26,10 @@ from oracles import (
     support,
 )
 
+from cvxrelu.certificates.closed_form import relaxed_bound
+from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
-from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled import bounds
 from cvxrelu.sampled.bounds import Exact
 
 NUMPY = make_backend("numpy")
@@ -79,7 +81,7 @@ def run_check(backend, p, W, prediction, t_state, rho, dtype=np.float64, basis=N
         exact = backend.put(Exact(p.X, p.patterns, loss_of(p), np.asarray(p.beta)), np.float64)
         basis = backend.put(np.eye(p.X.shape[1]) if basis is None else basis)
         iterates = backend.put((W, prediction, t_state, np.asarray(rho)), dtype)
-        check = backend.compile(certificates.check) if compiled else certificates.check
+        check = backend.compile(bounds.check) if compiled else bounds.check
         return backend.get(check(backend, exact, basis, *iterates))
 
 
@@ -126,7 +128,7 @@ def test_check_is_its_formulas(name, dtype):
     assert sampled == pytest.approx(sampled_objective(p, W), rel=1e-12)
     violation = np.maximum(-blocks(dense_G(p.X, p.patterns) @ columns(W), 5), 0)
     assert repair_cost == pytest.approx(np.sum(mu * violation), rel=1e-10)
-    assert bound == pytest.approx(certificates.sampled_bound(loss, got.dual, got.norms.max(axis=(0, 2)), p.beta)[0])
+    assert bound == pytest.approx(sampled_bound(loss, got.dual, got.norms.max(axis=(0, 2)), p.beta)[0])
     assert nonzero == np.sum(np.any(W != 0, axis=0))
 
 
@@ -153,10 +155,10 @@ def test_bounds_hold_on_thousands_of_tiny_problems(seed):
         W, prediction, t_state, rho = iterates(rng, p)
         got = run_check(NUMPY, p, W, prediction, t_state, rho, rng.choice([np.float32, np.float64]))
         bounds = [got.values[4]]
-        norms = certificates.tighten(p.X, p.patterns, got.dual, got.norms, p.beta)
-        bounds.append(certificates.sampled_bound(loss, got.dual, norms.max(axis=(0, 2)), p.beta)[0])
+        norms = bounds.tighten(p.X, p.patterns, got.dual, got.norms, p.beta)
+        bounds.append(sampled_bound(loss, got.dual, norms.max(axis=(0, 2)), p.beta)[0])
         assert bounds[1] >= bounds[0] * (1 - 1e-12)
-        relaxed = certificates.relaxed_bound(loss, p.X, got.dual, np.asarray(p.beta))[0]
+        relaxed = relaxed_bound(loss, p.X, got.dual, np.asarray(p.beta))[0]
         allowance = 1e-9 * float(np.sum(p.weight * p.y**2))
         assert max(bounds) <= sampled + allowance and relaxed <= network + allowance
         assert got.values[0] >= relaxed - allowance
@@ -176,8 +178,8 @@ def test_bounds_hold_against_clarabel(seed):
     for noise in (0.0, 1e-3, 0.3):
         prediction = dense_F(p.X, p.patterns) @ columns(U) + noise * rng.standard_normal(t.shape)
         got = run_check(NUMPY, p, W, prediction, t_state, rho, np.float32 if noise == 1e-3 else np.float64)
-        norms = certificates.tighten(p.X, p.patterns, got.dual, got.norms, p.beta)
-        bound, feasible = certificates.sampled_bound(loss_of(p), got.dual, norms.max(axis=(0, 2)), p.beta)
+        norms = bounds.tighten(p.X, p.patterns, got.dual, got.norms, p.beta)
+        bound, feasible = sampled_bound(loss_of(p), got.dual, norms.max(axis=(0, 2)), p.beta)
         assert got.values[4] <= bound <= optimum * (1 + 1e-7) + 1e-7
         if noise == 0:  # with the best multipliers the optimal dual gives the optimum
             assert bound >= optimum * (1 - 1e-4)
@@ -187,7 +189,7 @@ def test_bounds_hold_against_clarabel(seed):
     p = p._replace(y=p.y[:, :1])
     optimum = solve_network(p)
     for dual in (p.weight * p.y, t[:, :1], draw_dual(rng, p)):
-        bound, feasible = certificates.relaxed_bound(loss_of(p), p.X, dual, np.asarray(p.beta))
+        bound, feasible = relaxed_bound(loss_of(p), p.X, dual, np.asarray(p.beta))
         assert 0 <= bound <= optimum * (1 + 1e-7) + 1e-7
         assert (max_on_circle if d == 2 else max_in_cells)(p.X, feasible) <= p.beta * (1 + 1e-9)
 
@@ -197,10 +199,10 @@ def test_one_row_by_hand():
     p = Problem(np.array([[2.0]]), np.array([[3.0]]), np.ones((1, 1)), np.array([[True]]), 1.0)
     optimum = 0.5 * 0.5**2 + (3.0 - 0.5) / 2
     for t in (0.5, 3.0, 1e-5, 1e5):
-        bound, feasible = certificates.relaxed_bound(loss_of(p), p.X, np.array([[t]]), np.asarray(1.0))
+        bound, feasible = relaxed_bound(loss_of(p), p.X, np.array([[t]]), np.asarray(1.0))
         assert bound == pytest.approx(optimum, rel=1e-12) and feasible == pytest.approx(0.5)
     # the dual has the wrong sign: the best bound from it is none
-    assert certificates.relaxed_bound(loss_of(p), p.X, np.array([[-1.0]]), np.asarray(1.0))[0] == 0
+    assert relaxed_bound(loss_of(p), p.X, np.array([[-1.0]]), np.asarray(1.0))[0] == 0
     # multipliers cannot help v, can undo z
     got = run_check(NUMPY, p, np.zeros((1, 2, 1, 1)), np.array([[2.5]]), np.array([[[[0.0]], [[-0.25]]]]), 2.0)
     np.testing.assert_allclose(got.norms.ravel(), [1.0, 0.0], atol=1e-12)
@@ -212,16 +214,16 @@ def test_rows_without_weight_cannot_lift_a_bound():
     p = Problem(np.ones((2, 1)), np.array([[1.0], [0.0]]), np.array([[1.0], [0.0]]), np.ones((2, 1), dtype=bool), 0.6)
     optimum = 0.5 * 0.6**2 + 0.6 * 0.4
     t = np.array([[1.0], [-1.0]])  # X^T t = 0
-    assert certificates.relaxed_bound(loss_of(p), p.X, t, np.asarray(p.beta))[0] <= optimum
+    assert relaxed_bound(loss_of(p), p.X, t, np.asarray(p.beta))[0] <= optimum
     largest = dense_norms(p, t, np.zeros((2, 2, 1, 1))).max(axis=(0, 2))
-    assert certificates.sampled_bound(loss_of(p), t, largest, p.beta)[0] <= optimum
+    assert sampled_bound(loss_of(p), t, largest, p.beta)[0] <= optimum
 
 
 # -- the constraint of (N) -------------------------------------------------------------------------------------------
 def claimed(p, t):
     """The value that `relaxed_bound` puts in place of max |t^T (X u)_+|, read off the multiple of t it returns."""
     tall = Squared(1e12 * t, np.ones((len(t), 1)))  # so steep a dual that the largest feasible multiple is the best
-    _, feasible = certificates.relaxed_bound(tall, p.X, t, np.asarray(1.0))
+    _, feasible = relaxed_bound(tall, p.X, t, np.asarray(1.0))
     return float(np.linalg.norm(t) / np.linalg.norm(feasible))
 
 
@@ -264,9 +266,9 @@ def test_the_relaxation_is_its_formula():
 def test_relaxed_bound_on_every_backend(name):
     backend, p = make_backend(name), planted(7, 3, 2, seed=3, fraction=0.2, c=2, weights=True)
     t = p.weight * p.y
-    expected = certificates.relaxed_bound(loss_of(p), p.X, t, np.asarray(p.beta))
+    expected = relaxed_bound(loss_of(p), p.X, t, np.asarray(p.beta))
     with backend.scope():
-        got = certificates.relaxed_bound(*backend.put((loss_of(p), p.X, t, np.asarray(p.beta)), np.float64))
+        got = relaxed_bound(*backend.put((loss_of(p), p.X, t, np.asarray(p.beta)), np.float64))
         for value, other in zip(backend.get(got), expected, strict=True):
             np.testing.assert_allclose(value, other, rtol=1e-10)
 
@@ -281,7 +283,7 @@ def test_tighten_is_the_projection(seed):
     norms = dense_norms(p, t, mu)
     beta = float(np.quantile(norms, 0.43))
     norms[0, 0, 0], before = 0.0, norms.copy()
-    tightened = certificates.tighten(p.X, p.patterns, t, norms, beta)
+    tightened = bounds.tighten(p.X, p.patterns, t, norms, beta)
     assert np.all(tightened <= before)
     for (side, k, pattern), value in np.ndenumerate(norms):
         got = tightened[side, k, pattern]
@@ -292,7 +294,7 @@ def test_tighten_is_the_projection(seed):
         q = (1 - 2 * side) * p.X.T @ (M * t[:, k])
         allowance = 1e-9 * np.linalg.norm(p.X) * np.linalg.norm(t)
         assert got == pytest.approx(np.linalg.norm(project(p.X, M, q)), rel=1e-8, abs=allowance)
-    np.testing.assert_array_equal(certificates.tighten(p.X, p.patterns, t, norms, 1e300), norms)
+    np.testing.assert_array_equal(bounds.tighten(p.X, p.patterns, t, norms, 1e300), norms)
 
 
 @settings(max_examples=25)
@@ -306,7 +308,7 @@ def test_repair(seed, nearly):
     W[:, 0, 1] = 0.0
     original = W.copy()
     slack = blocks(dense_G(p.X, p.patterns) @ columns(W), 4).min(axis=0)
-    objective, repaired = certificates.repair(p.X, p.patterns, loss_of(p), p.beta, W, slack)
+    objective, repaired = bounds.repair(p.X, p.patterns, loss_of(p), p.beta, W, slack)
     np.testing.assert_array_equal(W, original)
     assert infeasibility(p, repaired) <= 1e-9 * (1 + np.abs(repaired).max())
     assert objective == pytest.approx(sampled_objective(p, repaired), rel=1e-10)
@@ -324,7 +326,7 @@ def test_repair_of_the_optimum_keeps_it():
     p = planted(8, 2, 4, seed=4, fraction=0.1, c=2)
     optimum, U = solve_sampled(p)
     slack = blocks(dense_G(p.X, p.patterns) @ columns(U), 4).min(axis=0)
-    objective, repaired = certificates.repair(p.X, p.patterns, loss_of(p), p.beta, U, slack)
+    objective, repaired = bounds.repair(p.X, p.patterns, loss_of(p), p.beta, U, slack)
     assert objective == pytest.approx(optimum, rel=1e-5) and infeasibility(p, repaired) <= 1e-9
 
 

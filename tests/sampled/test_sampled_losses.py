@@ -7,11 +7,13 @@ import pytest
 from oracles import make_backend, support
 from sampled_optimum import sampled_optimum
 
+from cvxrelu.certificates.closed_form import relaxed_bound
 from cvxrelu.program.arrangement import enumerate_patterns
+from cvxrelu.program.dual import pull_back, sampled_bound
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import skip_columns
 from cvxrelu.runs.limits import Limits
-from cvxrelu.sampled import bounds as certificates
+from cvxrelu.sampled import bounds
 from cvxrelu.sampled.incumbent import host_ridge
 from cvxrelu.sampled.stage import SampledStage
 
@@ -172,7 +174,7 @@ def test_bounds_hold_from_any_iterates(case):
     problem, rng = build(case), np.random.default_rng(1)
     masks, best = problem.patterns.patterns, optimum(case)
     beta, ridge, useful = np.asarray(problem.beta), host_ridge(problem), 0.0
-    exact = certificates.Exact(problem.X, masks, problem.loss, beta, problem.readout, ridge)
+    exact = bounds.Exact(problem.X, masks, problem.loss, beta, problem.readout, ridge)
     d, c = problem.X.shape[1], problem.n_outputs
     networks = best if c > 1 else optimum(case, every_pattern=True)
     upper = solve(problem, max_iter=30).objective
@@ -182,14 +184,12 @@ def test_bounds_hold_from_any_iterates(case):
         prediction = size * rng.standard_normal(problem.loss.y.shape)
         t_state = 10.0 ** rng.uniform(-4, 1) * rng.standard_normal((N, 2, c, P))
         skip = None if ridge is None else 10.0 ** rng.uniform(-2, 1) * rng.standard_normal((ridge.columns.shape[1], c))
-        check = certificates.check(
-            make_backend("numpy"), exact, np.eye(d), W, prediction, t_state, np.asarray(1.0), skip
-        )
-        p, error = certificates.pull_back(problem.readout, problem.X, check.dual)
-        norms = certificates.tighten(problem.X, masks, p, check.norms, problem.beta, error=error)
-        bound, _ = certificates.sampled_bound(problem.loss, check.dual, norms.max(axis=(0, 2)), beta, ridge)
+        check = bounds.check(make_backend("numpy"), exact, np.eye(d), W, prediction, t_state, np.asarray(1.0), skip)
+        p, error = pull_back(problem.readout, problem.X, check.dual)
+        norms = bounds.tighten(problem.X, masks, p, check.norms, problem.beta, error=error)
+        bound, _ = sampled_bound(problem.loss, check.dual, norms.max(axis=(0, 2)), beta, ridge)
         assert check.values[4] <= bound * (1 + 1e-12) and bound <= best * (1 + 1e-6) + 1e-7
-        relaxed, _ = certificates.relaxed_bound(problem.loss, problem.X, check.dual, beta, problem.readout, ridge)
+        relaxed, _ = relaxed_bound(problem.loss, problem.X, check.dual, beta, problem.readout, ridge)
         assert relaxed <= min(networks, upper) * (1 + 1e-6) + 1e-7
         assert check.values[0] >= networks * (1 - 1e-6) - 1e-7 or c > 1
         useful = max(useful, bound / best)

@@ -12,8 +12,7 @@ import pytest
 import cvxrelu
 from cvxrelu.program.patterns import as_patterns
 from cvxrelu.program.streamed import in_file, streamed_patterns
-from cvxrelu.sampled import bounds as certificates
-from cvxrelu.sampled import memory
+from cvxrelu.sampled import bounds, memory
 from cvxrelu.sampled.cones import project_onto_cones
 from cvxrelu.support import blocks as streaming
 
@@ -48,7 +47,7 @@ def test_the_answers_of_a_solve_in_memory(kind, changed, tight, tmp_path, monkey
     y = np.where(Y[:, 0] > 0, 1, -1) if "loss" in changed else Y[:, 0]
     options = {**OPTIONS, "dtype": "float64", **changed}
     expected = cvxrelu.solve(data, y, **options)
-    monkeypatch.setattr(certificates, "tighten", certificates.tighten)
+    monkeypatch.setattr(certificates, "tighten", bounds.tighten)
     given = data if kind == "array" else mapped(data, tmp_path)
     sol = cvxrelu.solve(given, y, **options, memory_limit=tight)
     assert isinstance(sol.sampled.patterns, np.memmap) and sol.settings["linear_solver"] == "cg"
