@@ -31,9 +31,10 @@ demo-llm: $(VENV)/.installed-gguf,demo ## install, then fit, certify and guide w
 
 test: lint typecheck suite ## lint, type check, then the whole test suite
 
-lint: $(VENV)/.installed-test ## ruff: rules and format
+lint: $(VENV)/.installed-test ## ruff: rules and format; import contracts: who may import whom
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 
 format: $(VENV)/.installed-test ## let ruff repair what it can
 	$(RUN) ruff check --fix .

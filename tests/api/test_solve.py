@@ -240,7 +240,7 @@ def test_rho_is_the_start_value():
 
 def test_admms_own_multipliers_prove_the_bound(monkeypatch):
     """Near the optimum they do without the projections that tighten the bound earlier."""
-    monkeypatch.setattr(certificates, "tighten", lambda X, patterns, dual, norms, *_, **__: norms)
+    monkeypatch.setattr("cvxrelu.sampled.bounds.tighten", lambda X, patterns, dual, norms, *_, **__: norms)
     sol = SMALL.solve(max_iter=3000)
     assert sol.status is Status.OPTIMAL
     assert sol.sampled.lower_bound <= SMALL.solve(tol=1e-5).sampled.objective

@@ -538,7 +538,8 @@ def run(arguments: list[str], root: Path, folder: Path) -> subprocess.CompletedP
 def test_as_a_program_without_the_extras(houses: str, here: Path, root: Path) -> None:
     """`fit`, `predict` and `doctor` load neither scikit-learn nor matplotlib."""
     code = (
-        "import sys; from cvxrelu.command_line.main import main\ncodes = [main(line.split()) for line in sys.argv[1:]]\n"
+        "import sys; from cvxrelu.command_line.main import main\n"
+        "codes = [main(line.split()) for line in sys.argv[1:]]\n"
         "assert not {'sklearn', 'matplotlib', 'pandas', 'torch'} & set(sys.modules); print(codes)"
     )
     lines = [

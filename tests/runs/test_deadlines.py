@@ -1,14 +1,15 @@
 """Time limits hold for all that follows a search. No test measures time: deadlines have passed, or a clock is made."""
 
-import importlib
 import time
 
 import numpy as np
 import pytest
 
 import cvxrelu
+from cvxrelu.api import solve
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.certificates import exact_pricing, pricing
+from cvxrelu.certificates import network as proofs
 from cvxrelu.certificates.closed_form import closed_form_price
 from cvxrelu.certificates.exact_pricing import arrange, price_on
 from cvxrelu.certificates.pricing import Pricing
@@ -20,7 +21,6 @@ from cvxrelu.refinement import neurons
 from cvxrelu.refinement import search as refinement
 from cvxrelu.support.errors import OutOfTime
 
-certify, solve = (importlib.import_module(f"cvxrelu.{name}") for name in ("certify", "solve"))  # the modules
 PAST = -np.inf
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3))
@@ -45,11 +45,11 @@ def refuse(*_args, **_options):
 @pytest.mark.parametrize("kind", ["priced", "relaxed", "exact"])
 def test_no_proof_begins_after_the_deadline(kind, monkeypatch):
     """The bound is then the relaxed one in closed form, rigorous, and named so."""
-    for place, name in ((Pricing, "price"), (certify, "exact_price")):
+    for place, name in ((Pricing, "price"), (proofs, "exact_price")):
         monkeypatch.setattr(place, name, refuse)
     problem = build_problem(X, Y, beta=1.0, sampled=False, dtype=np.float64)
     dual = problem.loss.dual(np.zeros((40, 1)))
-    found = certify.network_certificate(kind, problem, dual, 50.0, get_backend("numpy"), seed=0, deadline=PAST)
+    found = proofs.network_certificate(kind, problem, dual, 50.0, get_backend("numpy"), seed=0, deadline=PAST)
     assert found.kind == "relaxed" and found.rigorous
     price = closed_form_price(X, dual)
     expected, _, _ = problem.dual_bound(dual, problem.beta / price)
@@ -168,7 +168,7 @@ def test_a_gap_that_was_not_priced_to_the_end_is_not_optimal(monkeypatch):
 def test_certify_has_one_limit_for_search_and_proofs(kind, monkeypatch):
     network = cvxrelu.solve(X, Y, beta=1.0, backend="numpy").network
     monkeypatch.setattr(time, "perf_counter", Clock(1.0))
-    monkeypatch.setattr(certify, "exact_price", refuse)
+    monkeypatch.setattr(proofs, "exact_price", refuse)
     monkeypatch.setattr(refinement.Refinement, "_descend", refuse)
     found = cvxrelu.certify(network, X, Y, beta=1.0, kind=kind, time_limit=2.0, backend="numpy")
     assert found.kind == "relaxed" and found.lower_bound <= found.objective

@@ -47,7 +47,7 @@ def test_the_answers_of_a_solve_in_memory(kind, changed, tight, tmp_path, monkey
     y = np.where(Y[:, 0] > 0, 1, -1) if "loss" in changed else Y[:, 0]
     options = {**OPTIONS, "dtype": "float64", **changed}
     expected = cvxrelu.solve(data, y, **options)
-    monkeypatch.setattr(certificates, "tighten", bounds.tighten)
+    monkeypatch.setattr(bounds, "tighten", bounds.tighten)
     given = data if kind == "array" else mapped(data, tmp_path)
     sol = cvxrelu.solve(given, y, **options, memory_limit=tight)
     assert isinstance(sol.sampled.patterns, np.memmap) and sol.settings["linear_solver"] == "cg"
