@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_compat
 import numpy as np
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -16,6 +17,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from cvxrelu.api.standardised import solve_standardised
 from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.support.checks import refuse_sparse
+from cvxrelu.support.host import to_host
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 
@@ -81,7 +84,9 @@ class _ConvexReLU(BaseEstimator):
 
     def _predict(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return np.asarray(self.network_.predict(validate_data(self, X, reset=False, dtype=[np.float64, np.float32])))
+        return np.asarray(
+            self.network_.predict(validate_data(self, _host(X), reset=False, dtype=[np.float64, np.float32]))
+        )
 
 
 class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
@@ -123,6 +128,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ConvexReLURegressor:
         """Fit to X (n, d) and y (n,) or (n, c)."""
+        X, y = _host(X), _host(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
         self._fit(X, np.asarray(y, dtype=np.float64), sample_weight)
         return self
@@ -188,6 +194,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         """Fit to X (n, d) and class labels y (n,)."""
         if self.loss not in ("squared", "logistic"):
             raise ValueError(f"loss must be 'squared' or 'logistic', got {self.loss!r}")
+        X, y = _host(X), _host(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -229,3 +236,11 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         """The class with the largest estimate, (n,)."""
         scores = self.decision_function(X)
         return self.classes_[(scores > 0).astype(int) if self.classes_.size == 2 else np.argmax(scores, axis=1)]
+
+
+def _host(array: Any) -> Any:
+    """Arrays of PyTorch, JAX and CuPy as NumPy's, whatever their precision; all else is scikit-learn's to read."""
+    if array_api_compat.is_array_api_obj(array) and not isinstance(array, np.ndarray | np.generic):
+        refuse_sparse("X", array)
+        return to_host(array)
+    return array

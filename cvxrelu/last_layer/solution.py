@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,16 @@ class LogisticSolution:
     device: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: Any = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: everything but the training data."""
+        return {**self.__dict__, "rows": None}
+
+    def __copy__(self) -> LogisticSolution:
+        return replace(self)  # a copy, unlike a pickle, keeps the data
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LogisticSolution:
+        return replace(self, **{f.name: deepcopy(getattr(self, f.name), memo) for f in fields(self)})
 
     @property
     def gap(self) -> float:

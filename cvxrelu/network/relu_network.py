@@ -15,6 +15,7 @@ from cvxrelu.backends.placement import device_of, precise
 from cvxrelu.network.fields import OPTIONAL, REQUIRED
 from cvxrelu.network.file import read_network, write_network
 from cvxrelu.network.foreign import check_intercept, fields_of_model, neurons_of_blocks
+from cvxrelu.support.checks import refuse_sparse
 from cvxrelu.support.host import column_norms, host_array
 
 __all__ = ["ReLUNetwork"]
@@ -131,8 +132,11 @@ class ReLUNetwork:
         array([[ 6., -3.],
                [ 0.,  0.]])
         """
+        refuse_sparse("X", X)
         if isinstance(X, np.ndarray) or not array_api_compat.is_array_api_obj(X):
             X = np.asarray(X)
+        if isinstance(X, np.ndarray) and X.dtype.name == "bfloat16":  # of ml_dtypes, which NumPy's own functions refuse
+            return self.predict(X.astype(np.float32)).astype(X.dtype)
         xp = array_api_compat.array_namespace(X)
         if not xp.isdtype(X.dtype, ("bool", "integral", "real floating")):
             raise TypeError(f"X has dtype {X.dtype}; expected real numbers")

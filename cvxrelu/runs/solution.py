@@ -6,7 +6,8 @@ Plain records on the host. Nothing here computes anything that is not a ratio of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,12 @@ class Solution:
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled, by joblib and within a fitted estimator too: everything but the training data."""
         return {**self.__dict__, "problem": None}
+
+    def __copy__(self) -> Solution:
+        return replace(self)  # a copy, unlike a pickle, keeps the data
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Solution:
+        return replace(self, **{f.name: deepcopy(getattr(self, f.name), memo) for f in fields(self)})
 
     @property
     def lower_bound(self) -> float:

@@ -25,6 +25,7 @@ __all__ = [
     "as_seed",
     "as_whole",
     "check_scale",
+    "refuse_sparse",
     "short",
     "working_dtype",
 ]
@@ -48,10 +49,17 @@ def check_scale(name: str, array: np.ndarray, working: np.dtype) -> None:
         )
 
 
-def as_finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
-    """A real, finite host array of the wanted number of axes; booleans and integers pass."""
+def refuse_sparse(name: str, value: Any) -> None:
+    """TypeError for a sparse matrix of SciPy, CuPy or PyTorch."""
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{name} is a sparse matrix; pass a dense array ({name}.toarray())")
+    if str(getattr(value, "layout", "")).startswith("torch.sparse"):
+        raise TypeError(f"{name} is a sparse tensor; pass a dense one ({name}.to_dense())")
+
+
+def as_finite_array(name: str, value: Any, ndim: tuple[int, ...]) -> np.ndarray:
+    """A real, finite host array of the wanted number of axes; booleans and integers pass."""
+    refuse_sparse(name, value)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill or drop the masked entries")
     try:

@@ -29,6 +29,7 @@ except ImportError as error:  # pragma: no cover
 
 from cvxrelu_llm.models.kv_cache import cache_keyword, cache_of
 from cvxrelu_llm.models.pooling import POOLINGS
+from cvxrelu_llm.models.torch_models import evaluating
 
 __all__ = ["POOLINGS", "LMState", "Usage", "prefill", "prefix_features"]
 
@@ -191,7 +192,8 @@ def _forward(
     """One pass: what the model returns, and the hidden states of the layer in float32."""
     keywords = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(lm.forward).parameters else {}
     keywords |= {name: cache for name in [cache_keyword(lm)] if name is not None}
-    out = lm(tokens, use_cache=True, output_hidden_states=True, return_dict=True, **keywords)
+    with evaluating(lm):
+        out = lm(tokens, use_cache=True, output_hidden_states=True, return_dict=True, **keywords)
     usage.forward_passes += 1
     usage.tokens += tokens.numel()
     return out, out.hidden_states[layer].float()

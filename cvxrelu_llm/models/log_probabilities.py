@@ -10,6 +10,7 @@ from typing import Any
 
 from cvxrelu_llm.models.kv_cache import cache_keyword, cache_of
 from cvxrelu_llm.models.templates import Template
+from cvxrelu_llm.models.torch_models import evaluating
 from cvxrelu_llm.preferences.messages import Message
 
 __all__ = ["response_log_probabilities"]
@@ -55,7 +56,7 @@ def _behind(lm: Any, start: Any, answers: list[list[int]], *, share: bool) -> li
 
     width = max(map(len, answers))
     ids = torch.tensor([[*answer, *[0] * (width - len(answer))] for answer in answers], device=lm.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(lm):
         if width == 0:
             return [(0.0, 0)] * len(answers)
         if share:

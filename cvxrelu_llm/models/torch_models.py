@@ -22,6 +22,7 @@ from cvxrelu_llm.models.protocol import Forward, sharing_works
 
 __all__ = ["TorchModel", "counts_positions", "evaluating", "fingerprint", "load_torch_model"]
 
+GLANCED = 256  # entries of a tensor that are compared before its hash is believed
 LONGEST = 1 << 20  # tokenizers say 1e30 where they know no limit
 
 
@@ -159,12 +160,22 @@ _HASHED: weakref.WeakKeyDictionary[Any, tuple[Any, str]] = weakref.WeakKeyDictio
 
 
 def fingerprint(network: Any) -> str:
-    """Hash of configuration, weights and precision, by names in order; computed anew only where a weight changed."""
-    state = [(name, t.data_ptr(), t.dtype, tuple(t.shape), _version(t)) for name, t in network.state_dict().items()]
+    """Hash of configuration, weights and precision, by names in order; computed anew where weights or configuration changed.
+
+    Changes are seen by PyTorch's count of writes and by some entries of every tensor.
+    """
+    state: Any = [(name, t.dtype, tuple(t.shape), _version(t), _glance(t)) for name, t in network.state_dict().items()]
+    state.append(json.dumps(network.config.to_dict(), sort_keys=True, default=str))
     known = _HASHED.get(network)
     if known is None or known[0] != state:
         known = _HASHED[network] = (state, _hash(network))
     return known[1]
+
+
+def _glance(tensor: Any) -> bytes:
+    """Some entries: writes that no version counts, through `.data` or a NumPy view, hardly leave all of them."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // GLANCED)].double().cpu().numpy().tobytes()
 
 
 def _version(tensor: Any) -> int:

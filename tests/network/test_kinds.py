@@ -79,3 +79,53 @@ def test_what_is_pickled_holds_no_data():
     np.testing.assert_array_equal(back.predict(X), fitted.predict(X))
     assert fitted.solution_.problem is not None  # the live one keeps it, for leave_one_out
     assert back.solution_.problem is None and back.solution_.objective == fitted.solution_.objective
+
+
+def test_predictions_of_ml_dtypes_are_in_kind():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    found = NETWORK.predict(X.astype(bfloat16))
+    assert found.dtype == bfloat16
+    np.testing.assert_allclose(found.astype(np.float64), NETWORK.predict(X), atol=PRECISION["bfloat16"])
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "gradient", "jax"])
+def test_estimators_take_arrays_of_every_library(kind):
+    from cvxrelu import ConvexReLURegressor
+
+    if kind == "jax":
+        import jax.numpy as jnp
+
+        given = jnp.asarray(X, dtype="float32")
+    else:
+        torch = pytest.importorskip("torch")
+        given = torch.tensor(X).bfloat16() if kind == "bfloat16" else torch.tensor(X).requires_grad_()
+    fitted = ConvexReLURegressor(tol=1e-2).fit(given, Y)
+    same = ConvexReLURegressor(tol=1e-2).fit(X, Y)
+    np.testing.assert_allclose(fitted.predict(given), same.predict(X), atol=0.1)
+
+
+@pytest.mark.parametrize("library", ["scipy", "torch"])
+def test_sparse_matrices_are_refused_alike(library):
+    if library == "scipy":
+        import scipy.sparse
+
+        sparse = scipy.sparse.csr_array(X)
+    else:
+        sparse = pytest.importorskip("torch").tensor(X).to_sparse()
+    for refuse in (NETWORK.predict, lambda Z: cvxrelu.solve(Z, Y, beta=1.0)):
+        with pytest.raises(TypeError, match="X is a sparse"):
+            refuse(sparse)
+
+
+def test_pickles_hold_no_rows_and_copies_keep_them():
+    import copy
+
+    A = np.repeat(X, 100, axis=0)
+    last = cvxrelu.solve_logistic(A, np.sign(A[:, 0]), l2=1.0)
+    assert len(pickle.dumps(last)) < A.nbytes
+    assert pickle.loads(pickle.dumps(last)).rows is None
+    sol = cvxrelu.solve(X, Y, beta=0.5)
+    for whole, name in ((last, "rows"), (sol, "problem")):
+        assert getattr(copy.copy(whole), name) is not None
+        assert getattr(copy.deepcopy(whole), name) is not None
+    cvxrelu.leave_one_out(copy.deepcopy(sol))

@@ -31,7 +31,9 @@ def test_networks(name: str) -> None:
     np.testing.assert_allclose(network.predict(X[:5]), EXPECTED[name], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("folder", "data", "result"), [("model", "table", "predictions"), ("classifier", "labels", "classes")])
+@pytest.mark.parametrize(
+    ("folder", "data", "result"), [("model", "table", "predictions"), ("classifier", "labels", "classes")]
+)
 def test_model_folders(folder: str, data: str, result: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.csv"
     assert main(["predict", str(FOLDER / folder), str(FOLDER / f"{data}.csv"), "--out", str(out)]) == 0

@@ -56,6 +56,22 @@ def test_weights_are_hashed_once_and_again_when_they_change(
     with torch.no_grad():
         network.norm.weight.div_(2.0)
     assert fingerprint(network) == first
+    network.norm.weight.data.mul_(3.0)  # which PyTorch does not count as a write
+    assert fingerprint(network) != first
+    network.norm.weight.data.div_(3.0)
+    network.config.rms_norm_eps *= 2
+    assert fingerprint(network) != first
+
+
+def test_a_model_in_training_is_read_without_dropout(model_folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from cvxrelu_llm.generation.states import prefill
+
+    lm = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attention_dropout=0.5).train()
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    torch.testing.assert_close(prefill(lm, tokens).logits, prefill(lm, tokens).logits)
+    assert lm.training and all(module.training for module in lm.modules())
 
 
 def test_another_precision_is_said_to_be_that(model: Any) -> None:
