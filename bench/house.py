@@ -140,7 +140,7 @@ def positional(node: ast.ClassDef) -> int:
 
 
 def repeated(texts: dict[str, str]) -> int:
-    """Lines that belong to a run of six or more that stands twice; blank lines, comments and imports are passed over."""
+    """Lines that belong to a run of six or more that stands twice; blank lines, comments and imports do not count."""
     rows = []
     for name, text in texts.items():
         for number, line in enumerate(text.splitlines()):

@@ -160,7 +160,7 @@ _HASHED: weakref.WeakKeyDictionary[Any, tuple[Any, str]] = weakref.WeakKeyDictio
 
 
 def fingerprint(network: Any) -> str:
-    """Hash of configuration, weights and precision, by names in order; computed anew where weights or configuration changed.
+    """Hash of configuration, weights and precision, by names in order; computed anew where these changed.
 
     Changes are seen by PyTorch's count of writes and by some entries of every tensor.
     """
