@@ -9,19 +9,19 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "ConvexRewardHead": "heads.head",
-    "InputError": "errors",
-    "Message": "preferences.messages",
-    "PairFeatures": "features.extract",
-    "Triple": "preferences.triples",
-    "Triples": "preferences.triples",
-    "alternate": "preferences.conversations",
-    "as_pair_features": "heads.head",
-    "embed": "features.extract",
-    "evaluate": "evaluation.metrics",
-    "extract": "features.extract",
-    "load_model": "models.load",
-    "load_triples": "preferences.triples",
+    "ConvexRewardHead": "cvxrelu_llm.heads.head",
+    "InputError": "cvxrelu.support.errors",
+    "Message": "cvxrelu_llm.preferences.messages",
+    "PairFeatures": "cvxrelu_llm.features.extract",
+    "Triple": "cvxrelu_llm.preferences.triples",
+    "Triples": "cvxrelu_llm.preferences.triples",
+    "alternate": "cvxrelu_llm.preferences.conversations",
+    "as_pair_features": "cvxrelu_llm.heads.head",
+    "embed": "cvxrelu_llm.features.extract",
+    "evaluate": "cvxrelu_llm.evaluation.metrics",
+    "extract": "cvxrelu_llm.features.extract",
+    "load_model": "cvxrelu_llm.models.load",
+    "load_triples": "cvxrelu_llm.preferences.triples",
 }
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Public names, from their modules, and `__version__`, from the installed metadata."""
     if name in __all__:
-        return getattr(importlib.import_module(f"cvxrelu_llm.{_PUBLIC[name]}"), name)
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
     if name == "__version__":
         from importlib.metadata import version
 

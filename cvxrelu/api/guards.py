@@ -9,32 +9,18 @@ thousandth as large is itself lost.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.program.problem import Problem
 from cvxrelu.support.blocks import blocks
+from cvxrelu.support.checked_data import data_are_checked
 
-__all__ = ["checked", "warn_of_columns", "warn_of_scales"]
+__all__ = ["warn_of_columns", "warn_of_scales"]
 
 FAR = 3.0  # deviations of y, from which on its mean is far from zero
 APART = 1e3  # of the scales of two columns, from which on they are far apart
-
-_CHECKED: ContextVar[bool] = ContextVar("_CHECKED", default=False)
-
-
-@contextmanager
-def checked() -> Iterator[None]:
-    """Solves inside do not warn: their data were looked at, or standardised, by whoever asks for them."""
-    token = _CHECKED.set(True)
-    try:
-        yield
-    finally:
-        _CHECKED.reset(token)
 
 
 def warn_of_scales(problem: Problem, stacklevel: int = 3) -> None:
@@ -42,7 +28,7 @@ def warn_of_scales(problem: Problem, stacklevel: int = 3) -> None:
 
     stacklevel : of `warnings.warn`; 3 is whoever called the function that calls this.
     """
-    if _CHECKED.get():
+    if data_are_checked():
         return
     found = [words for words in (_mean_of_y(problem), _scales_of_columns(problem.X[:, : problem.n_features])) if words]
     if found:
@@ -74,7 +60,7 @@ def _mean_of_y(problem: Problem) -> str:
 
 def warn_of_columns(X: Float[np.ndarray, "n d"], stacklevel: int = 3) -> None:
     """The warning about columns alone."""
-    if not _CHECKED.get() and (words := _scales_of_columns(X)):
+    if not data_are_checked() and (words := _scales_of_columns(X)):
         warnings.warn(words, UserWarning, stacklevel=stacklevel)
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvxrelu.api.beta_max import beta_max
-from cvxrelu.api.guards import checked
 from cvxrelu.api.solve import solve
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.patterns import sample_patterns
 from cvxrelu.runs.solution import Solution
+from cvxrelu.support.checked_data import checked
 from cvxrelu.support.checks import as_bool, as_positive, as_seed, check_scale
 
 __all__ = ["Standardised", "moments", "solve_standardised"]

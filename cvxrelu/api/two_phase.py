@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvxrelu.api.guards import checked, warn_of_columns
+from cvxrelu.api.guards import warn_of_columns
 from cvxrelu.api.solve import solve
 from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.last_layer.solve import solve_logistic
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.targets import read_pairs, read_weight
 from cvxrelu.runs.solution import Solution
+from cvxrelu.support.checked_data import checked
 from cvxrelu.support.checks import as_bool, as_finite_array, as_positive
 
 __all__ = ["TwoPhase", "two_phase"]

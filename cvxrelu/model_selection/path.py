@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.api.beta_max import beta_max
-from cvxrelu.api.guards import checked, warn_of_scales
+from cvxrelu.api.guards import warn_of_scales
 from cvxrelu.api.solve import solve
 from cvxrelu.backends.choose import select_backend
 from cvxrelu.certificates.network import as_kind, check_kind
@@ -35,6 +35,7 @@ from cvxrelu.model_selection.path_solution import Path, path_row
 from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
+from cvxrelu.support.checked_data import checked
 from cvxrelu.support.checks import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short
 
 __all__ = ["Path", "path"]

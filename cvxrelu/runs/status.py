@@ -36,6 +36,10 @@ class Status(StrEnum):
         """Whether the gap reported is at most tol, or stopped falling at most ten times above it."""
         return self in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE)
 
+    def for_gap(self, gap: float, tol: float, rigorous: bool) -> Status:
+        """What this status of a search becomes beside a certificate that leaves `gap`; see `status_of_bound`."""
+        return status_of_bound(self, gap, tol, rigorous)
+
     @property
     def exit_code(self) -> int:
         """What the command lines end with: 0 only where the gap reported is at most tol."""

@@ -59,7 +59,6 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cvxrelu.runs.status import status_of_bound
     from cvxrelu_llm.evaluation.metrics import evaluate
     from cvxrelu_llm.heads.head import ConvexRewardHead
     from cvxrelu_llm.heads.options import without_effect
@@ -92,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
             print(found.summary())
         print(f"written        {options.out}")
     found, c = head.solution.status, head.certificate  # a linear model is solved further than --tol asks for
-    return status_of_bound(found, c["gap"], options.tol, c["rigorous"]).exit_code
+    return found.for_gap(c["gap"], options.tol, c["rigorous"]).exit_code
 
 
 command = Command(

@@ -12,7 +12,7 @@ import numpy as np
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
-from cvxrelu.api.guards import checked
+from cvxrelu.support.checked_data import checked
 from cvxrelu.support.entries import Fields, stored
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
-from cvxrelu.api.guards import checked
+from cvxrelu.support.checked_data import checked
 from cvxrelu.support.entries import stored
 from cvxrelu.support.errors import InputError
 from cvxrelu_llm.heads.calibration import log_losses
