@@ -6,7 +6,6 @@ The names below load on first use: a command line must see to Ctrl-C before anyt
 from __future__ import annotations
 
 import importlib
-import sys
 
 TYPE_CHECKING = False  # as type checkers see it, True; `typing` itself takes longer to import than all of this
 if TYPE_CHECKING:
@@ -100,15 +99,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-class _Package(type(sys)):  # type: ignore[misc] # of modules
-    """Where a function has the name of its module, as `cvxrelu.solve` has, importing the module must not hide it."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _MODULES and isinstance(value, type(sys))):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+    """The public names, and nothing else."""
+    return [*__all__, *(name for name in globals() if name.startswith("__")), "__version__"]

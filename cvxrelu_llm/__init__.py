@@ -50,3 +50,8 @@ def __getattr__(name: str) -> Any:
 
         return version("cvxrelu")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, and nothing else."""
+    return [*__all__, *(name for name in globals() if name.startswith("__")), "__version__"]

@@ -82,7 +82,8 @@ class Checkpoint:
             with damage(path):
                 members = read_arrays(path)
                 text = members.pop("state").tobytes()
-                if members.pop("sha256").tobytes() != _seal(text, members):
+                seal = members.pop("sha256", None)  # which version 0.1 did not write
+                if seal is not None and seal.tobytes() != _seal(text, members):
                     raise ValueError("its content does not fit its hash")
                 tree = json.loads(text)
                 state, run = _unpack(tree["state"], members), tree["run"]
