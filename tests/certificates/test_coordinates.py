@@ -6,8 +6,9 @@ import pytest
 
 import cvxrelu
 from cvxrelu.backends.numpy import NumpyBackend
+from cvxrelu.certificates.ascents import ascend, prices, start_ascent
 from cvxrelu.certificates.coordinates import features, kinks, search_coordinates, snapped
-from cvxrelu.certificates.pricing import Pricing, ascend, prices, start_ascent
+from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import free_coefficients, free_directions
 from cvxrelu.refinement import neurons

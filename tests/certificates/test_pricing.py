@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from oracles import constraint_at, make_backend, max_in_cells, max_on_circle
 
 from cvxrelu.certificates import pricing
-from cvxrelu.certificates.pricing import Pricing, ascend, best_first, prices, start_ascent
+from cvxrelu.certificates.ascents import ascend, best_first, prices, start_ascent
+from cvxrelu.certificates.pricing import Pricing
 
 seeds = st.integers(0, 10**6)
 NUMPY = make_backend("numpy")
