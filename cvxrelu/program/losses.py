@@ -23,6 +23,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from cvxrelu.numerics.roots import increasing_root
+from cvxrelu.numerics.sigmoid import logit, sigmoid
 
 __all__ = ["Logistic", "Squared"]
 
@@ -170,7 +171,7 @@ class Logistic(NamedTuple):
 
     def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """t = weight y s: minus the derivative at prediction a. It lies in the domain of the conjugate exactly."""
-        return self.weight * self.y * _sigmoid(self._argument(a))
+        return self.weight * self.y * sigmoid(self._argument(a))
 
     def hessian(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """weight s (1 - s): the second derivative at prediction a."""
@@ -235,12 +236,12 @@ class Logistic(NamedTuple):
         constant = xp.sum(mass * (self.margin - xp.log(xp.where(r > 0, r, one))), axis=axis)
         quadratic = (zero + quadratic) / unit / unit
 
-        hi = _logit(unit * xp.where(usable, kappa_max, one))
-        start = xp.minimum(hi, _logit(unit))  # kappa = 1, which is nearly the best at the dual of a good prediction
+        hi = logit(unit * xp.where(usable, kappa_max, one))
+        start = xp.minimum(hi, logit(unit))  # kappa = 1, which is nearly the best at the dual of a good prediction
         lo = start - LOG_RANGE - xp.max(xp.abs(self.margin)) - xp.log1p(quadratic)
         slope = lambda x: _dual_slope(x, r, mass, total, constant, quadratic, axis)  # noqa: E731
         x = increasing_root(slope, lo, hi, start)
-        kappa = xp.minimum(_sigmoid(x), (1.0 - 8.0 * eps) * one) / unit
+        kappa = xp.minimum(sigmoid(x), (1.0 - 8.0 * eps) * one) / unit
         return xp.where(usable, xp.minimum(kappa, kappa_max), zero)
 
     def best_scale(self, a: Float[Array, "n c"], penalty: Any) -> Float[Array, ""]:
@@ -296,21 +297,6 @@ class Logistic(NamedTuple):
 LOG_RANGE = 80.0  # scales are looked for within e^80 of what margins and quadratic suggest
 
 
-def _sigmoid(u: Any) -> Any:
-    """1 / (1 + exp(-u)), with a small relative error on both sides."""
-    xp = array_namespace(u)
-    e = xp.exp(-xp.abs(u))
-    return xp.where(u >= 0, xp.ones_like(e), e) / (1.0 + e)
-
-
-def _logit(p: Any) -> Any:
-    """Inverse of `_sigmoid`, for p moved inside (0, 1 - 8 eps)."""
-    xp = array_namespace(p)
-    info, one = xp.finfo(p.dtype), xp.ones_like(p)
-    p = xp.minimum(xp.maximum(p, float(info.smallest_normal) * one), (1.0 - 8.0 * float(info.eps)) * one)
-    return xp.log(p) - xp.log1p(-p)
-
-
 def _dual_slope(x: Any, r: Any, mass: Any, total: Any, constant: Any, quadratic: Any, axis: Any) -> tuple[Any, Any]:
     """Minus the derivative of the dual value in kappa at kappa = 1 / (1 + exp(-x)), and its derivative in x.
 
@@ -328,5 +314,5 @@ def _dual_slope(x: Any, r: Any, mass: Any, total: Any, constant: Any, quadratic:
 
 
 def _prox_slope(r: Any, b: Any, pull: Any) -> tuple[Any, Any]:
-    s = _sigmoid(-r)
+    s = sigmoid(-r)
     return r - b - pull * s, 1.0 + pull * s * (1.0 - s)
