@@ -7,7 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu.certificates.exact_pricing import INSIDE, MAX_ROUNDS, STATIONARY, _unit
+__all__ = ["Cells", "dots", "project"]
+
+MAX_ROUNDS = 100
+INSIDE = 1e-13  # a cell contains u when E_k d_k @ u >= -INSIDE |q|: tightness rests on it, validity does not
+STATIONARY = 1e-9  # of |q|, for multipliers of local maxima
 
 
 class Cells(NamedTuple):
@@ -61,7 +65,7 @@ def _onto(normals: np.ndarray, active: Int[np.ndarray, "2 B"], u: Float[np.ndarr
     u = (u / np.where(lengths > 0, lengths, 1.0)).T
     first, second = ((active[k] >= 0)[:, None] * normals[active[k]] for k in (0, 1))
     second = second - dots(first, second)[:, None] * first
-    second = _unit(second.T).T * np.any(second != 0, axis=1)[:, None]
+    second = unit_columns(second.T).T * np.any(second != 0, axis=1)[:, None]
     for _ in range(2):
         for normal in (first, second):
             u = u - dots(normal, u)[:, None] * normal
@@ -119,3 +123,10 @@ def _enter(
 
 def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sum(a * b, axis=1)
+
+
+def unit_columns(points: np.ndarray) -> np.ndarray:
+    """Columns divided by their norms; zero becomes the first unit vector."""
+    norms = np.linalg.norm(points, axis=0)
+    first = np.eye(len(points), 1)
+    return np.where(norms > 0, points, first) / np.where(norms > 0, norms, 1.0)

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu.certificates.cell_projection import project
+from cvxrelu.certificates.cell_projection import project, unit_columns
 from cvxrelu.numerics.rounding import EPS, gamma, power_of_two
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.arrangement import count_patterns, enumerate_by
@@ -41,9 +41,6 @@ __all__ = ["Arrangement", "ExactPrice", "arrange", "exact_price", "price_on"]
 
 RANK = 3
 CHUNK = 4_000_000  # entries of a temporary array
-MAX_ROUNDS = 100
-INSIDE = 1e-13  # a cell contains u when E_k d_k @ u >= -INSIDE |q|: tightness rests on it, validity does not
-STATIONARY = 1e-9  # of |q|, for multipliers of local maxima
 SAME = 1e-12  # directions with 1 - cosine below this are one
 INDISTINCT = 1e-8  # of the size of X: cells that may hide between planes have to be thinner
 AGREEMENT = 1e-6  # relative, between the norm of a projection and the function in its direction
@@ -172,15 +169,15 @@ def price_on(
     value = (1.0 + 4.0 * rounding) * (best + allowance) * unit
     point, maximum = np.concatenate(points, axis=1), np.concatenate(maxima)
     norms = np.linalg.norm(point, axis=0)
-    longest = _unit(point[:, [np.argmax(norms)]])
+    longest = unit_columns(point[:, [np.argmax(norms)]])
     attained = float(np.abs(p @ np.maximum(arrangement.rows @ longest, 0.0))[0]) * unit
     found = np.flatnonzero(maximum & (norms * unit > above) & (norms > 0))
     found = found[_distinct(point[:, found], norms[found])]
-    directions, values = _unit(point[:, found]), norms[found]
+    directions, values = unit_columns(point[:, found]), norms[found]
     # A maximum as small as the rounding of q may lie outside its cell, where the function is another.
     sound = np.abs(np.abs(p @ np.maximum(arrangement.rows @ directions, 0.0)) - values) <= AGREEMENT * values
     directions, values = arrangement.basis @ directions[:, sound], values[sound] * unit
-    return ExactPrice(float(value), attained, _unit(arrangement.basis @ longest)[:, 0], directions, values)
+    return ExactPrice(float(value), attained, unit_columns(arrangement.basis @ longest)[:, 0], directions, values)
 
 
 def _planes(patterns: Bool[np.ndarray, "n cells"], nonzero: Bool[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
@@ -218,16 +215,9 @@ def _thickness(Z: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def _distinct(points: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Indices of one column for each direction, the longest first."""
     order = np.argsort(-norms, kind="stable")
-    unit = _unit(points[:, order])
+    unit = unit_columns(points[:, order])
     kept: list[int] = []
     for k in range(len(order)):
         if not kept or np.max(unit[:, k] @ unit[:, kept]) < 1.0 - SAME:
             kept.append(k)
     return order[np.array(kept, dtype=np.intp)]
-
-
-def _unit(points: np.ndarray) -> np.ndarray:
-    """Columns divided by their norms; zero becomes the first unit vector."""
-    norms = np.linalg.norm(points, axis=0)
-    first = np.eye(len(points), 1)
-    return np.where(norms > 0, points, first) / np.where(norms > 0, norms, 1.0)
