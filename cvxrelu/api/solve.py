@@ -219,7 +219,16 @@ def solve(
     solution = None
     with chosen.scope():
         if sampled:
-            first = SampledStage(problem, chosen, limits, int(seed), verbose, callback, saves, memory)
+            first = SampledStage(
+                problem,
+                chosen,
+                limits,
+                memory=memory,
+                seed=int(seed),
+                verbose=verbose,
+                callback=callback,
+                checkpoint=saves,
+            )
             first.started = started
             solution = first.run()
             if memory is not None and memory.streamed:
@@ -231,7 +240,10 @@ def solve(
                     print(f"{solution.status.value}: {solution.message}", flush=True)
                 return solution
             start = start or solution.network
-        stage = RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started, saves)
+        stage = RefinementStage(
+            problem, chosen, limits, kind=kind, dtype=dtype, seed=int(seed), started=started, verbose=verbose,
+            callback=callback, checkpoint=saves,
+        )  # fmt: skip
         return stage.run(start, solution)
 
 

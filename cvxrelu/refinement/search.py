@@ -40,11 +40,10 @@ from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
 from cvxrelu.runs.checkpoint import State
-from cvxrelu.runs.progress import History
 from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.support.errors import OutOfTime
 
-__all__ = ["Refined", "Refinement", "refinement_state", "resume_refinement"]
+__all__ = ["Refined", "Refinement"]
 
 DESCENT = 20  # L-BFGS steps a round
 CHUNK_FLOPS = 1e10  # of descent between two looks at the clock
@@ -57,6 +56,18 @@ SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
 NEWTON = 8  # steps to weigh with a loss that is not quadratic
+
+REFINED = (
+    "z",
+    "objective",
+    "dual",
+    "lower_bound",
+    "proof",
+    "rounds",
+    "starts",
+    "idle",
+    "near",
+)  # what a checkpoint holds
 
 
 class Effort(NamedTuple):
@@ -139,6 +150,20 @@ class Refinement:
         self.near = False  # whether the next pricing is a thorough one
         self.reached = time.perf_counter()  # when the objective was last looked at for progress
 
+    def state(self) -> State:
+        """What a checkpoint holds: the top of a round. Nothing in it is changed in place later."""
+        return {
+            **{name: getattr(self, name) for name in REFINED}, "neurons": tuple(self.neurons),
+            "misses": self.pricing.misses, "random": self.pricing.rng.bit_generator.state,
+        }  # fmt: skip
+
+    def restore(self, saved: State) -> None:
+        """The search at the top of the round that was saved."""
+        for name in REFINED:
+            setattr(self, name, saved[name])
+        self.neurons, self.pricing.misses = Neurons(*saved["neurons"]), saved["misses"]
+        self.pricing.rng.bit_generator.state = saved["random"]
+
     def start_from(self, u: np.ndarray, a: np.ndarray, s: np.ndarray) -> None:
         """Take these neurons, weighed, if they are better than none; directions in the coordinates of the given X."""
         if self.coordinates.basis is not None:
@@ -159,7 +184,7 @@ class Refinement:
 
         record : called after each pricing with this object, the number of directions added and what was priced; a true
             result stops. deadline : of `time.perf_counter`; the round under way ends early. save : called at the top
-            of every round, when what `resuming` keeps of this object is all that the round depends on.
+            of every round, when what `state` gives of this object is all that the round depends on.
         """
         status = None
         while status is None:
@@ -405,23 +430,3 @@ def _quadratic_step(H: np.ndarray, slope: np.ndarray, now: np.ndarray, m: int, d
     of_s, b_s = H[:m, :m] - H[:m, m:] @ solved[:, :m], b[:m] - H[:m, m:] @ solved[:, m]
     s = nonnegative_quadratic(of_s, b_s, now[:m], deadline)
     return np.concatenate([s, solved[:, m] - solved[:, :m] @ s])
-
-
-REFINED = ("z", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near")
-
-
-def refinement_state(search: Refinement, history: History, spent: float) -> State:
-    """The top of a round. Nothing in it is changed in place later."""
-    return {
-        **{name: getattr(search, name) for name in REFINED},
-        "neurons": tuple(search.neurons), "misses": search.pricing.misses,
-        "random": search.pricing.rng.bit_generator.state, "history": list(history.records), "spent": spent,
-    }  # fmt: skip
-
-
-def resume_refinement(search: Refinement, saved: State) -> None:
-    """The search at the top of the round that was saved."""
-    for name in REFINED:
-        setattr(search, name, saved[name])
-    search.neurons, search.pricing.misses = Neurons(*saved["neurons"]), saved["misses"]
-    search.pricing.rng.bit_generator.state = saved["random"]

@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg.lapack import dgeqrf, dorgqr, dtrtrs
 
+from cvxrelu.runs.checkpoint import State, restore, snapshot
 from cvxrelu.sampled.cones import TOLERANCE, project_onto_cones
 from cvxrelu.support.errors import OutOfTime
 
@@ -49,6 +50,9 @@ class _Face(NamedTuple):
     normals: Float[np.ndarray, "d k"]
     inverse: Float[np.ndarray, "k d"]
     basis: Float[np.ndarray, "d f"]
+
+
+FIXED = frozenset(["X", "patterns", "unit", "signs", "m", "d", "margin", "normals", "inverses"])
 
 
 class ConeMemory:
@@ -79,6 +83,17 @@ class ConeMemory:
         self.near: list[np.ndarray | None] = [None] * patterns.shape[1]
         # Normals and inverses of all faces, padded with zeros: pages that are never touched take no memory.
         self.normals, self.inverses = np.zeros((blocks, self.d, self.d)), np.zeros((blocks, self.d, self.d))
+
+    def state(self) -> State:
+        """What a checkpoint holds of this object: all but what follows from the data, or from its faces."""
+        return snapshot(self, FIXED)
+
+    def restore(self, saved: State) -> None:
+        """Go on from what `state` gave."""
+        restore(self, saved)
+        for block, face in enumerate(self.faces):
+            k = face.rows.size
+            self.normals[block, :, :k], self.inverses[block, :k] = face.normals, face.inverse
 
     def basis(self, block: int) -> Float[np.ndarray, "d f"]:
         """Orthonormal basis of the span of the face that the last projection of a block lies on."""

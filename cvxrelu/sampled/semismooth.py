@@ -40,6 +40,7 @@ from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
+from cvxrelu.runs.checkpoint import State, restore, snapshot
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.sampled.cone_memory import ConeMemory
 from cvxrelu.support.errors import OutOfTime
@@ -65,6 +66,13 @@ class _Evaluation(NamedTuple):
     prediction: Float[np.ndarray, " n"]
 
 
+# What follows from the data, or from the rest.
+FIXED = frozenset((
+    "X", "patterns", "loss", "beta", "tol", "deadline", "n", "d", "P", "masks", "memory", "row_lengths", "curvature",
+    "inverse",
+))  # fmt: skip
+
+
 class SampledNewton:
     """One output of the sampled program. Blocks 0 to P - 1 are v, P to 2 P - 1 are z.
 
@@ -83,6 +91,7 @@ class SampledNewton:
         gates: Float[np.ndarray, "d P"] | None,
         loss: Squared,
         beta: float,
+        *,
         tol: float,
         deadline: float = np.inf,
         memory: ConeMemory | None = None,
@@ -104,6 +113,14 @@ class SampledNewton:
         self.residuals = (0.0, 0.0)
         self.position: Any = None  # of `run`, between two proximal points: U, t, best gap, points waited, points
         self._start(gates)
+
+    def state(self) -> State:
+        """What a checkpoint holds of this object: all but what follows from the data."""
+        return snapshot(self, FIXED)
+
+    def restore(self, saved: State) -> None:
+        """Go on from what `state` gave."""
+        restore(self, saved)
 
     @property
     def gap(self) -> float:

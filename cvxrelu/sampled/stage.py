@@ -8,7 +8,6 @@ penalties, or to stop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,15 @@ from cvxrelu.numerics.row_space import right_singular_basis
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import largest_degree
-from cvxrelu.runs.checkpoint import Checkpoint, State
 from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.progress import History, progress_row
-from cvxrelu.runs.solution import Certificate, SampledSolution, Solution
+from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.sampled import admm, bounds, newton_stage
-from cvxrelu.sampled import run as resuming
 from cvxrelu.sampled.data_term import skip_factors
-from cvxrelu.sampled.incumbent import Incumbent, host_ridge, public_order
+from cvxrelu.sampled.incumbent import Incumbent, host_ridge
 from cvxrelu.sampled.memory import LANDMARKS, Plan, Sizes
 from cvxrelu.sampled.penalties import choose_method, initial_penalties
+from cvxrelu.sampled.run import SampledRun
 from cvxrelu.support.blocks import each
 
 __all__ = ["SampledStage", "method_ahead"]
@@ -51,42 +48,31 @@ def method_ahead(sizes: Sizes, plain: bool, limits: Limits, backend: Backend, me
     return choose_method(limits.linear_solver, shape, sizes.P, dtype, memory.beside(sizes, backend.name))
 
 
-class SampledStage:
+class SampledStage(SampledRun):
     """One solve: the device state of ADMM on one side, the best network and bounds so far on the other."""
 
     def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, seed: int, verbose: bool, callback: Callable | None,
-        checkpoint: Checkpoint | None = None, memory: Plan | None = None,
-    ) -> None:  # fmt: skip
-        self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
-        self.verbose, self.callback, self.checkpoint = verbose, callback, checkpoint
+        self, problem: Problem, backend: Backend, limits: Limits, *, memory: Plan | None = None, **shared: Any
+    ) -> None:
+        """memory : what may be held; `shared` : seed, verbose, callback and checkpoint, of `SampledRun`."""
+        super().__init__(problem, backend, limits, **shared)
         self.memory = memory
         self.streamed = memory is not None and memory.streamed
-        self.spent = 0.0  # seconds in the runs that the checkpoint is of
-        self.started = time.perf_counter()
-        self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
-        self.history = History()
-        self.iteration = 0
-        # With a loss that is not quadratic, the loss has a split of its own.
-        self.splits = ("copy", "cone") if problem.loss.is_quadratic else ("copy", "cone", "loss")
-        self.residuals = np.full(2 * len(self.splits), np.nan)
-        self.saved: State | None = None
         self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
         self.certify_at = 120  # iteration of the next one in any case
         self.estimate = np.inf
         self.balance_at = 10
-        self.best_gap, self.best_at = np.inf, 0
 
     def run(self) -> Solution:
         """The method: chunk, check, decide."""
         self._set_up()
-        self.saved = resuming.load_sampled(self)
-        status = resuming.settled(self, self.saved)
+        self.saved = self.load()
+        status = self.settled(self.saved)
         in_admm = self.saved is not None and self.saved["admm"] is not None
         if status is None and not in_admm and self._newton_pays():
             status = newton_stage.run(self)
             if status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE):
-                resuming.save_sampled(self, status)
+                self.save(status)
         if status is None:
             self._set_up_admm()
         self.saved = None  # may be as large as all the rest
@@ -102,17 +88,17 @@ class SampledStage:
                 self.best.offer(check, values)
                 if self._worth_certifying(values):
                     self._certify(check)
-                status = self._decide(stop=self._record(values))
+                status = self.decide(stop=self.record(values))
                 if (
                     status is Status.INTERRUPTED
                 ):  # the callback's wish: a tenth of the time so far for a last word on (S)
-                    self.best.certify(check, False, time.perf_counter() + 0.1 * self._elapsed())
-                resuming.save_sampled(self, status)
+                    self.best.certify(check, False, time.perf_counter() + 0.1 * self.elapsed())
+                self.save(status)
                 if status is None and self.iteration >= self.balance_at:
                     self._balance()
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
-        return self._finish(status)
+        return self.finish(status)
 
     def _newton_pays(self) -> bool:
         problem = self.problem
@@ -140,7 +126,7 @@ class SampledStage:
         if self.streamed:
             self.exact = self.exact._replace(X=problem.X)
         self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
-        self.timings["setup"] += self._elapsed()
+        self.timings["setup"] += self.elapsed()
 
     def _set_up_admm(self) -> None:
         """Rotate X, choose penalties, prepare the u-step."""
@@ -168,7 +154,7 @@ class SampledStage:
             type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta), self.exact.readout,
             backend.put(factors, problem.dtype),
         )  # fmt: skip
-        self.state = resuming.start_state(self, self.saved)
+        self.state = self._start_state()
         rng = np.random.default_rng([self.seed, 1])
         count = LANDMARKS if self.memory is None else self.memory.landmarks(self._sizes(), backend.name)
         self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, count), replace=False)))
@@ -179,6 +165,13 @@ class SampledStage:
         resumed = self.saved is not None and self.saved["admm"] is not None
         self._set_penalties(*(self.rho_values if resumed else start))
         self.timings["setup"] += time.perf_counter() - started - (self.timings["factor"] - factored)
+
+    def _start_state(self) -> admm.State:
+        """ADMM's state to start from: that of the checkpoint, or zeros."""
+        if self.saved is None or self.saved["admm"] is None:
+            return self.backend.compile(admm.start)(self.backend, self.data)
+        state = admm.State(*self.backend.put(tuple(self.saved["admm"])))
+        return self.backend.compile(admm.divide)(self.backend, state)
 
     def _set_penalties(self, *rho: float) -> None:
         """Prepare the u-step for these penalties."""
@@ -235,7 +228,7 @@ class SampledStage:
     def _worth_certifying(self, values: np.ndarray) -> bool:
         """At the end, when the gap looks small enough, and at spaced iterations."""
         self.estimate = relative_gap(values[2] + values[3], values[4])
-        last = self.iteration >= self.limits.max_iter or self._time_is_up()
+        last = self.iteration >= self.limits.max_iter or self.time_is_up()
         return bool(last or self.iteration >= self.certify_at or self.estimate <= self.certify_below)
 
     def _certify(self, check: bounds.Check) -> None:
@@ -245,32 +238,6 @@ class SampledStage:
         ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
         self.certify_below = self.estimate * min(0.9, max(0.2, ratio))
         self.certify_at = 2 * self.iteration
-
-    def _time_is_up(self) -> bool:
-        """Iterations end at nine tenths of the time limit: the rest is for the last certification."""
-        return self._elapsed() > 0.9 * self.limits.time_limit
-
-    def _decide(self, stop: bool) -> Status | None:
-        """The status to end with, or None to go on."""
-        gap, limits = self.best.sampled_gap, self.limits
-        if gap < 0.98 * self.best_gap:
-            self.best_gap, self.best_at = gap, self.iteration
-        if gap <= limits.tol:
-            return Status.OPTIMAL
-        if stop:
-            return Status.INTERRUPTED
-        if self._time_is_up():
-            return Status.TIME_LIMIT
-        if self.iteration >= limits.max_iter:
-            return Status.MAX_ITER
-        if self.iteration - self.best_at <= 2000 + self.iteration // 2:
-            return None
-        if gap <= 10 * limits.tol:
-            return Status.OPTIMAL_INACCURATE
-        # Far from tol a gap can stand still while there is no bound yet, and the objective falls all the same.
-        then = next((record for record in self.history if record["iteration"] >= self.best_at), None)
-        moved = np.inf if then is None else then["sampled_objective"] - self.best.sampled_objective
-        return None if moved > limits.tol * abs(self.best.sampled_objective) else Status.STALLED
 
     def _balance(self) -> None:
         """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges.
@@ -283,7 +250,7 @@ class SampledStage:
         cost = int(0.2 * size**3 / self.problem.flops)
         self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
         factors = [admm.balance(*map(float, pair)) for pair in self.residuals.reshape(-1, 2)]
-        if set(factors) == {1.0} or self._elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
+        if set(factors) == {1.0} or self.elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
             return
         old = self.rho
         copy, cone, *loss = (value * factor for value, factor in zip(self.rho_values, factors, strict=True))
@@ -293,72 +260,3 @@ class SampledStage:
         floor = 200 * P * top * float(np.finfo(self.problem.dtype).eps)
         self._set_penalties(copy, max(cone, floor), *loss)
         self.state = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.state)
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.started
-
-    def _record(self, values: np.ndarray) -> bool:
-        """Append to the history, print, call back; true when the callback asks to stop."""
-        best = self.best
-        record = {
-            "iteration": self.iteration,
-            "time": self.spent + self._elapsed(),
-            "objective": best.objective,
-            "lower_bound": best.lower_bound,
-            "gap": best.gap,
-            "n_neurons": int(values[5]),
-            "sampled_objective": best.sampled_objective,
-            "sampled_lower_bound": best.sampled_bound,
-            "sampled_gap": best.sampled_gap,
-            **self._named_residuals(),
-            **{f"rho_{name}": rho for name, rho in zip(self.splits, self.rho_values, strict=True)},
-        }
-        self.history.append(record)
-        if self.verbose:
-            print(progress_row(record, header=len(self.history) == 1), flush=True)
-        return bool(self.callback(dict(record))) if self.callback is not None else False
-
-    def _named_residuals(self) -> dict[str, float]:
-        names = [f"{kind}_{split}" for split in self.splits for kind in ("primal", "dual")]
-        return dict(zip(names, map(float, self.residuals), strict=True))
-
-    def _finish(self, status: Status) -> Solution:
-        """Put the best network and bounds into a Solution; objectives are evaluated once more on what is returned."""
-        problem, limits, best = self.problem, self.limits, self.best
-        n, D, P, c = problem.shape
-        settings = {
-            "n": n, "d": D - problem.intercept, "c": c, "loss": problem.loss_name, "beta": problem.beta,
-            "tol": limits.tol, "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
-            "max_iter": limits.max_iter, "linear_solver": self.method, "rho": limits.rho, "seed": self.seed,
-            "skip": problem.skip_kind, "refine": False,
-        }  # fmt: skip
-        network = best.network({"settings": settings, "status": status.value})
-        m = problem.loss.y.shape[0]
-        shape = (m,) if problem.scalar_output else (m, c)
-        skip, bias = best.sampled_coefficients()
-        blocks = public_order(best.sampled_blocks)
-        sampled = SampledSolution(
-            blocks=blocks[..., 0] if problem.scalar_output else blocks,
-            patterns=problem.patterns.patterns,
-            gates=problem.patterns.gates,
-            n_requested=problem.n_requested,
-            objective=best.sampled_objective,
-            lower_bound=best.sampled_bound,
-            gap=best.sampled_gap,
-            status=status,
-            residuals=self._named_residuals(),
-            rho=self.rho_values,
-            dual=best.settle_dual().reshape(shape),
-            skip=skip,
-            bias=bias,
-        )
-        certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
-        self.timings["total"] = self.spent + self._elapsed()
-        message = (
-            f"{status.advice_on('the sampled program')} (sampled program: gap {best.sampled_gap:.1e}, tol "
-            f"{limits.tol:.1e}; network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
-        )
-        return Solution(
-            network, best.objective, certificate, sampled, status, message, self.iteration, self.history,
-            dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, settings,
-        )  # fmt: skip
