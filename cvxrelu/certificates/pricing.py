@@ -73,6 +73,7 @@ class Pricing:
         exact_X: Any,
         rng: np.random.Generator,
         sizes: np.ndarray | None = None,
+        *,
         even: bool = False,
     ) -> None:
         self.even = even

@@ -149,7 +149,10 @@ def path(
             )
         given = largest * np.geomspace(1.0, smallest, count)
     options = {**data, "tol": tol, "backend": chosen, "dtype": dtype}
-    walk = _Walk(given, _Rows(samples), folds, score, options, kind, deadline, time.perf_counter() - started)
+    walk = _Walk(
+        given, _Rows(samples), folds, score, options, kind=kind, deadline=deadline,
+        setup=time.perf_counter() - started,
+    )  # fmt: skip
     warn_of_scales(problem)
     with checked():
         status = walk.run(verbose, callback, started)
@@ -223,7 +226,7 @@ class _Walk:
     """Down the path: at every beta a solve on all rows and one on each fold, so that a path cut short is complete."""
 
     def __init__(
-        self, betas: np.ndarray, rows: _Rows, folds: list[Fold], score: Scorer, options: dict[str, Any], kind: str,
+        self, betas: np.ndarray, rows: _Rows, folds: list[Fold], score: Scorer, options: dict[str, Any], *, kind: str,
         deadline: float, setup: float,
     ) -> None:  # fmt: skip
         self.betas, self.rows, self.folds, self.score = betas, rows, folds, score

@@ -135,7 +135,7 @@ class Refinement:
         self.terms = self.exact if dtype == "float64" else backend.put(terms, dtype)
         rng = np.random.default_rng([seed, 2])
         self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
-        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng, self.coordinates.sizes, problem.even)
+        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng, self.coordinates.sizes, even=problem.even)
         self.arrangement = None
         if exact:
             with suppress(OutOfTime):

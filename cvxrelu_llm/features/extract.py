@@ -82,8 +82,9 @@ def extract(
     """
     prefixes, seed = as_whole("prefixes", prefixes, 0), as_seed(seed)
     run = Extraction(
-        model, template, max_length, max_response_length, batch_tokens, share_prefix, padding_side, cache, progress
-    )
+        model, template, max_length=max_length, max_response_length=max_response_length, batch_tokens=batch_tokens,
+        share_prefix=share_prefix, padding_side=padding_side, cache=cache, progress=progress,
+    )  # fmt: skip
     swept = None
     if layer == "auto" or pooling == "auto":
         swept = sweep_with(
@@ -154,8 +155,9 @@ def embed(
 ) -> Float[np.ndarray, "n D"]:
     """(n, D) float32 features of n (prompt, response) texts, as `extract` makes them; see there for the arguments."""
     run = Extraction(
-        model, template, max_length, max_response_length, batch_tokens, share_prefix, padding_side, cache, progress
-    )
+        model, template, max_length=max_length, max_response_length=max_response_length, batch_tokens=batch_tokens,
+        share_prefix=share_prefix, padding_side=padding_side, cache=cache, progress=progress,
+    )  # fmt: skip
     layers, poolings = [as_layer(model, layer)], [as_pooling(pooling)]
     tokenised = run.tokenise([((Message("user", p),) if isinstance(p, str) else tuple(p), r) for p, r in texts])
     row = {text: i for i, text in enumerate(dict.fromkeys(tokenised))}

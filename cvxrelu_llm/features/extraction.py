@@ -31,6 +31,7 @@ class Extraction:
         self,
         model: FeatureModel,
         template: Any = "auto",
+        *,
         max_length: Any = None,
         max_response_length: Any = None,
         batch_tokens: Any = 4096,

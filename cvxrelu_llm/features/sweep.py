@@ -94,7 +94,10 @@ def sweep(
     -------
     Sweep
     """
-    run = Extraction(model, template, max_length, max_response_length, batch_tokens, cache=cache, progress=progress)
+    run = Extraction(
+        model, template, max_length=max_length, max_response_length=max_response_length, batch_tokens=batch_tokens,
+        cache=cache, progress=progress,
+    )  # fmt: skip
     return sweep_with(run, triples, layers=layers, poolings=poolings, max_pairs=max_pairs, folds=folds, seed=seed)
 
 

@@ -104,7 +104,7 @@ def guide(
     ends = end_tokens(lm, tokenizer)
 
     state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
-    text = GuidedText(state, scorer, sampling, guidance, length, ends)
+    text = GuidedText(state, scorer, sampling, guidance, length, ends=ends)
     tokens: list[int] = []
     while len(tokens) < length and not (tokens and tokens[-1] in ends):
         law = text.propose(text.state.logits[0])

@@ -116,6 +116,7 @@ class GuidedText:
         sampling: Sampling,
         guidance: Guidance,
         max_new_tokens: int,
+        *,
         ends: Set[int] = frozenset(),
     ) -> None:
         if guidance.kl_budget is not None and not sampling.do_sample:

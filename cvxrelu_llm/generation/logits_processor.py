@@ -61,7 +61,7 @@ class GuidedLogitsProcessor(LogitsProcessor):
         if self.text is None:
             state = prefill(self.lm, input_ids, layer=getattr(self.scorer, "layer", -1))
             ends = end_tokens(self.lm)
-            self.text = GuidedText(state, self.scorer, self.sampling, self.guidance, self.max_new_tokens, ends)
+            self.text = GuidedText(state, self.scorer, self.sampling, self.guidance, self.max_new_tokens, ends=ends)
         else:
             self._catch_up(input_ids)
         return self.text.propose(scores[0])[None]

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors.numpy import save
@@ -26,7 +26,6 @@ from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write, new_folder
 from cvxrelu.support.stored import damage, read_json, read_tensors, short
 from cvxrelu_llm.heads.calibration import Calibration
-from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.heads.rule import Point
 from cvxrelu_llm.heads.selection import Choice
 from cvxrelu_llm.heads.standardise import Standard
@@ -34,9 +33,10 @@ from cvxrelu_llm.heads.standardise import Standard
 __all__ = ["model_card", "read_head", "write_head"]
 
 FORMAT, VERSION = "cvxrelu-reward-head", 1
+Head = TypeVar("Head")
 
 
-def write_head(head: ConvexRewardHead, folder: Path, metrics: Mapping[str, Any]) -> Path:
+def write_head(head: Any, folder: Path, metrics: Mapping[str, Any]) -> Path:
     """Write `folder` as a whole; one that is there already is refused unless it is empty."""
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; expected the name of a new folder, or an empty one")
@@ -53,7 +53,7 @@ def write_head(head: ConvexRewardHead, folder: Path, metrics: Mapping[str, Any])
     return folder
 
 
-def describe(head: ConvexRewardHead, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def describe(head: Any, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """`head.json`."""
     choice = head.choice
     return plain(
@@ -92,8 +92,8 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def read_head(folder: Path) -> ConvexRewardHead:
-    """The head in a folder that `write_head` filled.
+def read_head(folder: Path, make: type[Head]) -> Head:
+    """The head in a folder that `write_head` filled, `make` being the class of heads.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def read_head(folder: Path) -> ConvexRewardHead:
         with damage(folder / "standard.safetensors"):
             _check_sizes(arrays, network, standardised)
         with damage(folder / "head.json"):
-            return _head(record, arrays, network, standardised)
+            return _head(make, record, arrays, network, standardised)
 
 
 def _check_sizes(arrays: Mapping[str, np.ndarray], network: ReLUNetwork, standardised: ReLUNetwork) -> None:
@@ -126,8 +126,9 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], network: ReLUNetwork, standar
 
 
 def _head(
-    record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], network: ReLUNetwork, standardised: ReLUNetwork
-) -> ConvexRewardHead:
+    make: Any, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], network: ReLUNetwork,
+    standardised: ReLUNetwork,
+) -> Head:  # fmt: skip
     """The head of its files; ValueError names the entry of the record that is wrong."""
     given = Fields(record, "the record")
     if given.text("format") != FORMAT or given.whole("format_version") != VERSION:
@@ -136,7 +137,7 @@ def _head(
     if (d := given.whole("n_features")) != network.n_features or given.whole("n_neurons") != network.n_neurons:
         raise ValueError(f"{d} features and {record['n_neurons']} neurons, but the network has {network.n_features} "
                          f"and {network.n_neurons}")  # fmt: skip
-    head = ConvexRewardHead(**_options(given.fields("options").value))
+    head: Any = make(**_options(given.fields("options").value, make.defaults()))
     head.network, head.standardised = network, standardised
     head.standard = Standard(arrays["center"], arrays["scale"], arrays.get("basis"))
     head.feature_settings = _feature_settings(given.fields("features"))
@@ -167,9 +168,8 @@ def _head(
     return head
 
 
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+def _options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the constructor takes them, which checks their values; all must be there, and no other."""
-    defaults = ConvexRewardHead.defaults()
     if wrong := sorted(set(given) ^ set(defaults)):
         raise ValueError(f"'options' must hold {', '.join(defaults)}; missing or unknown: {short(wrong[0])}")
     fields = Fields(given, "'options'")

@@ -353,7 +353,7 @@ class ConvexRewardHead(HeadFitting):
         """Read what `save` wrote; `attach` gives it its pairs back."""
         from cvxrelu_llm.heads.folder import read_head
 
-        return read_head(Path(folder))
+        return read_head(Path(folder), ConvexRewardHead)
 
     def summary(self) -> str:
         """What was chosen and what is certified, one fact per line."""

@@ -228,7 +228,7 @@ def test_two_sides_of_a_direction_price_alike_beside_a_free_skip():
     at = search_coordinates(problem.X)
     p = problem.loss.dual(np.zeros((40, 1)))
     right = np.abs(without_line(x, y)[:, 0] @ np.maximum(x[:, None] - x, 0.0)).max() / 1e9
-    found = Pricing(NUMPY, at.rows, at.rows, np.random.default_rng(0), at.sizes, problem.even)
+    found = Pricing(NUMPY, at.rows, at.rows, np.random.default_rng(0), at.sizes, even=problem.even)
     assert found.price(p, np.zeros((2, 0)), 40).price == pytest.approx(right, rel=1e-4)
 
 

@@ -13,6 +13,7 @@ from preference_data import preferences
 
 import cvxrelu_llm.command_line.main
 from cvxrelu import ReLUNetwork
+from cvxrelu.command_line import fit, predict
 from cvxrelu.command_line import main as cli
 from cvxrelu.command_line.model_folder import write_model
 from cvxrelu_llm.heads.head import ConvexRewardHead
@@ -65,13 +66,13 @@ FIT = ["fit", "table.csv", "--target", "y", "--out", "model", "--tol", "0.5", "-
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
 @pytest.mark.parametrize("how", ["file", "folder", "link"])
 def test_fit(how: str, more: list[str], here: Path, monkeypatch, capsys) -> None:
-    occupied(monkeypatch, cli, "train", here / "model", how)
+    occupied(monkeypatch, fit, "train", here / "model", how)
     assert cli.main([*FIT, *more]) == 2
     assert "model: exists" in capsys.readouterr().err and kept(here / "model", how) and hidden(here) == []
 
 
 def test_a_model_made_meanwhile_is_replaced_only_if_asked(here: Path, monkeypatch) -> None:
-    train = cli.train
+    train = fit.train
 
     def twice(*arguments: Any, **settings: Any) -> Any:
         if not (here / "model").exists():
@@ -79,7 +80,7 @@ def test_a_model_made_meanwhile_is_replaced_only_if_asked(here: Path, monkeypatc
             write_model(here / "model", ReLUNetwork([[1.0], [2.0]], [1.0]), {"made": "meanwhile"})
         return train(*arguments, **settings)
 
-    monkeypatch.setattr(cli, "train", twice)
+    monkeypatch.setattr(fit, "train", twice)
     assert cli.main(FIT) == 2
     assert json.loads((here / "model" / "solution.json").read_text())["made"] == "meanwhile"
     assert cli.main([*FIT, "--overwrite"]) in (0, 1)
@@ -90,7 +91,7 @@ def test_a_model_made_meanwhile_is_replaced_only_if_asked(here: Path, monkeypatc
 def test_predict(how: str, here: Path, monkeypatch, capsys) -> None:
     assert cli.main(FIT) in (0, 1)
     with monkeypatch.context() as patch:
-        occupied(patch, cli, "read_table", here / "p.csv", how)
+        occupied(patch, predict, "read_table", here / "p.csv", how)
         assert cli.main(["predict", "model", "new.csv", "--out", "p.csv"]) == 2
     assert "p.csv" in capsys.readouterr().err and kept(here / "p.csv", how) and hidden(here) == []
     assert cli.main(["predict", "model", "new.csv", "--out", "p.csv"]) == 2  # seen beforehand now, the link too

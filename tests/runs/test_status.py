@@ -10,6 +10,7 @@ import pytest
 
 import cvxrelu
 from cvxrelu.command_line import main as cli
+from cvxrelu.command_line.parsing import exit_code_of
 from cvxrelu.refinement import stage as refinement_stage
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs.status import Status, status_of_bound
@@ -185,7 +186,7 @@ def test_the_command_line_exits_with_what_the_bound_says(table):
 )  # fmt: skip
 def test_the_worst_status_decides(names, code):
     solution = cvxrelu.solve(X[:20], Y[:20], beta=1e6, backend="numpy")
-    assert cli._exit_code([dataclasses.replace(solution, status=Status(name)) for name in names]) == code
+    assert exit_code_of([dataclasses.replace(solution, status=Status(name)) for name in names]) == code
 
 
 def test_every_exit_code_is_in_the_help(capsys):

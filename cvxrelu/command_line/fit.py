@@ -1,0 +1,133 @@
+"""`cvxrelu fit`: a network out of a table, and the folder it goes into."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cvxrelu.command_line.model_folder import FILES, check_folder, describe, write_model
+from cvxrelu.command_line.parsing import (
+    COUNT,
+    POSITIVE,
+    SHARE,
+    WHOLE,
+    as_bytes,
+    exit_code_of,
+    need,
+)
+from cvxrelu.command_line.tables import UserError, load_data
+from cvxrelu.command_line.training import Task, Trained, decide_task, train
+from cvxrelu.reports import environment
+from cvxrelu.reports import page as report
+from cvxrelu.reports.svg import load_matplotlib
+from cvxrelu.support.files import new_folder
+
+__all__ = ["add_fit_options", "run_fit"]
+
+
+PATTERNS = 128  # of the sampled program, unless told otherwise
+
+
+def run_fit(options: argparse.Namespace) -> int:
+    out = Path(options.out)
+    for name in ("patterns", "max_iter"):
+        if options.refine and getattr(options, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is about the sampled program only: pass --no-refine too")
+    check_folder(out, options.overwrite)
+    if options.report:
+        need(load_matplotlib)  # before the solve, so that a missing extra costs no waiting
+    data = load_data(options.data, options.target, options.header)
+    task = decide_task(data, options.task, options.test_size, options.seed)
+    n_train, n_test = len(task.train_rows), len(task.test_rows)
+    if not options.quiet:
+        kind = f"classification, {len(task.classes)} classes" if task.classes else "regression"
+        names = f"target {data.target_name}" if data.target_name else "no header row: columns go by position"
+        print(f"{options.data}: {n_train + n_test} rows, {data.X.shape[1]} features, {names}; {kind} (see --task)")
+        print(f"{n_train} rows to train on, {n_test} to test on", flush=True)
+    forwarded = ("beta", "loss", "refine", "certificate", "seed", "tol", "max_iter", "time_limit", "backend", "dtype")
+    settings = {name: getattr(options, name) for name in forwarded}
+    settings["patterns"] = options.patterns or PATTERNS
+    settings |= {name: getattr(options, name) for name in ("checkpoint", "memory_limit")}
+    trained = train(task, relative=not options.absolute_beta, verbose=not options.quiet, **settings)
+    solution = trained.solution
+    record = {**task.facts, **describe(solution)}
+    record["settings"] = {**solution.settings, "seed": options.seed, "test_size": options.test_size}
+    record["standardisation"] = trained.standardisation
+    record["scores"] = {"rows": trained.where, "n": len(trained.truth), **trained.scores}
+    record["command"], record["versions"] = options.command_line, environment.versions()
+    failure = None
+    with new_folder(out, replace=FILES if options.overwrite else None) as folder:
+        write_model(folder, trained.network, record)
+        if options.report:
+            try:
+                _write_report(folder / "report.html", task, trained, options)
+            except Exception as error:  # a plot is no reason to lose a network that took hours
+                failure = error
+    if failure is not None:
+        raise failure
+    if not options.quiet:
+        print(solution.summary())
+        words = [
+            f"{name} {value:.4g} (baseline {trained.baseline[name]:.4g})" for name, value in trained.scores.items()
+        ]
+        print(f"{trained.where:15} {', '.join(words)}")
+        print(f"written         {', '.join(sorted(str(out / file.name) for file in out.iterdir()))}")
+    return exit_code_of([solution])
+
+
+def _write_report(path: Path, task: Task, trained: Trained, options: argparse.Namespace) -> None:
+    models = {f"cvxrelu, {trained.network.n_neurons} neurons": trained.scores, trained.baseline_name: trained.baseline}
+    n_train, n_test = len(task.train_rows), len(task.test_rows)
+    section = report.Section(
+        name=Path(options.data).name,
+        solution=trained.solution,
+        description=f"{task.kind.capitalize()}: {n_train} training rows, {n_test} test rows.",
+        scores=[{"Model": model, **row} for model, row in models.items()],
+        truth=trained.truth,
+        predictions=trained.guess,
+        classes=task.classes or None,
+        rows=trained.where,
+    )
+    title = f"cvxrelu: {section.name}"
+    report.write_report(path, [section], title=title, command=options.command_line, seed=options.seed)
+
+
+def add_fit_options(fit: argparse.ArgumentParser) -> None:
+    """DATA, the columns, the program, and what is written."""
+    fit.add_argument("data", metavar="DATA", help="the file to train on")
+    fit.add_argument("--target", metavar="NAME|INDEX", help="column to predict, by name or position (0 first, -1 last)")
+    fit.add_argument("--header", action=argparse.BooleanOptionalAction,
+                     help="whether the first line holds names (default: if it has words and no number)")  # fmt: skip
+    fit.add_argument("--out", required=True, metavar="FOLDER", help="the model folder to make")
+    fit.add_argument("--overwrite", action="store_true", help="replace the model that --out holds")
+    fit.add_argument("--task", choices=("auto", "regression", "classification"), default="auto",
+                     help="auto: classification if the target is text or few whole numbers")  # fmt: skip
+    fit.add_argument("--loss", choices=("squared", "logistic"), default="squared",
+                     help="logistic: of classes, multinomial for more than two (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--beta", type=POSITIVE, default=0.01, metavar="B",
+                     help="weight decay, as a share of what gives the zero network (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--absolute-beta", action="store_true", help="take --beta as it is")
+    fit.add_argument("--tol", type=POSITIVE, default=1e-3,
+                     help="relative gap to stop at, by the bound the search uses (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--certificate", choices=("priced", "relaxed", "exact"), default="priced",
+                     help="bound on the best network there is: priced, an estimate; relaxed, proven but loose; exact, "
+                     "proven and tight, for one output and at most two features (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--no-refine", dest="refine", action="store_false",
+                     help="solve the sampled convex program only; its network is worse")  # fmt: skip
+    fit.add_argument("--patterns", type=COUNT, metavar="P",
+                     help=f"with --no-refine: activation patterns to sample (default: {PATTERNS})")  # fmt: skip
+    fit.add_argument("--max-iter", type=COUNT, metavar="N", help="with --no-refine: ADMM iterations at most")
+    fit.add_argument("--time-limit", type=POSITIVE, metavar="SECONDS", help="time at most")
+    fit.add_argument("--checkpoint", metavar="FOLDER",
+                     help="save the search there on its way, and go on from what is there")  # fmt: skip
+    fit.add_argument("--memory-limit", type=as_bytes, metavar="SIZE", help="memory at most, such as 4GB or 500MiB")
+    fit.add_argument("--backend", choices=("auto", "numpy", "jax", "cupy"), default="auto",
+                     help="array library (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--dtype", choices=("float32", "float64"), 
+                     help="precision of the search (default: float32 while --tol is at least 1e-4, else float64; with "
+                     "--no-refine float64)")  # fmt: skip
+    fit.add_argument("--seed", type=WHOLE, default=0, metavar="N", help="for split and search (default: %(default)s)")
+    fit.add_argument("--test-size", type=SHARE, default=0.2, metavar="SHARE",
+                     help="share of rows held out for the scores, 0 for none (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--report", action="store_true", help="write report.html too (needs cvxrelu[report])")
+    fit.add_argument("--quiet", action="store_true", help="print nothing but errors")
