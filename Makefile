@@ -58,7 +58,7 @@ bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) bench.last_layer --quick
 	$(RUN) bench.certificates --quick
 	$(RUN) bench.networks --quick
-	$(RUN) pytest bench/test_micro.py -q --benchmark-max-time=0.2 --benchmark-columns=median,iqr
+	$(RUN) pytest bench/micro -q --benchmark-max-time=0.2 --benchmark-columns=median,iqr
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) build dist demo-output demo-llm-output .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

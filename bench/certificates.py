@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import cvxrelu
-from bench.problems import planted
-from bench.report import markdown_table, put_between_markers, save_json
+from bench.common.problems import planted
+from bench.common.report import markdown_table, put_between_markers, save_json
 from cvxrelu.certificates.closed_form import closed_form_price
 from cvxrelu.program.losses import Squared
 

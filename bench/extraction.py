@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import markdown_table, put_between_markers, save_json
+from bench.common.report import markdown_table, put_between_markers, save_json
 from cvxrelu_llm.features.extract import extract, load_model
 from cvxrelu_llm.models.pooling import POOLINGS
 from cvxrelu_llm.preferences.triples import load_triples

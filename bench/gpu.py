@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 import cvxrelu
-from bench.problems import planted
-from bench.report import ROOT, environment, markdown_table, save_json, spread, timed
+from bench.common.problems import planted
+from bench.common.report import ROOT, environment, markdown_table, save_json, spread, timed
 from bench.speed import CHUNK, Bench, _one_solve, _products
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import check_backend, get_backend

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.report import markdown_table, put_between_markers, save_json, spread, timed
+from bench.common.report import markdown_table, put_between_markers, save_json, spread, timed
 from cvxrelu.last_layer.solve import solve_logistic
 
 TOL = 1e-8

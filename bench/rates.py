@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.problems import Planted, planted
-from bench.report import FIGURES, markdown_table, put_between_markers, save_json
+from bench.common.problems import Planted, planted
+from bench.common.report import FIGURES, markdown_table, put_between_markers, save_json
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.last_layer import first_order as agd
 from cvxrelu.last_layer.program import Program, gradient, largest_eigenvalue

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.problems import planted
-from bench.report import ROOT, markdown_table, put_between_markers, save_json, spread, timed
+from bench.common.problems import planted
+from bench.common.report import ROOT, markdown_table, put_between_markers, save_json, spread, timed
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend, select_devices
 from cvxrelu.numerics.row_space import right_singular_basis

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 import cvxrelu
-from bench import curve_plot
-from bench.problems import planted
+from bench.common import curve_plot
+from bench.common.problems import planted
+from bench.common.report import markdown_table, put_between_markers, save_json, spread, timed
 from bench.rates import clarabel_optimum
-from bench.report import markdown_table, put_between_markers, save_json, spread, timed
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.numerics.row_space import right_singular_basis

@@ -5,7 +5,7 @@ The schedule of the learning rate ends with the budget, so that a longer run is 
 
 from __future__ import annotations
 
-from bench.baselines import adam
+from bench.networks.baselines import adam
 from bench.peers.common import Problem, Recorder, main
 
 BUDGETS = (1.0, 4.0, 16.0, 64.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bench.baselines import lbfgs, thinned
+from bench.networks.baselines import lbfgs, thinned
 from bench.peers.common import Problem, Recorder, main
 
 

@@ -126,7 +126,7 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], network: ReLUNetwork, standar
 
 
 def _head(
-    make: Any, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], network: ReLUNetwork,
+    make: type[Head], record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], network: ReLUNetwork,
     standardised: ReLUNetwork,
 ) -> Head:  # fmt: skip
     """The head of its files; ValueError names the entry of the record that is wrong."""
@@ -137,7 +137,7 @@ def _head(
     if (d := given.whole("n_features")) != network.n_features or given.whole("n_neurons") != network.n_neurons:
         raise ValueError(f"{d} features and {record['n_neurons']} neurons, but the network has {network.n_features} "
                          f"and {network.n_neurons}")  # fmt: skip
-    head: Any = make(**_options(given.fields("options").value, make.defaults()))
+    head: Any = make(**_options(given.fields("options").value, make.defaults()))  # type: ignore[attr-defined]
     head.network, head.standardised = network, standardised
     head.standard = Standard(arrays["center"], arrays["scale"], arrays.get("basis"))
     head.feature_settings = _feature_settings(given.fields("features"))

@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("yaml")
 
-from bench import fuzz
-from bench.fuzz import FAULTS, run_case
-from bench.fuzz_inputs import KINDS, Case
+from bench.fuzz import run as fuzz
+from bench.fuzz.inputs import KINDS, Case
+from bench.fuzz.run import FAULTS, run_case
 
 COUNT = 500
 FAR = 60.0  # seconds after which a reader counts as hanging, on a busy machine too

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpu
-from bench.report import RESULTS
+from bench.common.report import RESULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from bench import honesty
-from bench.honesty_judge import coordinates, network_parts, price_of_zero, program_of, search
-from bench.honesty_problems import draw
-from bench.honesty_report import summary, tables
+from bench.honesty import audit as honesty
+from bench.honesty.judge import coordinates, network_parts, price_of_zero, program_of, search
+from bench.honesty.page import summary, tables
+from bench.honesty.problems import draw
 
 CHUNK = 20
 

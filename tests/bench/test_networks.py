@@ -9,7 +9,10 @@ import pytest
 from scipy.optimize import approx_fprime, lsq_linear
 
 import cvxrelu
-from bench import baselines, cells, datasets, independent_pricing, network_tables, networks
+from bench.common import datasets
+from bench.networks import baselines, cells, independent_pricing
+from bench.networks import run as networks
+from bench.networks import tables as network_tables
 
 
 def problem(n: int = 40, d: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,13 @@ import numpy as np
 import oracles
 import pytest
 
-from bench import peer_comparison, peer_judge, peer_table
-from bench.peer_comparison import Cell, python_of, run_peer
+from bench.common.problems import planted
+from bench.peer_comparison import judge as peer_judge
+from bench.peer_comparison import run as peer_comparison
+from bench.peer_comparison import table as peer_table
+from bench.peer_comparison.run import Cell, python_of, run_peer
 from bench.peers import papers_admm
 from bench.peers.common import Problem, Recorder, load_problem, save_problem
-from bench.problems import planted
 
 # How near a peer must come to the optimum of the tiny problem. At twice beta its solution is 8e-3 above, at half 3e-2;
 # pyscnn needs longer than a test may take, and its scaling is checked by its own objective below.
@@ -232,7 +234,7 @@ def test_figure_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     page.parent.mkdir()
     for file in (page, front):
         file.write_text("before\n<!-- begin:peers -->\nold\n<!-- end:peers -->\nafter\n")
-    monkeypatch.setattr("bench.report.ROOT", tmp_path)
+    monkeypatch.setattr("bench.common.report.ROOT", tmp_path)
     monkeypatch.setattr(peer_table, "FIGURES", tmp_path / "docs" / "figures")
     peer_table.write(tmp_path)
     assert "| adelie | 1 | 1 | 1 | 1 |" in page.read_text()

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.alignment_models import MODELS, kept_mark
-from bench.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
+from bench.alignment.models import MODELS, kept_mark
+from bench.common.report import RESULTS, ROOT, markdown_table, put_between_markers, save_json
 from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.evaluation.metrics import evaluate_margins, length_differences
 from cvxrelu_llm.features.extract import extract

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import FIGURES, markdown_table, put_between_markers
+from bench.common.report import FIGURES, markdown_table, put_between_markers
 
 __all__ = ["text", "write"]
 

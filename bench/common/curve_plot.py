@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import FIGURES
+from bench.common.report import FIGURES
 
 __all__ = ["plot"]
 

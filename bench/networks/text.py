@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 import cvxrelu
-from bench import baselines, independent_pricing
-from bench.cells import cached, path_of
-from bench.datasets import Problem, fingerprint, sentence_polarity
+from bench.common.datasets import Problem, fingerprint, sentence_polarity
+from bench.networks import baselines, independent_pricing
+from bench.networks.cells import cached, path_of
 
 __all__ = ["run"]
 

@@ -1,4 +1,4 @@
-"""Micro-benchmarks of the operators, the proximal map and the u-step: `pytest bench/test_micro.py` (pytest-benchmark).
+"""Micro-benchmarks of the operators, the proximal map and the u-step: `pytest bench/micro` (pytest-benchmark).
 
 Not part of `make test`: they time, they do not judge.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.problems import planted
+from bench.common.problems import planted
 from bench.speed import Bench
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend

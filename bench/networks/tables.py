@@ -6,10 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from bench.cells import load, path_of
-from bench.datasets import PROBLEMS
-from bench.networks import FRACTIONS, TARGET
-from bench.report import ROOT, markdown_table, put_between_markers
+from bench.common.datasets import PROBLEMS
+from bench.common.report import ROOT, markdown_table, put_between_markers
+from bench.networks.cells import FRACTIONS, TARGET, load, path_of
 
 __all__ = ["render", "write"]
 

@@ -37,9 +37,9 @@ from typing import Any
 import numpy as np
 
 import cvxrelu
-from bench.honesty_judge import Found, Program, network_parts, price_of_zero, program_of, search
-from bench.honesty_problems import Case, draw
-from bench.report import ROOT, put_between_markers, save_json
+from bench.common.report import ROOT, put_between_markers, save_json
+from bench.honesty.judge import Found, Program, network_parts, price_of_zero, program_of, search
+from bench.honesty.problems import Case, draw
 from cvxrelu.certificates.exact_pricing import exact_price
 
 __all__ = ["audit", "violations"]
@@ -315,7 +315,7 @@ def main() -> None:
     if options.quick and options.write_docs:
         parser.error("--write-docs needs the whole run, without --quick")
     if options.report or options.write_docs:
-        from bench.honesty_report import summary, tables
+        from bench.honesty.page import summary, tables
 
         result = summary(list(read(results).values()))
         if not options.quick:

@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["environment", "markdown_table", "put_between_markers", "save_json", "spread", "timed"]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
 FIGURES = ROOT / "docs" / "figures"
 PACKAGES = ("cvxrelu", "numpy", "scipy", "jax", "jaxlib", "lineax", "cupy-cuda12x", "cupy-cuda13x", "clarabel")

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import fuzz_mutations as mutations
-from bench.fuzz_cases import Case, Generator, json_lines, words, written
-from bench.fuzz_mutations import pick
+from bench.fuzz import mutations
+from bench.fuzz.cases import Case, Generator, json_lines, words, written
+from bench.fuzz.mutations import pick
 from cvxrelu import ReLUNetwork
 from cvxrelu.command_line.tables import UserError
 from cvxrelu.runs.checkpoint import Checkpoint

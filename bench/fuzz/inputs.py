@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import fuzz_mutations as mutations
-from bench import fuzz_stored as stored
-from bench.fuzz_cases import Case, Generator, json_lines, words, written
-from bench.fuzz_mutations import pick
+from bench.fuzz import mutations, stored
+from bench.fuzz.cases import Case, Generator, json_lines, words, written
+from bench.fuzz.mutations import pick
 from cvxrelu.command_line.tables import UserError, load_data, read_table
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.triples import load_triples

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.problems import planted
-from bench.report import ROOT
+from bench.common.problems import planted
+from bench.common.report import ROOT
 
 __all__ = ["PROBLEMS", "Problem", "Split", "available", "fingerprint", "sentence_polarity", "with_constant"]
 

@@ -35,11 +35,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import cvxrelu
-from bench import peer_judge, peer_table
-from bench.cells import cached, load
+from bench.common.problems import planted
+from bench.common.report import RESULTS, ROOT
+from bench.networks.cells import cached, load
+from bench.peer_comparison import judge as peer_judge
+from bench.peer_comparison import table as peer_table
 from bench.peers.common import Problem, save_problem, status_bytes
-from bench.problems import planted
-from bench.report import RESULTS, ROOT
 
 __all__ = ["GAPS", "PEERS", "Cell", "main", "python_of", "run_peer"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import markdown_table
+from bench.common.report import markdown_table
 
 __all__ = ["summary", "tables"]
 
@@ -19,7 +19,7 @@ TEXTS = 12
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     """What is kept of the records: counts and worst cases, never all of them."""
-    from bench.honesty import violations
+    from bench.honesty.audit import violations
 
     records = sorted(records, key=lambda record: record["k"])
     broken = [(record, row) for record in records for row in violations(record)]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bench import fuzz_mutations as mutations
-from bench.fuzz_mutations import pick
+from bench.fuzz import mutations
+from bench.fuzz.mutations import pick
 from cvxrelu.support.errors import InputError
 
 __all__ = ["Case", "Generator", "json_lines", "words", "written"]

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.optimize import minimize, nnls
 from scipy.special import expit, softmax
 
-from bench.honesty_problems import Case
+from bench.honesty.problems import Case
 
 __all__ = ["Found", "Program", "network_parts", "price_of_zero", "program_of", "search"]
 

@@ -33,17 +33,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import cvxrelu
-from bench import baselines, independent_pricing
-from bench.cells import cached, load, path_of
-from bench.datasets import PROBLEMS, Problem, available, fingerprint
-from bench.report import RESULTS
+from bench.common.datasets import PROBLEMS, Problem, available, fingerprint
+from bench.common.report import RESULTS
+from bench.networks import baselines, independent_pricing
+from bench.networks.cells import FRACTIONS, TARGET, cached, load, path_of
 
-__all__ = ["FRACTIONS", "TARGET", "main"]
+__all__ = ["main"]
 
 CACHE = RESULTS / "networks"
-FRACTIONS = [0.3, 0.1, 0.03, 0.01]
 QUICK = (["yacht", "planted-500-10"], [0.1, 0.01])
-TARGET = 1.0005  # times the best baseline: the objective whose time is taken
 SETTINGS: dict[str, dict[str, Any]] = {
     "beta_max": {"version": 1},  # once found it stays: every cell of the problem depends on it
     "baselines": baselines.SETTINGS,
@@ -80,7 +78,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the tables from the cells there are; run nothing")
     arguments = parser.parse_args()
     if arguments.table:
-        from bench import network_tables
+        from bench.networks import tables as network_tables
 
         network_tables.write(arguments.cache)
         return
@@ -94,11 +92,11 @@ def main() -> None:
         for name in names if stage in arguments.stage or stage in arguments.redo else []:
             run_problem(name, fractions, stage, cache, stage in arguments.redo)
     if "text" in [*arguments.stage, *arguments.redo] and not arguments.quick:
-        from bench import network_text
+        from bench.networks import text as network_text
 
         network_text.run(cache, arguments.embeddings, "text" in arguments.redo)
     if arguments.quick:
-        from bench import network_tables
+        from bench.networks import tables as network_tables
 
         print(network_tables.render(cache))
 

@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.fuzz_inputs import KINDS, Case
-from bench.report import ROOT, markdown_table, put_between_markers, save_json
+from bench.common.report import ROOT, markdown_table, put_between_markers, save_json
+from bench.fuzz.inputs import KINDS, Case
 
 __all__ = ["FAULTS", "Outcome", "run_case"]
 

@@ -1,0 +1,1 @@
+"""`python -m bench.alignment`: preference heads on real pairs."""

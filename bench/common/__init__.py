@@ -1,0 +1,1 @@
+"""What benchmarks share: problems, data sets, tables and files of results."""

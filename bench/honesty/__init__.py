@@ -1,0 +1,1 @@
+"""`python -m bench.honesty`: a random audit of every bound."""

@@ -1,0 +1,1 @@
+"""Micro-benchmarks of building blocks, for pytest-benchmark."""

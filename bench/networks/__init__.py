@@ -1,0 +1,1 @@
+"""`python -m bench.networks`: networks beside L-BFGS and Adam."""

@@ -1,0 +1,1 @@
+"""`python -m bench.peer_comparison`: the sampled program beside other solvers."""
