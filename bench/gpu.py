@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 import cvxrelu
+from bench.common.kernels import one_solve, repeated_products
 from bench.common.problems import planted
 from bench.common.report import ROOT, environment, markdown_table, save_json, spread, timed
-from bench.speed import CHUNK, Bench, _one_solve, _products
+from bench.speed import CHUNK, Bench
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import check_backend, get_backend
 from cvxrelu.certificates import ascents
@@ -127,11 +128,11 @@ def _figures(backend: Backend, bench: Bench, size: tuple[int, int, int], dtype: 
         (rng.standard_normal((d, 2 * P)), rng.standard_normal((n, 1)), rng.standard_normal((d, STARTS))), dtype
     )
     X = bench.data.X
-    products, copied = backend.compile(_products), backend.compile(_copied)
+    products, copied = backend.compile(repeated_products), backend.compile(_copied)
     gemm = [s / CHUNK for s in timed(lambda: backend.block(products(backend, X, wide[: X.shape[1], :], CHUNK)), 5)]
     copy = timed(lambda: backend.block(copied(backend, bench.state.t)), 5)
     chunk = [s / CHUNK for s in timed(bench.chunk, 5)]
-    solve = backend.compile(_one_solve)
+    solve = backend.compile(one_solve)
     ustep = timed(lambda: backend.block(solve(backend, bench.system, bench.data, bench.rho, bench.state)), 5)
     start, climb = backend.compile(ascents.start_ascent), backend.compile(ascents.ascend)
     ascent = start(backend, X, dual, u[: X.shape[1], :])

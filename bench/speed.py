@@ -23,6 +23,7 @@ import numpy as np
 
 import cvxrelu
 from bench.common import curve_plot
+from bench.common.kernels import one_core, one_solve, repeated_matvec, repeated_products
 from bench.common.problems import planted
 from bench.common.report import markdown_table, put_between_markers, save_json, spread, timed
 from bench.rates import clarabel_optimum
@@ -32,7 +33,7 @@ from cvxrelu.numerics.row_space import right_singular_basis
 from cvxrelu.program.losses import Squared
 from cvxrelu.sampled import admm
 from cvxrelu.sampled.data_term import Reading
-from cvxrelu.sampled.linear_systems import DirectGram, solve_blocks
+from cvxrelu.sampled.linear_systems import DirectGram
 from cvxrelu.sampled.penalties import initial_penalties
 
 SIZES = [(200, 10, 50), (500, 10, 50), (1000, 20, 100), (2000, 50, 200), (5000, 100, 200)]
@@ -66,19 +67,6 @@ def main() -> None:
                 curve_plot.plot(rows)
                 figure = "\n\n![Milliseconds of an iteration along n, d and P](figures/cost-curves.png)"
             put_between_markers("docs/benchmarks.md", f"speed-{name}", f"{table}\n\n{note}{figure}")
-
-
-def one_core() -> None:
-    """Before JAX makes its threads: one core, and the clock that stands still while others have it."""
-    global CLOCK
-    if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # read when NumPy was imported: begin again
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "bench.speed", *sys.argv[1:]],
-            {**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        )
-    CLOCK = time.process_time
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def machine_note() -> str:
@@ -150,7 +138,7 @@ def ustep_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list
             bench = Bench(backend, size, method=method)
             with backend.scope():
                 bench.chunk(200)
-                solve, inputs = backend.compile(_one_solve), (bench.system, bench.data, bench.rho, bench.state)
+                solve, inputs = backend.compile(one_solve), (bench.system, bench.data, bench.rho, bench.state)
                 cells[f"{method} prepare"] = timed(bench.build, repeats=3)
                 cells[method] = timed(lambda: backend.block(solve(backend, *inputs)), repeats=9)  # noqa: B023
         ratio = statistics.median(cells["cg"]) / statistics.median(cells["gram"])
@@ -161,14 +149,6 @@ def ustep_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list
         rows,
         "JAX, float64, one output; CG to the tolerance of iteration 200, started from the previous solution.",
     )
-
-
-def _one_solve(backend: Backend, system: Any, data: Any, rho: Any, state: Any) -> Any:
-    """The u-step alone, for a right-hand side made from the state."""
-    xp = backend.xp
-    rhs = rho.copy * state.x + xp.stack([data.linear, -data.linear], axis=1)
-    tolerance = admm.cg_tolerance(state.iteration, data.X.dtype, xp)
-    return solve_blocks(backend, system, data.X, data.patterns, rhs, state.warm, tolerance)
 
 
 def backends_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[Any]], str]:
@@ -223,13 +203,13 @@ def gemm_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[
             host_X, host_wide = numpy.put((jax.get(bench.data.X), wide), dtype)
             with jax.scope():
                 device_wide, vector = jax.put((wide, wide[:1, :1] + np.zeros((n, 1))), dtype)
-                products, matvec = jax.compile(_products), jax.compile(_matvec)
+                products, matvec = jax.compile(repeated_products), jax.compile(repeated_matvec)
 
                 def gemm() -> None:
                     jax.block(products(jax, bench.data.X, device_wide, CHUNK))  # noqa: B023
 
                 def best_gemm() -> None:
-                    _products(numpy, host_X, host_wide, CHUNK)  # noqa: B023
+                    products(numpy, host_X, host_wide, CHUNK)  # noqa: B023
 
                 def inner_product() -> None:
                     jax.block(matvec(jax, bench.system.inverse, vector, CHUNK))  # noqa: B023
@@ -288,15 +268,6 @@ THEORY = {
     "d": "1 (12 n d P flops), less what passes over n P cost",
     "P": "1 (all but the (n, n) product)",
 }
-
-
-def _products(backend: Backend, X: Any, wide: Any, n: Any) -> Any:
-    """X^T (X U), n times: each result is the next U, so that nothing can be hoisted out of the loop."""
-    return backend.repeat(n, lambda U: (X.T @ (X @ U)) * (1.0 / X.shape[0]), wide)
-
-
-def _matvec(backend: Backend, matrix: Any, vector: Any, n: Any) -> Any:
-    return backend.repeat(n, lambda v: matrix @ v, vector)
 
 
 def solve_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[Any]], str]:

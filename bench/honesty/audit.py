@@ -38,19 +38,20 @@ import numpy as np
 
 import cvxrelu
 from bench.common.report import ROOT, put_between_markers, save_json
-from bench.honesty.judge import Found, Program, network_parts, price_of_zero, program_of, search
+from bench.honesty.judge import Found, search
+from bench.honesty.price import price_of_zero
 from bench.honesty.problems import Case, draw
+from bench.honesty.programs import Program, network_parts, program_of
+from bench.honesty.rules import violations
 from cvxrelu.certificates.exact_pricing import exact_price
 
-__all__ = ["audit", "violations"]
+__all__ = ["audit"]
 
 RESULTS = ROOT / "bench" / ".cache" / "honesty.jsonl"
 QUICK_RESULTS = ROOT / "bench" / ".cache" / "honesty-quick.jsonl"
 LIMIT = 60.0  # seconds for a solve
-NEGLIGIBLE = 1e-12  # of the objective of the zero network
 FULL = {"rounds": 6, "count": 150}
 QUICK = {"rounds": 2, "count": 60}
-PRICED = 3.0  # gaps that an estimate may be wrong by
 CERTIFY = ("loss", "pairs", "sample_weight", "margin", "skip_l2")  # options of `certify`
 BETA_MAX = ("loss", "pairs", "sample_weight", "margin", "intercept", "skip", "skip_l2", "equality")
 
@@ -221,20 +222,6 @@ def audit(k: int, *, small: bool = False, quick: bool = False) -> dict[str, Any]
         "rows": at.rows, "overstated": at.overstated, "warnings": dict(at.warnings), "seconds": at.seconds,
         "total_seconds": time.process_time() - started,
     }  # fmt: skip
-
-
-def violations(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every rule that this problem broke; `by` is the relative excess where there is one."""
-    best, zero = record["best"], record["zero"]
-    found = list(record["rows"])
-    for bound in record["bounds"]:
-        allowed = 1e-9 if bound["rigorous"] else PRICED * bound["gap"] + 1e-6
-        if bound["believed"] and not bound["bound"] <= best + allowed * abs(best) + NEGLIGIBLE * zero:
-            rule = "rigorous" if bound["rigorous"] else "priced"
-            by = bound["bound"] / best - 1 if best > 0 else None
-            of, text = f"{bound['of']} ({bound['kind']})", f"gap {bound['gap']:.1e}"
-            found.append({"rule": rule, "of": of, "by": by, "text": text})
-    return found
 
 
 def _plain(program: Program) -> bool:

@@ -19,7 +19,7 @@ TEXTS = 12
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     """What is kept of the records: counts and worst cases, never all of them."""
-    from bench.honesty.audit import violations
+    from bench.honesty.rules import violations
 
     records = sorted(records, key=lambda record: record["k"])
     broken = [(record, row) for record in records for row in violations(record)]

@@ -8,22 +8,21 @@ lower bound from the dual variable where that ends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cvxrelu.api.guards import warn_of_scales
+from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import select_backend, select_devices
 from cvxrelu.certificates.network import as_kind, check_kind, network_certificate, network_objective
-from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.refinement.stage import RefinementStage, in_words
-from cvxrelu.runs.checkpoint import Checkpoint, as_folder, digest
+from cvxrelu.runs.checkpoint import as_folder
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
@@ -31,7 +30,7 @@ from cvxrelu.sampled.memory import LARGE, as_limit, plan, refuse_what_is_not_fre
 from cvxrelu.sampled.stage import SampledStage, method_ahead
 from cvxrelu.support.checks import as_bool
 
-__all__ = ["open_checkpoint", "solve"]
+__all__ = ["solve"]
 
 
 def solve(
@@ -299,28 +298,3 @@ def _certified(
     advice = solution.message.partition(" (")[0]
     message = f"{advice} (sampled program: gap {gap:.1e}; {in_words(certificate)})"
     return replace(solution, certificate=certificate, timings=timings, message=message)
-
-
-def open_checkpoint(
-    folder: Path | None, problem: Problem, options: Mapping[str, Any], start: ReLUNetwork | None
-) -> Checkpoint | None:
-    """The folder of this run, or one error that says what it is the folder of."""
-    if folder is None:
-        return None
-    plain, skip, pairs = problem.plain, problem.skip, problem.readout
-    arrays = {
-        "X": problem.X, "y": plain.y, "sample_weight": plain.weight, "margin": getattr(plain, "margin", None),
-        "patterns": problem.patterns.patterns, "gates": problem.patterns.gates,
-        "pairs": None if pairs is None else np.stack([pairs.first, pairs.second]),
-        "equality": None if skip is None else np.concatenate([skip.basis, skip.origin], axis=1),
-    }  # fmt: skip
-    values = {
-        "beta": problem.beta, "loss": problem.loss_name, "intercept": problem.intercept, "skip": problem.skip_kind,
-        "skip_l2": 0.0 if skip is None else float(skip.l2),
-    }  # fmt: skip
-    warm = None
-    if start is not None:
-        parts = [part.ravel() for part in to_arrays(start, problem.intercept)[:2]]
-        warm = digest(np.concatenate(parts))
-    identity = {**{name: digest(array) for name, array in arrays.items()}, **values, "warm_start": warm}
-    return Checkpoint(folder, identity, options)

@@ -22,6 +22,7 @@ import numpy as np
 from cvxrelu.api.certify import certify
 from cvxrelu.api.standardised import moments
 from cvxrelu.reports.page import Section, write_report
+from cvxrelu.reports.text_table import text_table
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import Status
 
@@ -259,7 +260,7 @@ def _run(problem: Problem, seed: int, say: Callable[..., None]) -> tuple[Section
     proof = _prove(ours, X_train, y_train, seed) if problem.proof else None
     if proof is not None:
         say(f"proof           {proof}")
-    say("\n" + _text_table(rows) + "\n")
+    say("\n" + text_table(rows) + "\n")
     section = Section(
         name=problem.name,
         solution=ours.solution_,
@@ -311,18 +312,6 @@ def _stop_if_interrupted(estimator: Any) -> Any:
     if hasattr(estimator, "solution_") and estimator.solution_.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
     return estimator
-
-
-def _text_table(rows: Sequence[dict[str, object]]) -> str:
-    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if place < 2 else text.rjust(width)
-            for place, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    )
 
 
 def _silent(*_words: object) -> None:

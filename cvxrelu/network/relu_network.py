@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cvxrelu.backends.placement import device_of, precise
-from cvxrelu.network.fields import OPTIONAL, REQUIRED
+from cvxrelu.network.fields import OPTIONAL, REQUIRED, plain_metadata
 from cvxrelu.network.file import read_network, write_network
 from cvxrelu.network.foreign import check_intercept, fields_of_model, neurons_of_blocks
 from cvxrelu.support.checks import refuse_sparse
@@ -78,7 +77,7 @@ class ReLUNetwork:
                 raise ValueError(
                     f"{name} has shape {value.shape}; expected {shape}: first_layer is {(d, m)}, second_layer {second}"
                 )
-        object.__setattr__(self, "metadata", _plain(self.metadata))
+        object.__setattr__(self, "metadata", plain_metadata(self.metadata))
 
     @property
     def n_features(self) -> int:
@@ -310,13 +309,3 @@ class ReLUNetwork:
         present = "".join(f", {name}" for name in OPTIONAL if getattr(self, name) is not None)
         d, m, c = self.n_features, self.n_neurons, self.n_outputs
         return f"ReLUNetwork(n_features={d}, n_neurons={m}, n_outputs={c}{present})"
-
-
-def _plain(metadata: Any) -> dict[str, Any]:
-    """A deep copy of `metadata`, as JSON gives it back."""
-    if not isinstance(metadata, dict):
-        raise TypeError(f"metadata is a {type(metadata).__name__}; expected a dict")
-    try:
-        return json.loads(json.dumps(metadata))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"metadata cannot be written as JSON ({error})") from error

@@ -11,8 +11,20 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "BLUE", "GREEN", "INK", "ORANGE", "PURPLE", "SOFT", "decades", "legend_above", "line", "load_matplotlib", "number",
-    "percent", "svg",
+    "BLUE",
+    "GREEN",
+    "INK",
+    "ORANGE",
+    "PURPLE",
+    "SOFT",
+    "Plot",
+    "decades",
+    "legend_above",
+    "line",
+    "load_matplotlib",
+    "number",
+    "percent",
+    "svg",
 ]  # fmt: skip
 
 # Each colour of a drawing is a stand-in that the SVG text replaces by a CSS variable: the plot then follows the page's
@@ -118,3 +130,6 @@ def number(value: object, digits: int = 6) -> str:
 def percent(gap: float) -> str:
     """A share in percent, to two or three digits."""
     return number(100 * gap, 2 if gap < 1 else 3) + "\u00a0%"
+
+
+Plot = tuple[str, str, str, str]  # heading, svg, alternative text, caption

@@ -25,16 +25,18 @@ from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads.calibration import calibrate, log_losses
 from cvxrelu_llm.heads.data import IDENTITY, as_pair_features, checked_margins, data_hash
 from cvxrelu_llm.heads.fitting import HeadFitting
+from cvxrelu_llm.heads.folder import read_head, write_head
 from cvxrelu_llm.heads.influence import Influence, Suspect, influence_of, suspects
 from cvxrelu_llm.heads.options import checked_options
 from cvxrelu_llm.heads.rule import compared
 from cvxrelu_llm.heads.selection import Rows
 from cvxrelu_llm.heads.standardise import lipschitz_bound, standardise
+from cvxrelu_llm.heads.with_model import WithLanguageModel
 
 __all__ = ["ConvexRewardHead", "as_pair_features"]
 
 
-class ConvexRewardHead(HeadFitting):
+class ConvexRewardHead(HeadFitting, WithLanguageModel):
     """A certified reward: `fit` it to pair features, `score` features or texts, `save` it with its model card.
 
     Options that have no effect beside the others must be left at their defaults.
@@ -110,7 +112,6 @@ class ConvexRewardHead(HeadFitting):
         """Every option and its default."""
         return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
 
-    # -- fitting ------------------------------------------------------------------------------------------------------
     def fit(
         self, features: PairFeatures, *, reference: Any = None, folder: str | os.PathLike[str] | None = None
     ) -> ConvexRewardHead:
@@ -288,81 +289,23 @@ class ConvexRewardHead(HeadFitting):
             raise InputError("the head does not hold its training pairs; fit it, or `attach` them after loading")
         return self.data
 
-    # -- with a language model ----------------------------------------------------------------------------------------
-    def check_model(self, model: Any) -> None:
-        """InputError unless `model`, of `load_model`, is the one whose features the head was fitted on."""
-        wanted = self.feature_settings.get("fingerprint")
-        if wanted is None:
-            raise InputError("this head was fitted on features without a model; give features, not texts")
-        if model.fingerprint != wanted:
-            fitted = self.feature_settings.get("dtype")
-            if fitted not in (None, model.dtype):
-                raise InputError(
-                    f"wrong precision for this head: {model.name!r} computes in {model.dtype}, the head was fitted on "
-                    f"features of {self.feature_settings.get('model')!r} in {fitted}; load the model with "
-                    f"dtype={fitted!r}"
-                )
-            raise InputError(
-                f"wrong model for this head: {model.name!r} has fingerprint {model.fingerprint}, the head was fitted "
-                f"on {self.feature_settings.get('model')!r} with {wanted}"
-            )
-
-    def score_texts(self, model: Any, texts: Sequence[tuple[Any, str]], **options: Any) -> Float[np.ndarray, " n"]:
-        """Rewards of (prompt, response) texts; `model` of `load_model`, `options` of `embed` (cache, batch_tokens)."""
-        from cvxrelu_llm.features.extract import embed
-
-        self.check_model(model)
-        names = ("layer", "pooling", "template", "max_length", "max_response_length")
-        return self.score(embed(model, texts, **{name: self.feature_settings[name] for name in names}, **options))
-
-    def scorer(self, lm: Any, tokenizer: Any) -> Any:
-        """What `guide`, `sample` and `best_of_n` take; InputError where `lm` is not the model fitted on."""
-        from cvxrelu_llm.generation.scorers import HiddenStateScorer
-        from cvxrelu_llm.models.templates import as_template
-        from cvxrelu_llm.models.torch_models import TorchModel
-
-        name = getattr(lm, "name_or_path", "") or type(lm).__name__
-        model = TorchModel(getattr(lm, lm.base_model_prefix), tokenizer, name=name)
-        self.check_model(model)
-        template = as_template(model, self.feature_settings["template"]).fingerprint
-        if template != self.feature_settings.get("template_fingerprint", template):
-            raise InputError(
-                f"wrong template for this head: that of {name!r} is {template}, the head was fitted on "
-                f"{self.feature_settings['template_fingerprint']} of {self.feature_settings.get('model')!r}"
-            )
-        return HiddenStateScorer(
-            self.score, layer=self.feature_settings["layer"], pooling=self.feature_settings["pooling"]
-        )
-
-    def guide(self, lm: Any, tokenizer: Any, prompt: Any, **options: Any) -> Any:
-        """`decoding.guide` with this head, and with the template that its features were made with."""
-        from cvxrelu_llm.generation.decoding import guide
-
-        options = {"template": self.feature_settings["template"], **options}
-        return guide(lm, tokenizer, prompt, self.scorer(lm, tokenizer), **options)
-
-    # -- files --------------------------------------------------------------------------------------------------------
     def save(self, folder: str | os.PathLike[str], *, metrics: Mapping[str, Any] | None = None) -> Path:
         """Write network, settings and model card to a new folder; see `head_files`."""
-        from cvxrelu_llm.heads.folder import write_head
-
         return write_head(self, Path(folder), dict(metrics or {}))
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> ConvexRewardHead:
         """Read what `save` wrote; `attach` gives it its pairs back."""
-        from cvxrelu_llm.heads.folder import read_head
-
         return read_head(Path(folder), ConvexRewardHead)
 
     def summary(self) -> str:
         """What was chosen and what is certified, one fact per line."""
         c, choice = self.certificate, self.choice
         kind = "rigorous" if c["rigorous"] else "estimate"
+        beta = "above beta_max: the linear model" if choice.beta is None else f"{choice.beta:.4g}"
         lines = [
             f"mode           {self.options['mode']}: {c['program']}, {self.n_neurons} neurons",
-            f"chosen         skip_l2 {choice.skip_l2:.4g}, beta "
-            + ("above beta_max: the linear model" if choice.beta is None else f"{choice.beta:.4g}"),
+            f"chosen         skip_l2 {choice.skip_l2:.4g}, beta {beta}",
             f"certificate    {c['status']}: objective {c['objective']:.6g}, lower bound {c['lower_bound']:.6g}, "
             f"gap {c['gap']:.1e} ({c['kind']}, {kind})",
             f"Lipschitz      at most {self.lipschitz:.4g} in raw features",

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from bench.honesty import audit as honesty
-from bench.honesty.judge import coordinates, network_parts, price_of_zero, program_of, search
+from bench.honesty.judge import coordinates, search
 from bench.honesty.page import summary, tables
+from bench.honesty.price import price_of_zero
 from bench.honesty.problems import draw
+from bench.honesty.programs import network_parts, program_of
 
 CHUNK = 20
 

@@ -14,7 +14,7 @@ import pytest
 from checkpoint_child import CASES, X, Y, answer, run
 
 import cvxrelu
-from cvxrelu.api.solve import open_checkpoint
+from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement.neurons import Neurons
