@@ -24,9 +24,9 @@ import numpy as np
 
 import cvxrelu
 from bench.common.kernels import one_solve, repeated_products
+from bench.common.planted_admm import CHUNK, Bench
 from bench.common.problems import planted
 from bench.common.report import ROOT, environment, markdown_table, save_json, spread, timed
-from bench.speed import CHUNK, Bench
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import check_backend, get_backend
 from cvxrelu.certificates import ascents

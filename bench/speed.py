@@ -23,22 +23,17 @@ import numpy as np
 
 import cvxrelu
 from bench.common import curve_plot
-from bench.common.kernels import one_core, one_solve, repeated_matvec, repeated_products
+from bench.common.kernels import one_solve, repeated_matvec, repeated_products
+from bench.common.planted_admm import CHUNK, Bench
 from bench.common.problems import planted
 from bench.common.report import markdown_table, put_between_markers, save_json, spread, timed
 from bench.rates import clarabel_optimum
-from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend
-from cvxrelu.numerics.row_space import right_singular_basis
-from cvxrelu.program.losses import Squared
-from cvxrelu.sampled import admm
-from cvxrelu.sampled.data_term import Reading
-from cvxrelu.sampled.linear_systems import DirectGram
-from cvxrelu.sampled.penalties import initial_penalties
+
+__all__ = ["one_core"]
 
 SIZES = [(200, 10, 50), (500, 10, 50), (1000, 20, 100), (2000, 50, 200), (5000, 100, 200)]
 LARGER = (10_000, 100, 200)  # for the share of the GEMM rate
-CHUNK = 25  # as in a solve
 CLOCK = time.perf_counter
 
 
@@ -72,60 +67,6 @@ def main() -> None:
 def machine_note() -> str:
     """How `gemm` and `curves` were timed."""
     return "One core, CPU time." if CLOCK is time.process_time else f"Wall time, {len(os.sched_getaffinity(0))} cores."
-
-
-class Bench:
-    """A planted problem on a backend, ready to be stepped.
-
-    stand_in : a multiple of the identity for the (n, n) inverse, which takes as long to multiply with and costs nothing
-        to make: for timing only.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        size: tuple[int, int, int],
-        dtype: str = "float64",
-        method: str = "gram",
-        stand_in: bool = False,
-    ) -> None:
-        problem = planted(*size)
-        self.backend, self.method, self.stand_in = backend, method, stand_in
-        n, self.size = size[0], size
-        basis, eigenvalues = right_singular_basis(problem.X, np)
-        loss = Squared(problem.y[:, None], np.ones((n, 1)))
-        self.rho_values = initial_penalties(None, eigenvalues, 1.0)
-        with backend.scope():
-            put = [problem.X @ basis, eigenvalues, problem.patterns, loss, np.asarray(problem.beta)]
-            X, eigenvalues, patterns, loss, beta = backend.put(tuple(put), dtype)
-            self.data = admm.prepare(backend, X, eigenvalues, patterns, loss, beta)
-            self.rho = admm.Penalties(*backend.put(tuple(np.asarray(r) for r in self.rho_values), dtype))
-            self.landmarks = backend.put(np.linspace(0, n - 1, min(n, 128)).astype(int))
-            self.state = admm.initial_state(self.data)
-            self.build()
-
-    def build(self) -> None:
-        if self.stand_in:
-            xp, X = self.backend.xp, self.data.X
-            h = self.rho.copy + self.rho.cone * self.data.eigenvalues
-            inverse = 0.5 * xp.eye(X.shape[0], dtype=X.dtype)
-            self.system = DirectGram(h, Reading.make(self.data.curvature, None, None), inverse)
-            return
-        system = admm.make_system(self.backend, self.data, self.rho, self.landmarks, self.method)
-        self.system = self.backend.block(system)
-
-    def chunk(self, steps: int = CHUNK) -> None:
-        run = self.backend.compile(admm.run_chunk)
-        self.state, _ = self.backend.block(run(self.backend, self.data, self.system, self.rho, self.state, steps))
-
-    def in_scope(self, fn: Callable[[], Any], **options: Any) -> list[float]:
-        with self.backend.scope():
-            return timed(fn, **options)
-
-    @property
-    def flops(self) -> float:
-        """Useful flops of one iteration."""
-        return 12.0 * self.size[0] * self.size[1] * self.data.patterns.shape[1]
 
 
 def ustep_table(sizes: list[tuple[int, int, int]]) -> tuple[list[str], list[list[Any]], str]:
@@ -309,3 +250,16 @@ TABLES: dict[str, Callable[[list[tuple[int, int, int]]], tuple[list[str], list[l
 
 if __name__ == "__main__":
     main()
+
+
+def one_core() -> None:
+    """Before JAX makes its threads: one core, and the clock that stands still while others have it."""
+    global CLOCK
+    if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # read when NumPy was imported: begin again
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "bench.speed", *sys.argv[1:]],
+            {**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        )
+    CLOCK = time.process_time
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from typing import Any
 
 from cvxrelu.backends import Backend
 from cvxrelu.sampled import admm
 from cvxrelu.sampled.linear_systems import solve_blocks
-
-__all__ = ["one_core"]
 
 
 def one_solve(backend: Backend, system: Any, data: Any, rho: Any, state: Any) -> Any:
@@ -29,16 +24,3 @@ def repeated_products(backend: Backend, X: Any, wide: Any, n: Any) -> Any:
 
 def repeated_matvec(backend: Backend, matrix: Any, vector: Any, n: Any) -> Any:
     return backend.repeat(n, lambda v: matrix @ v, vector)
-
-
-def one_core() -> None:
-    """Before JAX makes its threads: one core, and the clock that stands still while others have it."""
-    global CLOCK
-    if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # read when NumPy was imported: begin again
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "bench.speed", *sys.argv[1:]],
-            {**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        )
-    CLOCK = time.process_time
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.common.planted_admm import Bench
 from bench.common.problems import planted
-from bench.speed import Bench
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.numerics.proximal import group_soft_threshold
