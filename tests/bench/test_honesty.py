@@ -15,6 +15,7 @@ from bench.honesty.problems import draw
 from bench.honesty.programs import network_parts, program_of
 
 CHUNK = 20
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # odd data are the point here
 
 
 @pytest.mark.parametrize("chunk", range(300 // CHUNK))
