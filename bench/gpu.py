@@ -28,7 +28,7 @@ from bench.report import ROOT, environment, markdown_table, save_json, spread, t
 from bench.speed import CHUNK, Bench, _one_solve, _products
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import check_backend, get_backend
-from cvxrelu.certificates import pricing
+from cvxrelu.certificates import ascents
 
 __all__ = ["backends", "main", "shares", "solves"]
 
@@ -133,7 +133,7 @@ def _figures(backend: Backend, bench: Bench, size: tuple[int, int, int], dtype: 
     chunk = [s / CHUNK for s in timed(bench.chunk, 5)]
     solve = backend.compile(_one_solve)
     ustep = timed(lambda: backend.block(solve(backend, bench.system, bench.data, bench.rho, bench.state)), 5)
-    start, climb = backend.compile(pricing.start_ascent), backend.compile(pricing.ascend)
+    start, climb = backend.compile(ascents.start_ascent), backend.compile(ascents.ascend)
     ascent = start(backend, X, dual, u[: X.shape[1], :])
     ascend = [s / CHUNK for s in timed(lambda: backend.block(climb(backend, X, dual, ascent, CHUNK)), 5)]
     rate = 8.0 * n * d * P / statistics.median(gemm)

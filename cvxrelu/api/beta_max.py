@@ -77,7 +77,7 @@ def beta_max(
     if patterns is None:
         backend = select_backend("numpy", (), 0.0)
         at = search_coordinates(problem.X)
-        pricing = Pricing(backend, at.rows, at.rows, np.random.default_rng([int(seed), 4]), at.sizes, problem.even)
+        pricing = Pricing(backend, at.rows, at.rows, np.random.default_rng([int(seed), 4]), at.sizes, even=problem.even)
         return pricing.price(p, np.zeros((at.rows.shape[1], 0)), STARTS, steps=(30, 60)).price
     masks = problem.patterns.patterns
     # (d, c, P) correlations; both signs are candidates, and |q| bounds its projection, so the largest go first.

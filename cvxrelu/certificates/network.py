@@ -77,7 +77,7 @@ def network_certificate(
         size = float(np.linalg.norm(p))
         at = search_coordinates(X, beta / size if size > 0 else np.inf)
         data = backend.put(at.rows)
-        pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]), at.sizes, problem.even)
+        pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]), at.sizes, even=problem.even)
         known = np.zeros((data.shape[1], 0)) if known is None else at.inward(known)
         priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30), deadline=deadline)
         best = at.outward(priced.directions[:, :1])

@@ -6,12 +6,8 @@ A unit vector whose value exceeds beta violates the dual constraint of the netwo
 network. The maximum has very many local maxima; ascents from many starts find some of them, and the best is an estimate
 from below of the price, never a proof.
 
-Ascent. phi(u) = |p^T (Xu)_+| is positively homogeneous with gradient g(u) = X^T (1[X u > 0] * (p s)), s the unit vector
-along p^T (X u)_+, so phi(u) = g(u) @ u. Nonlinear conjugate gradients on the sphere (Polak-Ribiere, restarted where the
-direction does not ascend), every column with a step length of its own that follows the secant of its slope and shrinks
-when the value does not rise: one evaluation a step and no line search. With the same number of evaluations it finds
-three to ten times as many violators as steps along the gradient do. The best distinct ends are then polished on the
-kinks where local maxima lie (`polish`), and mixtures and noisy copies of what is best start the next wave.
+Ascents (`ascents`) start from directions of many kinds. The best distinct ends are then polished on the kinks where
+local maxima lie (`polish`), and mixtures and noisy copies of what is best start the next wave.
 """
 
 from __future__ import annotations
@@ -21,18 +17,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.certificates.coordinates import features, kinks, snapped
+from cvxrelu.certificates.ascents import ascend, best_first, prices, spectrum, start_ascent
+from cvxrelu.certificates.coordinates import distinct, features, kinks, snapped
 from cvxrelu.certificates.polish import polish
 from cvxrelu.numerics.rounding import power_of_two
-from cvxrelu.program.operators import row_blocks
 
-__all__ = ["Ascent", "Priced", "Pricing", "ascend", "best_first", "distinct", "prices", "spectrum", "start_ascent"]
+__all__ = ["Priced", "Pricing"]
 
-Array = Any
 PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
 WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
 MOST_GROWN = 8  # starts of a wave beside those of the first
@@ -45,152 +39,6 @@ POLISH_ROUNDS, POLISH_STEPS = 3, 100
 MOST_NEAR = 256  # rows whose kinks a direction is polished on
 SEEN = 0.99  # cosine above which a direction is not polished again
 LARGEST_SPECTRUM = 1500  # columns up to which eigenvectors are computed: d^3 beside n d for every ascent
-
-
-class Ascent(NamedTuple):
-    """Ascents side by side: unit points (d, S), values, tangent gradients and their squared lengths, unit search
-    directions, slopes along these relative to |g|, and step lengths.
-    """
-
-    u: Float[Array, "d S"]
-    value: Float[Array, " S"]
-    gradient: Float[Array, "d S"]
-    squared: Float[Array, " S"]
-    direction: Float[Array, "d S"]
-    slope: Float[Array, " S"]
-    length: Float[Array, " S"]
-
-
-def prices(X: Float[Array, "n d"], p: Float[Array, "n c"], u: Float[Array, "d S"]) -> Float[Array, " S"]:
-    """|p^T (X u)_+| for every column of u."""
-    xp = array_namespace(X)
-    zero = xp.zeros((), dtype=X.dtype)
-    q = sum(p[b, :].T @ xp.maximum(X[b, :] @ u, zero) for b in row_blocks(X, u.shape[1]))
-    return xp.sqrt(xp.sum(q * q, axis=0))
-
-
-def _value_and_gradient(X: Array, p: Array, u: Array, scale: Array | None = None) -> tuple[Array, Array, Array]:
-    """phi, the part of g/|g| that is tangent to the sphere, and the square of its length; u unit or zero columns.
-
-    With a scale (d, 1), phi / |scale * u| and its gradient, of no more than about unit length too.
-    """
-    xp = array_namespace(X)
-    zero, one = xp.zeros((), dtype=X.dtype), xp.ones((), dtype=X.dtype)
-    blocks = row_blocks(X, u.shape[1])
-    if p.shape[1] == 1:  # g @ u is p^T (X u)_+ up to its sign: one product less, and p weighs rows of X, not of X u
-        g = sum((p[b, :] * X[b, :]).T @ xp.astype(X[b, :] @ u > 0, X.dtype) for b in blocks)
-        signed = value = xp.sum(g * u, axis=0)
-        value = xp.abs(signed)
-    else:
-        hidden = [xp.maximum(X[b, :] @ u, zero) for b in blocks]
-        q = sum(p[b, :].T @ h for b, h in zip(blocks, hidden, strict=True))
-        signed = value = xp.sqrt(xp.sum(q * q, axis=0))
-        s = q / xp.where(value > 0, value, one)
-        g = sum(X[b, :].T @ xp.where(h > 0, p[b, :] @ s, zero) for b, h in zip(blocks, hidden, strict=True))
-    squared = xp.sum(g * g, axis=0)
-    if scale is None:
-        size = xp.sqrt(xp.where(squared > 0, squared, one))
-        size = xp.where(signed < 0, -size, size)
-        gradient = g / size - u * (value / xp.abs(size))  # g @ u = phi
-        return value, gradient, _dots(gradient, gradient)
-    normal = scale * scale * u
-    length = _dots(normal, u)
-    length = xp.where(length > 0, length, one)
-    normal = normal * (value / length)
-    size = xp.sqrt(xp.maximum(squared, _dots(normal, normal)))
-    size = xp.where(size > 0, size, one)
-    gradient = (xp.where(signed < 0, -g, g) - normal) / size
-    gradient = gradient - u * _dots(gradient, u)  # zero but for rounding
-    return value / xp.sqrt(length), gradient, _dots(gradient, gradient)
-
-
-def start_ascent(
-    backend: Backend,
-    X: Float[Array, "n d"],
-    p: Float[Array, "n c"],
-    u: Float[Array, "d S"],
-    scale: Float[Array, "d 1"] | None = None,
-) -> Ascent:
-    """Ascents at the columns of u, which are scaled to unit length; zero columns stay zero, with value zero.
-
-    scale : of the norm that a value is relative to, |scale * u|; None for |u|, which is one.
-    """
-    xp = array_namespace(X)
-    u = _unit(u)
-    value, gradient, squared = _value_and_gradient(X, p, u, scale)
-    size = xp.sqrt(squared)
-    return Ascent(u, value, gradient, squared, _unit(gradient), size, size)
-
-
-def ascend(
-    backend: Backend,
-    X: Float[Array, "n d"],
-    p: Float[Array, "n c"],
-    ascent: Ascent,
-    steps: Any,
-    scale: Float[Array, "d 1"] | None = None,
-) -> Ascent:
-    """`steps` steps of all ascents, one evaluation each; a value never falls.
-
-    Search directions are unit tangents, so that some inner products are known: with the angle of a step u and the
-    direction turn in their plane, and the gradient is orthogonal to u.
-    """
-    xp = array_namespace(X)
-
-    def step(a: Ascent) -> Ascent:
-        zero, one = xp.zeros_like(a.value), xp.ones_like(a.value)
-        cosine = one / xp.sqrt(one + a.length * a.length)
-        u = _unit(a.u + a.length * a.direction)
-        value, gradient, squared = _value_and_gradient(X, p, u, scale)
-        better = value > a.value
-        after = _dots(gradient, a.direction)
-        # Where the slope along the direction would vanish if it fell linearly.
-        fall = a.slope - after
-        factor = xp.where(fall > 0, a.slope / xp.where(fall > 0, fall, one), 2 * one)
-        factor = xp.minimum(xp.maximum(factor, 0.5 * one), 2 * one)
-        change = squared - _dots(gradient, a.gradient)
-        beta = xp.minimum(xp.maximum(change / xp.where(a.squared > 0, a.squared, one), zero), 2 * one)
-        beta = xp.where(squared + beta * after > 0, beta, zero)
-        # gradient + beta * the part of the old direction that is tangent at u
-        direction = gradient + beta * a.direction - (beta * cosine * a.length) * u
-        size = xp.sqrt(_dots(direction, direction))
-        size = xp.where(size > 0, size, one)
-        direction, slope = direction / size, (squared + beta * after) / size
-        return Ascent(
-            xp.where(better, u, a.u),
-            xp.where(better, value, a.value),
-            xp.where(better, gradient, a.gradient),
-            xp.where(better, squared, a.squared),
-            xp.where(better, direction, a.direction),
-            xp.where(better, slope, a.slope),
-            xp.where(better, xp.minimum(factor * a.length, 3 * one), xp.minimum(factor, 0.35 * one) * a.length),
-        )
-
-    return backend.repeat(steps, step, ascent)
-
-
-def _dots(a: Array, b: Array) -> Array:
-    return array_namespace(a).sum(a * b, axis=0)
-
-
-def _unit(a: Array) -> Array:
-    xp = array_namespace(a)
-    length = xp.sqrt(xp.sum(a * a, axis=0))
-    return a / xp.where(length > 0, length, length * 0 + 1)
-
-
-def spectrum(backend: Backend, X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
-    """Eigenvectors of X^T diag(weight) X, of decreasing eigenvalue."""
-    xp = array_namespace(X)
-    scatter = X.T @ (weight[:, None] * X)
-    return xp.flip(xp.linalg.eigh(0.5 * (scatter + scatter.T))[1], axis=1)
-
-
-def best_first(ascent: Ascent, count: int) -> Ascent:
-    """The `count` ascents with the largest values, in falling order."""
-    xp = array_namespace(ascent.u)
-    order = xp.argsort(-ascent.value)[:count]
-    return Ascent(*(xp.take(a, order, axis=a.ndim - 1) for a in ascent))
 
 
 class Priced(NamedTuple):
@@ -220,6 +68,7 @@ class Pricing:
         exact_X: Any,
         rng: np.random.Generator,
         sizes: np.ndarray | None = None,
+        *,
         even: bool = False,
     ) -> None:
         self.even = even
@@ -443,7 +292,7 @@ class Pricing:
         return np.concatenate(found, axis=1)
 
 
-def _prices(backend: Backend, X: Array, p: Array, u: Array) -> Array:
+def _prices(backend: Backend, X: Any, p: Any, u: Any) -> Any:
     return prices(X, p, u)
 
 
@@ -458,18 +307,6 @@ def _merged(one: Ranked, other: Ranked) -> Ranked:
     values = np.concatenate([one[1], other[1]])
     order = np.argsort(-values, kind="stable")
     return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]
-
-
-def distinct(directions: Float[np.ndarray, "d k"], cosine: float, most: int) -> Int[np.ndarray, " j"]:
-    """Indices of at most `most` columns, first come first, no two of which are closer than `cosine`."""
-    chosen: list[int] = []
-    free = np.ones(directions.shape[1], dtype=bool)
-    while len(chosen) < most and free.any():
-        j = int(free.argmax())
-        chosen.append(j)
-        free &= directions.T @ directions[:, j] <= cosine
-        free[j] = False
-    return np.array(chosen, dtype=np.intp)
 
 
 def _name(dtype: Any) -> str:

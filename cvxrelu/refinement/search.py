@@ -28,8 +28,9 @@ import scipy.linalg
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
+from cvxrelu.certificates.cells import arrange
 from cvxrelu.certificates.coordinates import search_coordinates
-from cvxrelu.certificates.exact_pricing import arrange, price_on
+from cvxrelu.certificates.exact_pricing import price_on
 from cvxrelu.certificates.pricing import Priced, Pricing
 from cvxrelu.numerics import lbfgs
 from cvxrelu.numerics.lasso import nonnegative_quadratic
@@ -124,7 +125,7 @@ class Refinement:
         self.terms = self.exact if dtype == "float64" else backend.put(terms, dtype)
         rng = np.random.default_rng([seed, 2])
         self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
-        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng, self.coordinates.sizes, problem.even)
+        self.pricing = Pricing(backend, self.terms.X, self.exact.X, rng, self.coordinates.sizes, even=problem.even)
         self.arrangement = None
         if exact:
             with suppress(OutOfTime):

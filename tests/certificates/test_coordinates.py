@@ -6,8 +6,9 @@ import pytest
 
 import cvxrelu
 from cvxrelu.backends.numpy import NumpyBackend
+from cvxrelu.certificates.ascents import ascend, prices, start_ascent
 from cvxrelu.certificates.coordinates import features, kinks, search_coordinates, snapped
-from cvxrelu.certificates.pricing import Pricing, ascend, prices, start_ascent
+from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import free_coefficients, free_directions
 from cvxrelu.refinement import neurons
@@ -227,7 +228,7 @@ def test_two_sides_of_a_direction_price_alike_beside_a_free_skip():
     at = search_coordinates(problem.X)
     p = problem.loss.dual(np.zeros((40, 1)))
     right = np.abs(without_line(x, y)[:, 0] @ np.maximum(x[:, None] - x, 0.0)).max() / 1e9
-    found = Pricing(NUMPY, at.rows, at.rows, np.random.default_rng(0), at.sizes, problem.even)
+    found = Pricing(NUMPY, at.rows, at.rows, np.random.default_rng(0), at.sizes, even=problem.even)
     assert found.price(p, np.zeros((2, 0)), 40).price == pytest.approx(right, rel=1e-4)
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from oracles import constraint_at, make_backend
 from scipy.optimize import lsq_linear
 
+from cvxrelu.certificates.ascents import ascend, start_ascent
 from cvxrelu.certificates.polish import boxed_least_squares, polish
-from cvxrelu.certificates.pricing import ascend, start_ascent
 
 seeds = st.integers(0, 10**6)
 NUMPY = make_backend("numpy")

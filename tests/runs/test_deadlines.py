@@ -10,8 +10,9 @@ from cvxrelu.api import solve
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.certificates import exact_pricing, pricing
 from cvxrelu.certificates import network as proofs
+from cvxrelu.certificates.cells import arrange
 from cvxrelu.certificates.closed_form import closed_form_price
-from cvxrelu.certificates.exact_pricing import arrange, price_on
+from cvxrelu.certificates.exact_pricing import price_on
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.relaxation import relaxed_price
 from cvxrelu.numerics.lasso import nonnegative_quadratic
