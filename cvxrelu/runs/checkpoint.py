@@ -6,10 +6,10 @@ that its next step depends on: `sampled.npz` (ADMM, or the proximal points of se
 is then renamed, so that a reader sees the last one or the one before, never half of one; not more often than every few
 seconds, and not so often that writing takes more than a twentieth of the time.
 
-The format is NumPy's npz without pickle: arrays as they lie in memory, and one JSON member for everything else, each
-and one SHA-256 of all of them, so that a file that was
-altered anywhere is refused and never half believed. Floats are written as their shortest exact decimals. So on NumPy a
-resumed run takes the same steps, bit by bit.
+The format is NumPy's npz without pickle: arrays as they lie in memory, one JSON member for everything else, and one
+SHA-256 of all of them, so that a file that was altered anywhere is refused and never half believed; files of version
+0.1 have none. Floats are written as their shortest exact decimals. So on NumPy a resumed run takes the same steps, bit
+by bit.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Checkpoint:
             with damage(path):
                 members = read_arrays(path)
                 text = members.pop("state").tobytes()
-                if members.pop("sha256").tobytes() != _seal(text, members):
+                seal = members.pop("sha256", None)  # version 0.1 wrote none
+                if seal is not None and seal.tobytes() != _seal(text, members):
                     raise ValueError("its content does not fit its hash")
                 tree = json.loads(text)
                 state, run = _unpack(tree["state"], members), tree["run"]
