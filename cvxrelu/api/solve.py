@@ -231,7 +231,10 @@ def solve(
                     print(f"{solution.status.value}: {solution.message}", flush=True)
                 return solution
             start = start or solution.network
-        stage = RefinementStage(problem, chosen, limits, kind, dtype, int(seed), verbose, callback, started, saves)
+        stage = RefinementStage(
+            problem, chosen, limits, kind=kind, dtype=dtype, seed=int(seed), verbose=verbose, callback=callback,
+            started=started, checkpoint=saves,
+        )  # fmt: skip
         return stage.run(start, solution)
 
 

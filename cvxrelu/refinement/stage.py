@@ -17,7 +17,7 @@ from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, fits
 from cvxrelu.program.skip import free_coefficients
-from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement, refinement_state, resume_refinement
+from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.runs.limits import FLOAT32_TOL, Limits
 from cvxrelu.runs.progress import History, refinement_row
@@ -37,7 +37,7 @@ class RefinementStage:
     """Refinement as `solve` runs it: history, progress and the Solution around `refinement.Refinement`."""
 
     def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, kind: str, dtype: Any, seed: int, verbose: bool,
+        self, problem: Problem, backend: Backend, limits: Limits, *, kind: str, dtype: Any, seed: int, verbose: bool,
         callback: Callable | None, started: float, checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
         self.problem, self.backend, self.limits, self.kind, self.seed = problem, backend, limits, kind, seed
@@ -66,7 +66,7 @@ class RefinementStage:
         try:
             saved = None if self.checkpoint is None else self.checkpoint.load("refinement")
             if saved is not None:
-                resume_refinement(search, saved)
+                search.restore(saved)
                 self.history, self.spent = History(saved["history"]), saved["spent"]
             elif start is not None:
                 W, A, _, _ = to_arrays(start, problem.intercept)
@@ -84,7 +84,9 @@ class RefinementStage:
     def _save(self, search: Refinement) -> None:
         """Remember the top of a round, and write it down if it is time to."""
         assert self.checkpoint is not None
-        state = self.last = refinement_state(search, self.history, self.spent + self._elapsed())
+        state = self.last = {
+            **search.state(), "history": list(self.history.records), "spent": self.spent + self._elapsed(),
+        }  # fmt: skip
         self.checkpoint.offer("refinement", lambda: state)
 
     def _record(self, search: Refinement, added: int, priced: Priced) -> bool:

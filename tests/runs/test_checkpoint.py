@@ -18,11 +18,10 @@ from cvxrelu.api.solve import open_checkpoint
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement.neurons import Neurons
-from cvxrelu.refinement.search import Refinement, refinement_state, resume_refinement
+from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs import checkpoint
 from cvxrelu.runs.checkpoint import Checkpoint, digest
 from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.progress import History
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled import admm, newton_stage
 from cvxrelu.sampled.run import load_sampled
@@ -227,8 +226,8 @@ def test_nothing_of_a_refinement_is_forgotten(tmp_path):
     search, fresh, again = made(), made(), made()
     search.run(lambda *_: rounds.append(None) or len(rounds) == 4, np.inf)
     search.idle, search.near = 2, True
-    opened(tmp_path).save("refinement", refinement_state(search, History(), 0.0))
-    resume_refinement(again, opened(tmp_path).load("refinement"))
+    opened(tmp_path).save("refinement", search.state())
+    again.restore(opened(tmp_path).load("refinement"))
     held = [name for name, value in vars(search).items() if isinstance(value, (bool, int, float, np.ndarray, Neurons))]
     changed = {name for name in held if name != "reached" and not equal(getattr(search, name), getattr(fresh, name))}
     assert changed >= {"neurons", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near"}
