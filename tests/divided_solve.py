@@ -31,7 +31,7 @@ def solved(backend: Any) -> dict[str, Any]:
     )  # fmt: skip
     limits = Limits.read(rho=None, tol=1e-9, max_iter=60, time_limit=None, linear_solver="direct")
     with backend.scope():
-        sol = SampledStage(problem, backend, limits, 0, False, None).run()
+        sol = SampledStage(problem, backend, limits, seed=0).run()
         device_X = backend.put(X)
         pricing = Pricing(backend, device_X, device_X, np.random.default_rng(2))
         priced = pricing.price(Y, X[:3].T / np.linalg.norm(X[:3], axis=1), 16)

@@ -219,7 +219,10 @@ def solve(
     solution = None
     with chosen.scope():
         if sampled:
-            first = SampledStage(problem, chosen, limits, int(seed), verbose, callback, saves, memory)
+            first = SampledStage(
+                problem, chosen, limits, seed=int(seed), verbose=verbose, callback=callback, checkpoint=saves,
+                memory=memory,
+            )  # fmt: skip
             first.started = started
             solution = first.run()
             if memory is not None and memory.streamed:

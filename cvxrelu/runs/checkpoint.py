@@ -29,7 +29,7 @@ from cvxrelu.support.files import atomic_write
 from cvxrelu.support.interrupts import shielded
 from cvxrelu.support.stored import damage, read_arrays, read_json, short
 
-__all__ = ["Checkpoint", "as_folder", "digest", "restore", "snapshot"]
+__all__ = ["Checkpoint", "as_folder", "digest"]
 
 INTERVAL = 5.0  # seconds between two writes, at least
 SHARE = 0.05  # of the time that writing may take
@@ -171,23 +171,6 @@ def digest(array: np.ndarray | None) -> str | None:
         part = array[start : start + rows] if array.ndim else array
         found.update(np.ascontiguousarray(part).data)
     return found.hexdigest()
-
-
-def snapshot(holder: object, without: frozenset[str]) -> State:
-    """The attributes of an object but those named, as they are."""
-    return {name: value for name, value in vars(holder).items() if name not in without}
-
-
-def restore(holder: object, state: State) -> None:
-    """Set attributes, lists becoming the tuples, or the NamedTuples of a list, that they were."""
-    for name, value in state.items():
-        before = getattr(holder, name)
-        if isinstance(before, tuple) and isinstance(value, list):
-            value = type(before)(*value) if hasattr(before, "_fields") else tuple(value)
-        elif isinstance(before, list) and before and hasattr(before[0], "_fields"):
-            kind: Any = type(before[0])
-            value = [kind(*item) for item in value]
-        setattr(holder, name, value)
 
 
 def _shown(value: Any) -> str:

@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg.lapack import dgeqrf, dorgqr, dtrtrs
 
+from cvxrelu.runs.checkpoint import State
 from cvxrelu.sampled.cones import TOLERANCE, project_onto_cones
 from cvxrelu.support.errors import OutOfTime
 
@@ -79,6 +80,18 @@ class ConeMemory:
         self.near: list[np.ndarray | None] = [None] * patterns.shape[1]
         # Normals and inverses of all faces, padded with zeros: pages that are never touched take no memory.
         self.normals, self.inverses = np.zeros((blocks, self.d, self.d)), np.zeros((blocks, self.d, self.d))
+
+    def state(self) -> State:
+        """What the next projection depends on, beside data and gates."""
+        return {"pull": self.pull, "mass": self.mass, "faces": self.faces, "near": self.near}
+
+    def restore(self, state: State) -> None:
+        """The inverse of `state`."""
+        self.pull, self.mass, self.near = state["pull"], state["mass"], state["near"]
+        self.faces = [_Face(*face) for face in state["faces"]]
+        for block, face in enumerate(self.faces):
+            k = face.rows.size
+            self.normals[block, :, :k], self.inverses[block, :k] = face.normals, face.inverse
 
     def basis(self, block: int) -> Float[np.ndarray, "d f"]:
         """Orthonormal basis of the span of the face that the last projection of a block lies on."""

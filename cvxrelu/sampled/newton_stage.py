@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
@@ -16,15 +16,13 @@ from cvxrelu.backends import Backend
 from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.operators import masked, signed
+from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.status import Status
-from cvxrelu.sampled import run as resuming
 from cvxrelu.sampled.bounds import Check
 from cvxrelu.sampled.cone_memory import ConeMemory
+from cvxrelu.sampled.run import SampledRun
 from cvxrelu.sampled.semismooth import SampledNewton
-
-if TYPE_CHECKING:
-    from cvxrelu.sampled.stage import SampledStage
 
 __all__ = ["pays", "run"]
 
@@ -45,7 +43,7 @@ def pays(shape: tuple[int, int, int, int], plain: bool, limits: Limits, backend:
     return not limits.of_admm and fitting and plain and not (backend.is_accelerator or backend.on_mesh)
 
 
-def run(stage: SampledStage) -> Status | None:
+def run(stage: SampledRun) -> Status | None:
     """Solve every output and keep points and bounds in `stage.best`. None hands over to ADMM, which goes on from there.
 
     A proximal point is a check: it makes a record of the history, prints a line and calls back.
@@ -60,7 +58,7 @@ def run(stage: SampledStage) -> Status | None:
 class _NewtonStage:
     """The blocks, dual variables and norms of all outputs; those not reached yet are zero, which is feasible."""
 
-    def __init__(self, stage: SampledStage) -> None:
+    def __init__(self, stage: SampledRun) -> None:
         self.stage = stage
         n, d, P, c = stage.problem.shape
         self.blocks, self.dual, self.norms = np.zeros((d, 2, c, P)), np.zeros((n, c)), np.zeros((2, c, P))
@@ -72,15 +70,17 @@ class _NewtonStage:
         started = time.perf_counter()
         gates, deadline = problem.patterns.gates, stage.started + 0.9 * limits.time_limit
         memory = ConeMemory(problem.X, problem.patterns.patterns, gates)
-        arrived, saved = True, resuming.newton_position(self)
+        arrived, saved = True, self._position()
         for k in range(0 if saved is None else saved["output"], problem.shape[3]):
             loss = Squared(problem.loss.y[:, k : k + 1], problem.loss.weight)
             solver = SampledNewton(
-                problem.X, problem.patterns.patterns, gates, loss, problem.beta, 0.9 * limits.tol, deadline, memory
-            )
+                problem.X, problem.patterns.patterns, gates, loss, beta=problem.beta, tol=0.9 * limits.tol,
+                deadline=deadline, memory=memory,
+            )  # fmt: skip
             if saved is not None:
-                resuming.resume_newton(solver, memory, saved)
-            saved, save = None, resuming.newton_saver(self, k, solver, memory)
+                solver.restore(saved["solver"])
+                memory.restore(saved["memory"])
+            saved, save = None, partial(self._save, k, solver, memory)
             arrived &= solver.run(lambda k=k, solver=solver: self._report(k, solver), save)  # type: ignore[misc]
             self.steps += solver.steps
             if self.stopped or time.perf_counter() > deadline:
@@ -94,6 +94,25 @@ class _NewtonStage:
         if time.perf_counter() > deadline:
             return Status.TIME_LIMIT
         return Status.OPTIMAL_INACCURATE if gap <= 10 * limits.tol else None
+
+    def _position(self) -> State | None:
+        """Where Newton was in the middle of an output, if it was; the outputs before it are then as they were."""
+        saved = self.stage.saved
+        if saved is None or saved["newton"] is None or saved["newton"]["ended"] is not None:
+            return None
+        position: State = saved["newton"]
+        self.stage.saved = None
+        self.blocks, self.dual, self.norms = (position[name] for name in ("blocks", "dual", "norms"))
+        self.steps = position["steps"]
+        return position
+
+    def _save(self, output: int, solver: SampledNewton, memory: ConeMemory) -> None:
+        """What the solver of this output calls between two proximal points."""
+        position = {
+            "ended": None, "output": output, "blocks": self.blocks, "dual": self.dual, "norms": self.norms,
+            "steps": self.steps, "solver": solver.state(), "memory": memory.state(),
+        }  # fmt: skip
+        self.stage.save(None, lambda: {"admm": None, "newton": position})
 
     def _report(self, k: int, solver: SampledNewton) -> bool:
         """Offer what output k has reached to the incumbent, and make a record; true to stop."""
@@ -122,5 +141,5 @@ class _NewtonStage:
         elapsed = time.perf_counter() - started
         self.certifying += elapsed
         stage.timings["certify"] += elapsed
-        self.stopped = stage._record(values)
+        self.stopped = stage.record(int(used))
         return self.stopped

@@ -8,7 +8,7 @@ penalties, or to stop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,17 @@ import numpy as np
 from cvxrelu.backends import Backend
 from cvxrelu.numerics.row_space import right_singular_basis
 from cvxrelu.program.losses import Squared
-from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import largest_degree
-from cvxrelu.runs.checkpoint import Checkpoint, State
+from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.progress import History, progress_row
 from cvxrelu.runs.solution import Certificate, SampledSolution, Solution
 from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.sampled import admm, bounds, newton_stage
-from cvxrelu.sampled import run as resuming
 from cvxrelu.sampled.data_term import skip_factors
 from cvxrelu.sampled.incumbent import Incumbent, host_ridge, public_order
 from cvxrelu.sampled.memory import LANDMARKS, Plan, Sizes
 from cvxrelu.sampled.penalties import choose_method, initial_penalties
+from cvxrelu.sampled.run import SampledRun
 from cvxrelu.support.blocks import each
 
 __all__ = ["SampledStage", "method_ahead"]
@@ -51,42 +49,19 @@ def method_ahead(sizes: Sizes, plain: bool, limits: Limits, backend: Backend, me
     return choose_method(limits.linear_solver, shape, sizes.P, dtype, memory.beside(sizes, backend.name))
 
 
-class SampledStage:
+class SampledStage(SampledRun):
     """One solve: the device state of ADMM on one side, the best network and bounds so far on the other."""
-
-    def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, seed: int, verbose: bool, callback: Callable | None,
-        checkpoint: Checkpoint | None = None, memory: Plan | None = None,
-    ) -> None:  # fmt: skip
-        self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
-        self.verbose, self.callback, self.checkpoint = verbose, callback, checkpoint
-        self.memory = memory
-        self.streamed = memory is not None and memory.streamed
-        self.spent = 0.0  # seconds in the runs that the checkpoint is of
-        self.started = time.perf_counter()
-        self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
-        self.history = History()
-        self.iteration = 0
-        # With a loss that is not quadratic, the loss has a split of its own.
-        self.splits = ("copy", "cone") if problem.loss.is_quadratic else ("copy", "cone", "loss")
-        self.residuals = np.full(2 * len(self.splits), np.nan)
-        self.saved: State | None = None
-        self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
-        self.certify_at = 120  # iteration of the next one in any case
-        self.estimate = np.inf
-        self.balance_at = 10
-        self.best_gap, self.best_at = np.inf, 0
 
     def run(self) -> Solution:
         """The method: chunk, check, decide."""
         self._set_up()
-        self.saved = resuming.load_sampled(self)
-        status = resuming.settled(self, self.saved)
+        self.load()
+        status = self._settled()
         in_admm = self.saved is not None and self.saved["admm"] is not None
         if status is None and not in_admm and self._newton_pays():
             status = newton_stage.run(self)
             if status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE):
-                resuming.save_sampled(self, status)
+                self.save(status, partial(self._where, status))
         if status is None:
             self._set_up_admm()
         self.saved = None  # may be as large as all the rest
@@ -102,17 +77,43 @@ class SampledStage:
                 self.best.offer(check, values)
                 if self._worth_certifying(values):
                     self._certify(check)
-                status = self._decide(stop=self._record(values))
+                status = self._decide(stop=self.record(int(values[5])))
                 if (
                     status is Status.INTERRUPTED
                 ):  # the callback's wish: a tenth of the time so far for a last word on (S)
-                    self.best.certify(check, False, time.perf_counter() + 0.1 * self._elapsed())
-                resuming.save_sampled(self, status)
+                    self.best.certify(check, False, time.perf_counter() + 0.1 * self.elapsed())
+                self.save(status, partial(self._where, status))
                 if status is None and self.iteration >= self.balance_at:
                     self._balance()
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
         return self._finish(status)
+
+    def _settled(self) -> Status | None:
+        """The status that a saved run has under the limits of now; None to go on with it."""
+        saved = self.saved
+        if saved is None:
+            return None
+        if saved["admm"] is not None:
+            return self._decide(stop=False)
+        if self.best.sampled_gap <= self.limits.tol:
+            return Status.OPTIMAL
+        ended = saved["newton"]["ended"]
+        return Status(ended) if ended is not None and self.limits.tol >= saved["tol"] else None
+
+    def _where(self, ended: Status | None = None) -> State:
+        """Where the method stands, for a checkpoint: ADMM's iterate, or that Newton has ended."""
+        if self.method == "newton":
+            return {"admm": None, "newton": {"ended": None if ended is None else ended.value}}
+        iterate = [None if a is None else np.asarray(a) for a in self.backend.get(self.iterate)]
+        return {"admm": iterate, "newton": None}
+
+    def _first_iterate(self) -> admm.State:
+        """ADMM's state to start from: that of the checkpoint, or zeros."""
+        if self.saved is None or self.saved["admm"] is None:
+            return self.backend.compile(admm.start)(self.backend, self.data)
+        iterate = admm.State(*self.backend.put(tuple(self.saved["admm"])))
+        return self.backend.compile(admm.divide)(self.backend, iterate)
 
     def _newton_pays(self) -> bool:
         problem = self.problem
@@ -140,7 +141,7 @@ class SampledStage:
         if self.streamed:
             self.exact = self.exact._replace(X=problem.X)
         self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
-        self.timings["setup"] += self._elapsed()
+        self.timings["setup"] += self.elapsed()
 
     def _set_up_admm(self) -> None:
         """Rotate X, choose penalties, prepare the u-step."""
@@ -168,7 +169,7 @@ class SampledStage:
             type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta), self.exact.readout,
             backend.put(factors, problem.dtype),
         )  # fmt: skip
-        self.state = resuming.start_state(self, self.saved)
+        self.iterate = self._first_iterate()
         rng = np.random.default_rng([self.seed, 1])
         count = LANDMARKS if self.memory is None else self.memory.landmarks(self._sizes(), backend.name)
         self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, count), replace=False)))
@@ -199,17 +200,17 @@ class SampledStage:
         """One compiled chunk of ADMM."""
         started = time.perf_counter()
         chunk = self.backend.compile(admm.run_chunk)
-        self.state, report = chunk(self.backend, self.data, self.system, self.rho, self._take_state(), steps)
+        self.iterate, report = chunk(self.backend, self.data, self.system, self.rho, self._take_iterate(), steps)
         self.backend.block(report)
         self.iteration += steps
         self.timings["iterate"] += time.perf_counter() - started
         return report
 
-    def _take_state(self) -> admm.State:
+    def _take_iterate(self) -> admm.State:
         """The state, of which this object then keeps nothing: a chunk holds one slack less."""
-        state: admm.State = self.state
-        del self.state
-        return state
+        iterate: admm.State = self.iterate
+        del self.iterate
+        return iterate
 
     def _check(self, report: admm.Report) -> tuple[bounds.Check, np.ndarray]:
         """Objectives, residuals, and the bound with ADMM's own multipliers. One transfer of scalars."""
@@ -220,7 +221,7 @@ class SampledStage:
             self.basis,
             report.W,
             report.prediction_U,
-            self.state.t,
+            self.iterate.t,
             self.rho.cone,
             report.skip,
         )
@@ -248,7 +249,7 @@ class SampledStage:
 
     def _time_is_up(self) -> bool:
         """Iterations end at nine tenths of the time limit: the rest is for the last certification."""
-        return self._elapsed() > 0.9 * self.limits.time_limit
+        return self.elapsed() > 0.9 * self.limits.time_limit
 
     def _decide(self, stop: bool) -> Status | None:
         """The status to end with, or None to go on."""
@@ -283,7 +284,7 @@ class SampledStage:
         cost = int(0.2 * size**3 / self.problem.flops)
         self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
         factors = [admm.balance(*map(float, pair)) for pair in self.residuals.reshape(-1, 2)]
-        if set(factors) == {1.0} or self._elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
+        if set(factors) == {1.0} or self.elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
             return
         old = self.rho
         copy, cone, *loss = (value * factor for value, factor in zip(self.rho_values, factors, strict=True))
@@ -292,35 +293,7 @@ class SampledStage:
         top = float(curvature.max()) * largest_degree(self.problem.readout)
         floor = 200 * P * top * float(np.finfo(self.problem.dtype).eps)
         self._set_penalties(copy, max(cone, floor), *loss)
-        self.state = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.state)
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.started
-
-    def _record(self, values: np.ndarray) -> bool:
-        """Append to the history, print, call back; true when the callback asks to stop."""
-        best = self.best
-        record = {
-            "iteration": self.iteration,
-            "time": self.spent + self._elapsed(),
-            "objective": best.objective,
-            "lower_bound": best.lower_bound,
-            "gap": best.gap,
-            "n_neurons": int(values[5]),
-            "sampled_objective": best.sampled_objective,
-            "sampled_lower_bound": best.sampled_bound,
-            "sampled_gap": best.sampled_gap,
-            **self._named_residuals(),
-            **{f"rho_{name}": rho for name, rho in zip(self.splits, self.rho_values, strict=True)},
-        }
-        self.history.append(record)
-        if self.verbose:
-            print(progress_row(record, header=len(self.history) == 1), flush=True)
-        return bool(self.callback(dict(record))) if self.callback is not None else False
-
-    def _named_residuals(self) -> dict[str, float]:
-        names = [f"{kind}_{split}" for split in self.splits for kind in ("primal", "dual")]
-        return dict(zip(names, map(float, self.residuals), strict=True))
+        self.iterate = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.iterate)
 
     def _finish(self, status: Status) -> Solution:
         """Put the best network and bounds into a Solution; objectives are evaluated once more on what is returned."""
@@ -346,14 +319,14 @@ class SampledStage:
             lower_bound=best.sampled_bound,
             gap=best.sampled_gap,
             status=status,
-            residuals=self._named_residuals(),
+            residuals=self.named_residuals(),
             rho=self.rho_values,
             dual=best.settle_dual().reshape(shape),
             skip=skip,
             bias=bias,
         )
         certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
-        self.timings["total"] = self.spent + self._elapsed()
+        self.timings["total"] = self.spent + self.elapsed()
         message = (
             f"{status.advice_on('the sampled program')} (sampled program: gap {best.sampled_gap:.1e}, tol "
             f"{limits.tol:.1e}; network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"

@@ -124,7 +124,7 @@ def test_pricing_and_patterns_are_put_divided():
     backend = Noting()
     problem = build_problem(X, Y, beta=0.5, patterns=9)
     limits = Limits.read(rho=None, tol=1e-1, max_iter=1, time_limit=None, linear_solver="direct")
-    SampledStage(problem, backend, limits, 0, False, None)._set_up()
+    SampledStage(problem, backend, limits, seed=0)._set_up()
     assert backend.divided == [(problem.patterns.patterns.shape, 1)]
 
 

@@ -24,7 +24,6 @@ from cvxrelu.runs.checkpoint import Checkpoint, digest
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled import admm, newton_stage
-from cvxrelu.sampled.run import load_sampled
 from cvxrelu.sampled.stage import SampledStage
 
 
@@ -196,14 +195,26 @@ def test_nothing_of_a_sampled_stage_is_forgotten(tmp_path):
     limits = Limits.read(rho=None, tol=1e-9, max_iter=40, time_limit=None, linear_solver="direct")
 
     def made():
-        return SampledStage(problem, get_backend("numpy"), limits, 3, False, None, opened(tmp_path))
+        return SampledStage(problem, get_backend("numpy"), limits, seed=3, checkpoint=opened(tmp_path))
 
     stage, fresh, again = made(), made(), made()
     stage.run()
     fresh._set_up()
     again._set_up()
-    load_sampled(again)
-    computed = {"basis", "data", "state", "landmarks", "rho", "system", "factor_seconds", "started", "exact", "best"}
+    again.load()
+    computed = {
+        "basis",
+        "data",
+        "iterate",
+        "saved",
+        "landmarks",
+        "rho",
+        "system",
+        "factor_seconds",
+        "started",
+        "exact",
+        "best",
+    }
     computed |= {"checkpoint", "history", "timings"}
     changed = {
         name

@@ -73,11 +73,11 @@ def test_jax_is_below_its_estimate():
     problem, backend = build_problem(X, y, beta=50.0, patterns=100), get_backend("jax")
     with backend.scope():
         limits = Limits.read(rho=None, tol=1e-3, max_iter=5, time_limit=None, linear_solver="cg")
-        stage = sampled_stage.SampledStage(problem, backend, limits, 0, False, None)
+        stage = sampled_stage.SampledStage(problem, backend, limits, seed=0)
         stage._set_up()
         stage._set_up_admm()
         chunk = jax.jit(admm.run_chunk, static_argnums=0)
-        parts = (stage.data, stage.system, stage.rho, stage.state)
+        parts = (stage.data, stage.system, stage.rho, stage.iterate)
         found = chunk.lower(backend, *parts, 5).compile().memory_analysis()
     peak = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     estimate = estimate_memory(*problem.shape, method="cg", backend="jax").bytes - memory.WORKSPACE

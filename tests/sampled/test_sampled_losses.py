@@ -96,7 +96,7 @@ def solve(problem, backend="numpy", linear_solver="auto", tol=TOL, max_iter=None
     limits = Limits.read(rho=None, tol=tol, max_iter=max_iter, time_limit=60, linear_solver=linear_solver)
     chosen = make_backend(backend)
     with chosen.scope():
-        return SampledStage(problem, chosen, limits, 0, False, None).run()
+        return SampledStage(problem, chosen, limits, seed=0).run()
 
 
 def objective(problem, neurons, linear, bias, norm):
