@@ -7,7 +7,6 @@ cones. What follows from the data alone (rotated basis, factorisations, gates in
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +15,7 @@ from cvxrelu.backends import Backend
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.checkpoint import Checkpoint, State
 from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.progress import History, progress_row
+from cvxrelu.runs.progress import History, Progress, progress_row
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled.incumbent import Incumbent
 from cvxrelu.sampled.memory import Plan
@@ -29,7 +28,7 @@ COUNTERS = (
 )  # fmt: skip
 
 
-class SampledRun:
+class SampledRun(Progress):
     """Clock, limits, history, counters and checkpoint of one solve of the sampled program.
 
     `best`, the incumbent, and `method`, with its penalties `rho_values`, are set by whoever goes on with it.
@@ -44,13 +43,10 @@ class SampledRun:
         callback: Callable | None = None, checkpoint: Checkpoint | None = None, memory: Plan | None = None,
     ) -> None:  # fmt: skip
         self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
-        self.verbose, self.callback, self.checkpoint = verbose, callback, checkpoint
-        self.memory = memory
+        super().__init__(verbose, callback)
+        self.checkpoint, self.memory = checkpoint, memory
         self.streamed = memory is not None and memory.streamed
-        self.spent = 0.0  # seconds in the runs that the checkpoint is of
-        self.started = time.perf_counter()
         self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
-        self.history = History()
         self.iteration = 0
         # With a loss that is not quadratic, the loss has a split of its own.
         self.splits = ("copy", "cone") if problem.loss.is_quadratic else ("copy", "cone", "loss")
@@ -61,10 +57,6 @@ class SampledRun:
         self.estimate = np.inf
         self.balance_at = 10
         self.best_gap, self.best_at = np.inf, 0
-
-    def elapsed(self) -> float:
-        """Seconds since the start of this run."""
-        return time.perf_counter() - self.started
 
     def record(self, n_neurons: int) -> bool:
         """Append to the history, print, call back; true when the callback asks to stop."""
@@ -82,10 +74,7 @@ class SampledRun:
             **self.named_residuals(),
             **{f"rho_{name}": rho for name, rho in zip(self.splits, self.rho_values, strict=True)},
         }
-        self.history.append(record)
-        if self.verbose:
-            print(progress_row(record, header=len(self.history) == 1), flush=True)
-        return bool(self.callback(dict(record))) if self.callback is not None else False
+        return self.note(record, progress_row(record, header=len(self.history) == 0))
 
     def named_residuals(self) -> dict[str, float]:
         """The residuals of the last check, by kind and split."""
