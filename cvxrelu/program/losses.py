@@ -48,6 +48,11 @@ class Squared(NamedTuple):
         return True
 
     @property
+    def added(self) -> Float[Array, "n _"]:
+        """What the loss adds to predictions, up to signs."""
+        return array_namespace(self.y).zeros_like(self.y[:1, :1])
+
+    @property
     def curvature(self) -> Float[Array, "n 1"]:
         """Second derivative in the prediction: the diagonal that the u-step puts between F^T and F."""
         return self.weight
@@ -157,6 +162,11 @@ class Logistic(NamedTuple):
     def is_quadratic(self) -> bool:
         """Whether one Newton step solves what is convex in the prediction."""
         return False
+
+    @property
+    def added(self) -> Float[Array, "n _"]:
+        """What the loss adds to predictions, up to signs."""
+        return self.margin
 
     @property
     def curvature(self) -> Float[Array, "n 1"]:

@@ -15,7 +15,6 @@ import numpy as np
 
 from cvxrelu.backends import Backend
 from cvxrelu.numerics.row_space import right_singular_basis
-from cvxrelu.program.losses import Squared
 from cvxrelu.program.readout import largest_degree
 from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.limits import Limits
@@ -118,7 +117,7 @@ class SampledStage(SampledRun):
     def _newton_pays(self) -> bool:
         problem = self.problem
         fits = self.memory is None or self.memory.fits(self._sizes(), "newton", self.backend.name)
-        plain = isinstance(problem.loss, Squared) and problem.skip is None and problem.readout is None
+        plain = problem.loss_name == "squared" and problem.skip is None and problem.readout is None
         return fits and newton_stage.pays(problem.shape, plain, self.limits, self.backend)
 
     def _sizes(self) -> Sizes:
