@@ -26,8 +26,9 @@ from cvxrelu.runs.checkpoint import as_folder
 from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
+from cvxrelu.sampled.choice import method_ahead
 from cvxrelu.sampled.memory import LARGE, as_limit, plan, refuse_what_is_not_free, sizes_of
-from cvxrelu.sampled.stage import SampledStage, method_ahead
+from cvxrelu.sampled.stage import SampledStage
 from cvxrelu.support.checks import as_bool
 
 __all__ = ["solve"]
@@ -219,15 +220,9 @@ def solve(
     with chosen.scope():
         if sampled:
             first = SampledStage(
-                problem,
-                chosen,
-                limits,
+                problem, chosen, limits, seed=int(seed), verbose=verbose, callback=callback, checkpoint=saves,
                 memory=memory,
-                seed=int(seed),
-                verbose=verbose,
-                callback=callback,
-                checkpoint=saves,
-            )
+            )  # fmt: skip
             first.started = started
             solution = first.run()
             if memory is not None and memory.streamed:
@@ -240,8 +235,8 @@ def solve(
                 return solution
             start = start or solution.network
         stage = RefinementStage(
-            problem, chosen, limits, kind=kind, dtype=dtype, seed=int(seed), started=started, verbose=verbose,
-            callback=callback, checkpoint=saves,
+            problem, chosen, limits, kind=kind, dtype=dtype, seed=int(seed), verbose=verbose, callback=callback,
+            started=started, checkpoint=saves,
         )  # fmt: skip
         return stage.run(start, solution)
 

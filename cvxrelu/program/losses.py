@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from cvxrelu.numerics.roots import increasing_root
 from cvxrelu.numerics.sigmoid import logit, sigmoid
+from cvxrelu.program.logistic_slopes import dual_slope, prox_slope
 
 __all__ = ["Logistic", "Squared"]
 
@@ -47,6 +48,11 @@ class Squared(NamedTuple):
     def is_quadratic(self) -> bool:
         """Whether one Newton step solves what is convex in the prediction."""
         return True
+
+    @property
+    def added(self) -> Float[Array, "n _"]:
+        """What the loss adds to predictions, up to signs."""
+        return array_namespace(self.y).zeros_like(self.y[:1, :1])
 
     @property
     def curvature(self) -> Float[Array, "n 1"]:
@@ -160,6 +166,11 @@ class Logistic(NamedTuple):
         return False
 
     @property
+    def added(self) -> Float[Array, "n _"]:
+        """What the loss adds to predictions, up to signs."""
+        return self.margin
+
+    @property
     def curvature(self) -> Float[Array, "n 1"]:
         """The largest second derivative in the prediction, weight / 4, taken where u = 0."""
         return 0.25 * self.weight
@@ -239,7 +250,7 @@ class Logistic(NamedTuple):
         hi = logit(unit * xp.where(usable, kappa_max, one))
         start = xp.minimum(hi, logit(unit))  # kappa = 1, which is nearly the best at the dual of a good prediction
         lo = start - LOG_RANGE - xp.max(xp.abs(self.margin)) - xp.log1p(quadratic)
-        slope = lambda x: _dual_slope(x, r, mass, total, constant, quadratic, axis)  # noqa: E731
+        slope = lambda x: dual_slope(x, r, mass, total, constant, quadratic, axis)  # noqa: E731
         x = increasing_root(slope, lo, hi, start)
         kappa = xp.minimum(sigmoid(x), (1.0 - 8.0 * eps) * one) / unit
         return xp.where(usable, xp.minimum(kappa, kappa_max), zero)
@@ -272,7 +283,7 @@ class Logistic(NamedTuple):
         b, pull = self.y * v - self.margin, self.weight / rho + xp.zeros_like(v)
         hi = xp.minimum(b + pull, xp.maximum(b, xp.zeros_like(b)) + xp.log1p(pull))
 
-        slope = lambda r: _prox_slope(r, b, pull)  # noqa: E731
+        slope = lambda r: prox_slope(r, b, pull)  # noqa: E731
         first = hi if start is None else xp.minimum(xp.maximum(self.y * start - self.margin, b), hi)
         return self.y * (increasing_root(slope, b, hi, first) + self.margin)
 
@@ -295,24 +306,3 @@ class Logistic(NamedTuple):
 
 
 LOG_RANGE = 80.0  # scales are looked for within e^80 of what margins and quadratic suggest
-
-
-def _dual_slope(x: Any, r: Any, mass: Any, total: Any, constant: Any, quadratic: Any, axis: Any) -> tuple[Any, Any]:
-    """Minus the derivative of the dual value in kappa at kappa = 1 / (1 + exp(-x)), and its derivative in x.
-
-    `r` are the s at kappa = 1, the largest of them 1; `mass` is weight r, `total` its sum, and `constant` the sum of
-    mass (margin - log r).
-    """
-    xp = array_namespace(x, r)
-    e = xp.exp(-xp.abs(x))
-    small, large = e / (1.0 + e), 1.0 / (1.0 + e)
-    kappa, rest = xp.where(x >= 0, large, small), xp.where(x >= 0, small, large)
-    free = (1.0 - r) + r * rest  # 1 - kappa r
-    log_kappa = xp.minimum(x, xp.zeros_like(x)) - xp.log1p(e)
-    value = total * log_kappa - constant - xp.sum(mass * xp.log(free), axis=axis) + kappa * quadratic
-    return value, rest * (xp.sum(mass / free, axis=axis) + kappa * quadratic)
-
-
-def _prox_slope(r: Any, b: Any, pull: Any) -> tuple[Any, Any]:
-    s = sigmoid(-r)
-    return r - b - pull * s, 1.0 + pull * s * (1.0 - s)

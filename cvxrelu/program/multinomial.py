@@ -38,6 +38,11 @@ class Multinomial(NamedTuple):
         return False
 
     @property
+    def added(self) -> Float[Array, "n _"]:
+        """What the loss adds to predictions, up to signs."""
+        return self.offset
+
+    @property
     def curvature(self) -> Float[Array, "n 1"]:
         """The largest eigenvalue there can be of a row's Hessian, weight / 2."""
         return 0.5 * self.weight

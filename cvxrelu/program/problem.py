@@ -11,8 +11,6 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.numerics.rounding import EPS, gamma
-from cvxrelu.program.losses import Logistic
-from cvxrelu.program.multinomial import Multinomial
 from cvxrelu.program.patterns import Patterns, as_patterns
 from cvxrelu.program.readout import Pairs, adjoint, make_pairs, read
 from cvxrelu.program.skip import Skip, Whitened, as_skip, free_directions, make_skip, whiten
@@ -223,8 +221,7 @@ def _read_skip_l2(skip_l2: Any, skip: str | None, loss: str, working: np.dtype) 
 
 def _shift(loss: Any) -> np.ndarray:
     """What a loss adds to predictions, margin or offset, and at least 1: a small one does no harm."""
-    added = loss.margin if isinstance(loss, Logistic) else loss.offset if isinstance(loss, Multinomial) else np.zeros(1)
-    return np.maximum(np.abs(added), 1.0)
+    return np.maximum(np.abs(loss.added), 1.0)
 
 
 def fits(problem: Problem, working: np.dtype) -> bool:

@@ -27,13 +27,16 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.certificates.exact_pricing import arrange, price_on
+from cvxrelu.certificates.cells import arrange
+from cvxrelu.certificates.coordinates import search_coordinates
+from cvxrelu.certificates.exact_pricing import price_on
 from cvxrelu.certificates.pricing import Priced, Pricing
+from cvxrelu.program.best_skip import dual_of_zero
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import adjoint
 from cvxrelu.refinement import neurons
-from cvxrelu.refinement.moves import NeuronMoves
 from cvxrelu.refinement.neurons import Neurons
+from cvxrelu.refinement.program import NetworkProgram
 from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.support.errors import OutOfTime
@@ -48,18 +51,7 @@ SEEN = 0.5  # of tol: more than this between the bounds of price and attained va
 SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
-
-REFINED = (
-    "z",
-    "objective",
-    "dual",
-    "lower_bound",
-    "proof",
-    "rounds",
-    "starts",
-    "idle",
-    "near",
-)  # what a checkpoint holds
+KEPT = ("z", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near")  # by a checkpoint
 
 
 class Effort(NamedTuple):
@@ -88,7 +80,7 @@ class Refined(NamedTuple):
     starts: int
 
 
-class Refinement(NeuronMoves):
+class Refinement:
     """One refinement: data on the device, neurons on the host.
 
     Parameters
@@ -112,36 +104,27 @@ class Refinement(NeuronMoves):
         strict: bool = True,
         deadline: float = np.inf,
     ) -> None:
-        super().__init__(problem, backend, dtype=dtype, tol=tol, seed=seed, strict=strict)
-        X, columns = self.X, None if self.skip is None else self.skip.columns
-        self.pricing = Pricing(backend, self.terms.X, self.exact.X, self.rng, self.coordinates.sizes, even=problem.even)
+        self.problem, self.backend, self.tol = problem, backend, tol
+        self.loss, self.beta = problem.loss, problem.beta
+        p = float(np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem))))
+        self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
+        self.X = X = self.coordinates.rows
+        self.dtype = dtype = dtype if strict or self.coordinates.sizes is None else "float64"
+        rng = np.random.default_rng([seed, 2])
+        self.program = NetworkProgram(problem, backend, coordinates=self.coordinates, dtype=dtype, tol=tol, rng=rng)
+        on_device = self.program.terms.X, self.program.exact.X
+        self.pricing = Pricing(backend, *on_device, rng, self.coordinates.sizes, even=problem.even)
         self.arrangement = None
         if exact:
             with suppress(OutOfTime):
                 self.arrangement = arrange(X, deadline=deadline)
-        c = problem.n_outputs
-        self.neurons = Neurons(np.zeros((X.shape[1], 0)), np.zeros((c, 0)), np.zeros(0))
-        self.z = np.zeros((0 if columns is None else columns.shape[1], c))
-        self.objective, self.dual, self.z = self._state(self.neurons, self.z)
+        self.neurons, self.z = self.program.nothing()
+        self.objective, self.dual, self.z = self.program.evaluate(self.neurons, self.z)
         self.lower_bound, self.proof = 0.0, 0.0 * self.dual
         self.rounds = self.starts = self.idle = 0  # idle: rounds without progress
         self.blind = False  # whether rounding alone keeps the bound from the objective by more than tol
         self.near = False  # whether the next pricing is a thorough one
         self.reached = time.perf_counter()  # when the objective was last looked at for progress
-
-    def state(self) -> State:
-        """What a checkpoint holds: the top of a round. Nothing in it is changed in place later."""
-        return {
-            **{name: getattr(self, name) for name in REFINED}, "neurons": tuple(self.neurons),
-            "misses": self.pricing.misses, "random": self.pricing.rng.bit_generator.state,
-        }  # fmt: skip
-
-    def restore(self, saved: State) -> None:
-        """The search at the top of the round that was saved."""
-        for name in REFINED:
-            setattr(self, name, saved[name])
-        self.neurons, self.pricing.misses = Neurons(*saved["neurons"]), saved["misses"]
-        self.pricing.rng.bit_generator.state = saved["random"]
 
     def start_from(self, u: np.ndarray, a: np.ndarray, s: np.ndarray) -> None:
         """Take these neurons, weighed, if they are better than none; directions in the coordinates of the given X."""
@@ -150,7 +133,7 @@ class Refinement(NeuronMoves):
             lengths = np.linalg.norm(u, axis=0)
             u, s = u / np.where(lengths > 0, lengths, 1.0), s * lengths
         given = Neurons(u, a, s)
-        for candidate in ((given, self.z), self._weigh(given, self.z)):
+        for candidate in ((given, self.z), self.program.weigh(given, self.z)):
             self._keep_better(*candidate)
 
     def run(
@@ -163,7 +146,7 @@ class Refinement(NeuronMoves):
 
         record : called after each pricing with this object, the number of directions added and what was priced; a true
             result stops. deadline : of `time.perf_counter`; the round under way ends early. save : called at the top
-            of every round, when what `state` gives of this object is all that the round depends on.
+            of every round, when what `state` holds is all that the round depends on.
         """
         status = None
         while status is None:
@@ -188,7 +171,7 @@ class Refinement(NeuronMoves):
             else:
                 self.near = gap <= FAR_GAP
                 self._round(new, deadline)
-                progress = self.objective < before * (1 - self.little * min(self.tol, 1e-3))
+                progress = self.objective < before * (1 - self.program.little * min(self.tol, 1e-3))
                 self.idle = 0 if progress else self.idle + 1
                 if self.idle >= STALLED:
                     priced = self._price(True, deadline)
@@ -202,10 +185,25 @@ class Refinement(NeuronMoves):
         """What there is now, in the coordinates of the given X."""
         found = neurons.reduce_count(self.neurons, self.X, deadline)
         found = Neurons(self.coordinates.outward(found.u), found.a, found.s)
-        z = self.z if self.skip is None else self.skip.back @ self.z
+        z = self.z if self.program.skip is None else self.program.skip.back @ self.z
         return Refined(
             found, z, self.objective, self.lower_bound, self.proof, self.dual, status, self.rounds, self.starts
         )
+
+    def state(self) -> State:
+        """The top of a round. Nothing in it is changed in place later."""
+        return {
+            **{name: getattr(self, name) for name in KEPT},
+            "neurons": tuple(self.neurons), "misses": self.pricing.misses,
+            "random": self.pricing.rng.bit_generator.state,
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """The inverse of `state`."""
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.neurons, self.pricing.misses = Neurons(*state["neurons"]), state["misses"]
+        self.pricing.rng.bit_generator.state = state["random"]
 
     # -- the four steps -----------------------------------------------------------------------------------------
     def _price(self, near: bool, deadline: float) -> Priced:
@@ -263,14 +261,14 @@ class Refinement(NeuronMoves):
 
     def _round(self, new: Neurons, deadline: float) -> None:
         self.rounds += 1
-        weighed, z = self._weigh(self.neurons.join(new), self.z, deadline)
-        self._keep_better(self._merge(weighed), z)
+        weighed, z = self.program.weigh(self.neurons.join(new), self.z, deadline)
+        self._keep_better(self.program.merge(weighed), z)
         if time.perf_counter() < deadline:
-            moved, z = self._weigh(*self._descend(self.neurons, self.z, deadline), deadline)
-            self._keep_better(self._merge(moved), z)
+            moved, z = self.program.weigh(*self.program.descend(self.neurons, self.z, deadline), deadline)
+            self._keep_better(self.program.merge(moved), z)
         self.reached = time.perf_counter()
 
     def _keep_better(self, candidate: Neurons, z: np.ndarray) -> None:
-        objective, dual, z = self._state(candidate, z)
+        objective, dual, z = self.program.evaluate(candidate, z)
         if objective < self.objective:
             self.neurons, self.objective, self.dual, self.z = candidate, objective, dual, z

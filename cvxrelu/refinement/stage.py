@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from cvxrelu.program.skip import free_coefficients
 from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.runs.limits import FLOAT32_TOL, Limits
-from cvxrelu.runs.progress import History, refinement_row
+from cvxrelu.runs.progress import History, Progress, refinement_row
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import Status, relative_gap, status_of_bound
 
@@ -33,36 +32,35 @@ ALL_ROUNDS = (
 UNCONFIRMED = "time_limit reached before a gap of at most tol was confirmed; raise time_limit or tol"
 
 
-class RefinementStage:
+class RefinementStage(Progress):
     """Refinement as `solve` runs it: history, progress and the Solution around `refinement.Refinement`."""
 
     def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, *, kind: str, dtype: Any, seed: int, started: float,
-        verbose: bool = False, callback: Callable | None = None, checkpoint: Checkpoint | None = None,
+        self, problem: Problem, backend: Backend, limits: Limits, *, kind: str, dtype: Any, seed: int, verbose: bool,
+        callback: Callable | None, started: float, checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
         self.problem, self.backend, self.limits, self.kind, self.seed = problem, backend, limits, kind, seed
-        self.verbose, self.callback, self.started, self.checkpoint = verbose, callback, started, checkpoint
-        self.spent = 0.0  # seconds in the runs that the checkpoint is of
+        super().__init__(verbose, callback, started)
+        self.checkpoint = checkpoint
         self.last: dict[str, Any] | None = None  # state at the top of the round under way
         self.dtype = problem.dtype.name
         if dtype is None and limits.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32)):
             self.dtype = "float32"
         self.strict = dtype is not None
-        self.history = History()
         self.reached = 0.0
 
     def run(self, start: ReLUNetwork | None, sampled: Solution | None) -> Solution:
         """Refine from the network given, certify what comes out, and put the Solution together."""
         problem, limits, before = self.problem, self.limits, 0.0
         if sampled is not None:
-            self.history, before = sampled.history, self._elapsed()
+            self.history, before = sampled.history, self.elapsed()
             self.spent = sampled.timings["total"] - before
         search = Refinement(
             problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact",
             strict=self.strict, deadline=proof_begins(self.kind, self.started, limits.time_limit),
         )  # fmt: skip
         self.dtype = search.dtype
-        setup = self._elapsed() - before
+        setup = self.elapsed() - before
         try:
             saved = None if self.checkpoint is None else self.checkpoint.load("refinement")
             if saved is not None:
@@ -78,14 +76,14 @@ class RefinementStage:
             found = search.result(Status.INTERRUPTED)
         if self.checkpoint is not None and self.last is not None:
             self.checkpoint.save("refinement", self.last)
-        refined = self._elapsed() - before - setup
+        refined = self.elapsed() - before - setup
         return self._solution(found, sampled, setup, refined)
 
     def _save(self, search: Refinement) -> None:
         """Remember the top of a round, and write it down if it is time to."""
         assert self.checkpoint is not None
         state = self.last = {
-            **search.state(), "history": list(self.history.records), "spent": self.spent + self._elapsed(),
+            **search.state(), "history": list(self.history.records), "spent": self.spent + self.elapsed(),
         }  # fmt: skip
         self.checkpoint.offer("refinement", lambda: state)
 
@@ -94,7 +92,7 @@ class RefinementStage:
         record = {
             "round": search.rounds,
             "time": self.spent + search.reached - self.started,
-            "priced": self.spent + self._elapsed(),
+            "priced": self.spent + self.elapsed(),
             "objective": search.objective,
             "lower_bound": search.lower_bound,
             "gap": relative_gap(search.objective, search.lower_bound),
@@ -102,17 +100,11 @@ class RefinementStage:
             "added": added,
             "starts": priced.starts,
         }
-        self.history.append(record)
-        if self.verbose:
-            print(refinement_row(record, header=search.rounds == 0), flush=True)
-        return bool(self.callback(dict(record))) if self.callback is not None else False
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.started
+        return self.note(record, refinement_row(record, header=search.rounds == 0))
 
     def _solution(self, found: Refined, sampled: Solution | None, setup: float, refined: float) -> Solution:
         """The network, evaluated once more as it is returned, and its certificate."""
-        problem, limits, evaluated = self.problem, self.limits, self._elapsed()
+        problem, limits, evaluated = self.problem, self.limits, self.elapsed()
         settings = {
             "n": len(problem.X), "d": problem.n_features, "c": problem.n_outputs, "loss": problem.loss_name,
             "beta": problem.beta, "tol": limits.tol, "intercept": problem.intercept, "skip": problem.skip_kind,
@@ -141,10 +133,10 @@ class RefinementStage:
         ended = found.status
         if ended is Status.OPTIMAL and self.kind == "priced" and certificate.gap > 2.0 * limits.tol:
             ended = Status.ILL_CONDITIONED  # the network as it is stored is not the one that was found
-        timings = {"setup": setup, "refine": refined, "certify": self._elapsed() - evaluated}
+        timings = {"setup": setup, "refine": refined, "certify": self.elapsed() - evaluated}
         if sampled is not None:
             timings = {**sampled.timings, **{name: sampled.timings.get(name, 0.0) + s for name, s in timings.items()}}
-        timings["total"] = self.spent + self._elapsed()
+        timings["total"] = self.spent + self.elapsed()
         status = status_of_bound(ended, certificate.gap, limits.tol, certificate.rigorous)
         message = self._message(status, found, certificate)
         network = replace(network, metadata={"settings": settings, "status": status.value})

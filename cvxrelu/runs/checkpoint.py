@@ -6,10 +6,10 @@ that its next step depends on: `sampled.npz` (ADMM, or the proximal points of se
 is then renamed, so that a reader sees the last one or the one before, never half of one; not more often than every few
 seconds, and not so often that writing takes more than a twentieth of the time.
 
-The format is NumPy's npz without pickle: arrays as they lie in memory, and one JSON member for everything else, each
-and one SHA-256 of all of them, so that a file that was
-altered anywhere is refused and never half believed. Floats are written as their shortest exact decimals. So on NumPy a
-resumed run takes the same steps, bit by bit.
+The format is NumPy's npz without pickle: arrays as they lie in memory, one JSON member for everything else, and one
+SHA-256 of all of them, so that a file that was altered anywhere is refused and never half believed; files of version
+0.1 have none. Floats are written as their shortest exact decimals. So on NumPy a resumed run takes the same steps, bit
+by bit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cvxrelu.support.files import atomic_write
 from cvxrelu.support.interrupts import shielded
 from cvxrelu.support.stored import damage, read_arrays, read_json, short
 
-__all__ = ["Checkpoint", "as_folder", "digest", "restore", "snapshot"]
+__all__ = ["Checkpoint", "as_folder", "digest"]
 
 INTERVAL = 5.0  # seconds between two writes, at least
 SHARE = 0.05  # of the time that writing may take
@@ -82,7 +82,7 @@ class Checkpoint:
             with damage(path):
                 members = read_arrays(path)
                 text = members.pop("state").tobytes()
-                seal = members.pop("sha256", None)  # which version 0.1 did not write
+                seal = members.pop("sha256", None)  # version 0.1 wrote none
                 if seal is not None and seal.tobytes() != _seal(text, members):
                     raise ValueError("its content does not fit its hash")
                 tree = json.loads(text)
@@ -171,23 +171,6 @@ def digest(array: np.ndarray | None) -> str | None:
         part = array[start : start + rows] if array.ndim else array
         found.update(np.ascontiguousarray(part).data)
     return found.hexdigest()
-
-
-def snapshot(holder: object, without: frozenset[str]) -> State:
-    """The attributes of an object but those named, as they are."""
-    return {name: value for name, value in vars(holder).items() if name not in without}
-
-
-def restore(holder: object, state: State) -> None:
-    """Set attributes, lists becoming the tuples, or the NamedTuples of a list, that they were."""
-    for name, value in state.items():
-        before = getattr(holder, name)
-        if isinstance(before, tuple) and isinstance(value, list):
-            value = type(before)(*value) if hasattr(before, "_fields") else tuple(value)
-        elif isinstance(before, list) and before and hasattr(before[0], "_fields"):
-            kind: Any = type(before[0])
-            value = [kind(*item) for item in value]
-        setattr(holder, name, value)
 
 
 def _shown(value: Any) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["History", "progress_row", "refinement_row"]
+__all__ = ["History", "Progress", "progress_row", "refinement_row"]
 
 
 class History:
@@ -47,6 +48,30 @@ class History:
 
     def __repr__(self) -> str:
         return f"History({len(self)} checks; columns {', '.join(self.columns)})"
+
+
+class Progress:
+    """Clock, history, printed lines and callback of a run.
+
+    started : of `time.perf_counter`. spent : seconds in the runs before that this one goes on from.
+    """
+
+    def __init__(self, verbose: bool, callback: Callable | None, started: float | None = None) -> None:
+        self.verbose, self.callback = verbose, callback
+        self.started = time.perf_counter() if started is None else started
+        self.spent = 0.0
+        self.history = History()
+
+    def elapsed(self) -> float:
+        """Seconds since the start of this run."""
+        return time.perf_counter() - self.started
+
+    def note(self, record: dict[str, Any], row: str) -> bool:
+        """Append to the history, print its row, call back; true when the callback asks to stop."""
+        self.history.append(record)
+        if self.verbose:
+            print(row, flush=True)
+        return bool(self.callback(dict(record))) if self.callback is not None else False
 
 
 def progress_row(record: Mapping[str, Any], header: bool = False) -> str:

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg.lapack import dgeqrf, dorgqr, dtrtrs
 
-from cvxrelu.runs.checkpoint import State, restore, snapshot
+from cvxrelu.runs.checkpoint import State
 from cvxrelu.sampled.cones import TOLERANCE, project_onto_cones
 from cvxrelu.support.errors import OutOfTime
 
@@ -50,9 +50,6 @@ class _Face(NamedTuple):
     normals: Float[np.ndarray, "d k"]
     inverse: Float[np.ndarray, "k d"]
     basis: Float[np.ndarray, "d f"]
-
-
-FIXED = frozenset(["X", "patterns", "unit", "signs", "m", "d", "margin", "normals", "inverses"])
 
 
 class ConeMemory:
@@ -85,12 +82,13 @@ class ConeMemory:
         self.normals, self.inverses = np.zeros((blocks, self.d, self.d)), np.zeros((blocks, self.d, self.d))
 
     def state(self) -> State:
-        """What a checkpoint holds of this object: all but what follows from the data, or from its faces."""
-        return snapshot(self, FIXED)
+        """What the next projection depends on, beside data and gates."""
+        return {"pull": self.pull, "mass": self.mass, "faces": self.faces, "near": self.near}
 
-    def restore(self, saved: State) -> None:
-        """Go on from what `state` gave."""
-        restore(self, saved)
+    def restore(self, state: State) -> None:
+        """The inverse of `state`."""
+        self.pull, self.mass, self.near = state["pull"], state["mass"], state["near"]
+        self.faces = [_Face(*face) for face in state["faces"]]
         for block, face in enumerate(self.faces):
             k = face.rows.size
             self.normals[block, :, :k], self.inverses[block, :k] = face.normals, face.inverse

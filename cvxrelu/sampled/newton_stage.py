@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -74,13 +74,13 @@ class _NewtonStage:
         for k in range(0 if saved is None else saved["output"], problem.shape[3]):
             loss = Squared(problem.loss.y[:, k : k + 1], problem.loss.weight)
             solver = SampledNewton(
-                problem.X, problem.patterns.patterns, gates, loss, problem.beta, tol=0.9 * limits.tol,
+                problem.X, problem.patterns.patterns, gates, loss, beta=problem.beta, tol=0.9 * limits.tol,
                 deadline=deadline, memory=memory,
             )  # fmt: skip
             if saved is not None:
                 solver.restore(saved["solver"])
                 memory.restore(saved["memory"])
-            saved, save = None, self._saver(k, solver, memory)
+            saved, save = None, partial(self._save, k, solver, memory)
             arrived &= solver.run(lambda k=k, solver=solver: self._report(k, solver), save)  # type: ignore[misc]
             self.steps += solver.steps
             if self.stopped or time.perf_counter() > deadline:
@@ -96,7 +96,7 @@ class _NewtonStage:
         return Status.OPTIMAL_INACCURATE if gap <= 10 * limits.tol else None
 
     def _position(self) -> State | None:
-        """Where the saved run was in the middle of an output, if it was; the outputs before it are as they were."""
+        """Where Newton was in the middle of an output, if it was; the outputs before it are then as they were."""
         saved = self.stage.saved
         if saved is None or saved["newton"] is None or saved["newton"]["ended"] is not None:
             return None
@@ -106,19 +106,13 @@ class _NewtonStage:
         self.steps = position["steps"]
         return position
 
-    def _saver(self, output: int, solver: SampledNewton, memory: ConeMemory) -> Callable[[], None] | None:
+    def _save(self, output: int, solver: SampledNewton, memory: ConeMemory) -> None:
         """What the solver of this output calls between two proximal points."""
-        if self.stage.checkpoint is None:
-            return None
-
-        def save() -> None:
-            position = {
-                "ended": None, "output": output, "blocks": self.blocks, "dual": self.dual, "norms": self.norms,
-                "steps": self.steps, "solver": solver.state(), "memory": memory.state(),
-            }  # fmt: skip
-            self.stage.save(None, position)
-
-        return save
+        position = {
+            "ended": None, "output": output, "blocks": self.blocks, "dual": self.dual, "norms": self.norms,
+            "steps": self.steps, "solver": solver.state(), "memory": memory.state(),
+        }  # fmt: skip
+        self.stage.save(None, lambda: {"admm": None, "newton": position})
 
     def _report(self, k: int, solver: SampledNewton) -> bool:
         """Offer what output k has reached to the incumbent, and make a record; true to stop."""
@@ -147,5 +141,5 @@ class _NewtonStage:
         elapsed = time.perf_counter() - started
         self.certifying += elapsed
         stage.timings["certify"] += elapsed
-        self.stopped = stage.record(values)
+        self.stopped = stage.record(int(used))
         return self.stopped

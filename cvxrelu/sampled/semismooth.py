@@ -40,7 +40,7 @@ from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
-from cvxrelu.runs.checkpoint import State, restore, snapshot
+from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.sampled.cone_memory import ConeMemory
 from cvxrelu.support.errors import OutOfTime
@@ -52,6 +52,10 @@ START = 1.0  # first sigma, in units of the largest block of the start over beta
 INEXACT = 0.5  # a proximal point is good enough when its error is below this share of what it gained, and of the gap
 MAX_POINTS, MAX_STEPS = 60, 30
 STALLED = 8  # proximal points without progress of the gap
+# What a checkpoint holds of an output.
+KEPT = (
+    "blocks", "objective", "dual", "norms", "lower_bound", "steps", "sigma", "working", "residuals", "position", "t",
+)  # fmt: skip
 
 
 class _Evaluation(NamedTuple):
@@ -64,13 +68,6 @@ class _Evaluation(NamedTuple):
     lengths: Float[np.ndarray, " a"]
     U: Float[np.ndarray, "d B"]
     prediction: Float[np.ndarray, " n"]
-
-
-# What follows from the data, or from the rest.
-FIXED = frozenset((
-    "X", "patterns", "loss", "beta", "tol", "deadline", "n", "d", "P", "masks", "memory", "row_lengths", "curvature",
-    "inverse",
-))  # fmt: skip
 
 
 class SampledNewton:
@@ -90,8 +87,8 @@ class SampledNewton:
         patterns: Bool[np.ndarray, "n P"],
         gates: Float[np.ndarray, "d P"] | None,
         loss: Squared,
-        beta: float,
         *,
+        beta: float,
         tol: float,
         deadline: float = np.inf,
         memory: ConeMemory | None = None,
@@ -115,12 +112,15 @@ class SampledNewton:
         self._start(gates)
 
     def state(self) -> State:
-        """What a checkpoint holds of this object: all but what follows from the data."""
-        return snapshot(self, FIXED)
+        """What the next proximal point depends on, beside the problem and the memory of the cones."""
+        return {name: getattr(self, name) for name in KEPT}
 
-    def restore(self, saved: State) -> None:
-        """Go on from what `state` gave."""
-        restore(self, saved)
+    def restore(self, state: State) -> None:
+        """The inverse of `state`."""
+        for name in KEPT:
+            setattr(self, name, state[name])
+        first, second = self.residuals
+        self.residuals = (first, second)
 
     @property
     def gap(self) -> float:

@@ -8,71 +8,42 @@ penalties, or to stop.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from cvxrelu.backends import Backend
 from cvxrelu.numerics.row_space import right_singular_basis
-from cvxrelu.program.losses import Squared
-from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import largest_degree
-from cvxrelu.runs.limits import Limits
-from cvxrelu.runs.solution import Solution
+from cvxrelu.runs.checkpoint import State
+from cvxrelu.runs.solution import Certificate, SampledSolution, Solution
 from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.sampled import admm, bounds, newton_stage
 from cvxrelu.sampled.data_term import skip_factors
-from cvxrelu.sampled.incumbent import Incumbent, host_ridge
-from cvxrelu.sampled.memory import LANDMARKS, Plan, Sizes
+from cvxrelu.sampled.incumbent import Incumbent, host_ridge, public_order
+from cvxrelu.sampled.memory import LANDMARKS, Sizes
 from cvxrelu.sampled.penalties import choose_method, initial_penalties
 from cvxrelu.sampled.run import SampledRun
 from cvxrelu.support.blocks import each
 
-__all__ = ["SampledStage", "method_ahead"]
+__all__ = ["SampledStage"]
 
 CHUNK_FLOPS = 5e10  # a chunk is at most 25 iterations and about this much work: a second or less on two cores
-
-
-def method_ahead(sizes: Sizes, plain: bool, limits: Limits, backend: Backend, memory: Plan) -> str:
-    """How the sampled program of these sizes is going to be solved, told before any work; a method of `memory`.
-
-    It is what the stage chooses but where patterns coincide or X is of low rank, where less is needed. plain : the
-    squared loss of f(X), without skip and pairs.
-    """
-    if memory.streamed:
-        return "streamed"
-    if memory.fits(sizes, "newton", backend.name) and newton_stage.pays(sizes[:4], plain, limits, backend):
-        return "newton"
-    shape = (sizes.m, min(sizes.n, sizes.d))
-    dtype = np.dtype(f"f{sizes.itemsize}")
-    return choose_method(limits.linear_solver, shape, sizes.P, dtype, memory.beside(sizes, backend.name))
 
 
 class SampledStage(SampledRun):
     """One solve: the device state of ADMM on one side, the best network and bounds so far on the other."""
 
-    def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, *, memory: Plan | None = None, **shared: Any
-    ) -> None:
-        """memory : what may be held; `shared` : seed, verbose, callback and checkpoint, of `SampledRun`."""
-        super().__init__(problem, backend, limits, **shared)
-        self.memory = memory
-        self.streamed = memory is not None and memory.streamed
-        self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
-        self.certify_at = 120  # iteration of the next one in any case
-        self.estimate = np.inf
-        self.balance_at = 10
-
     def run(self) -> Solution:
         """The method: chunk, check, decide."""
         self._set_up()
-        self.saved = self.load()
-        status = self.settled(self.saved)
+        self.load()
+        status = self._settled()
         in_admm = self.saved is not None and self.saved["admm"] is not None
         if status is None and not in_admm and self._newton_pays():
             status = newton_stage.run(self)
             if status in (Status.OPTIMAL, Status.OPTIMAL_INACCURATE):
-                self.save(status)
+                self.save(status, partial(self._where, status))
         if status is None:
             self._set_up_admm()
         self.saved = None  # may be as large as all the rest
@@ -88,22 +59,48 @@ class SampledStage(SampledRun):
                 self.best.offer(check, values)
                 if self._worth_certifying(values):
                     self._certify(check)
-                status = self.decide(stop=self.record(values))
+                status = self._decide(stop=self.record(int(values[5])))
                 if (
                     status is Status.INTERRUPTED
                 ):  # the callback's wish: a tenth of the time so far for a last word on (S)
                     self.best.certify(check, False, time.perf_counter() + 0.1 * self.elapsed())
-                self.save(status)
+                self.save(status, partial(self._where, status))
                 if status is None and self.iteration >= self.balance_at:
                     self._balance()
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
-        return self.finish(status)
+        return self._finish(status)
+
+    def _settled(self) -> Status | None:
+        """The status that a saved run has under the limits of now; None to go on with it."""
+        saved = self.saved
+        if saved is None:
+            return None
+        if saved["admm"] is not None:
+            return self._decide(stop=False)
+        if self.best.sampled_gap <= self.limits.tol:
+            return Status.OPTIMAL
+        ended = saved["newton"]["ended"]
+        return Status(ended) if ended is not None and self.limits.tol >= saved["tol"] else None
+
+    def _where(self, ended: Status | None = None) -> State:
+        """Where the method stands, for a checkpoint: ADMM's iterate, or that Newton has ended."""
+        if self.method == "newton":
+            return {"admm": None, "newton": {"ended": None if ended is None else ended.value}}
+        iterate = [None if a is None else np.asarray(a) for a in self.backend.get(self.iterate)]
+        return {"admm": iterate, "newton": None}
+
+    def _first_iterate(self) -> admm.State:
+        """ADMM's state to start from: that of the checkpoint, or zeros."""
+        if self.saved is None or self.saved["admm"] is None:
+            return self.backend.compile(admm.start)(self.backend, self.data)
+        iterate = admm.State(*self.backend.put(tuple(self.saved["admm"])))
+        return self.backend.compile(admm.divide)(self.backend, iterate)
 
     def _newton_pays(self) -> bool:
         problem = self.problem
         fits = self.memory is None or self.memory.fits(self._sizes(), "newton", self.backend.name)
-        plain = isinstance(problem.loss, Squared) and problem.skip is None and problem.readout is None
+        plain = problem.loss_name == "squared" and problem.skip is None and problem.readout is None
         return fits and newton_stage.pays(problem.shape, plain, self.limits, self.backend)
 
     def _sizes(self) -> Sizes:
@@ -154,7 +151,7 @@ class SampledStage(SampledRun):
             type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta), self.exact.readout,
             backend.put(factors, problem.dtype),
         )  # fmt: skip
-        self.state = self._start_state()
+        self.iterate = self._first_iterate()
         rng = np.random.default_rng([self.seed, 1])
         count = LANDMARKS if self.memory is None else self.memory.landmarks(self._sizes(), backend.name)
         self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, count), replace=False)))
@@ -165,13 +162,6 @@ class SampledStage(SampledRun):
         resumed = self.saved is not None and self.saved["admm"] is not None
         self._set_penalties(*(self.rho_values if resumed else start))
         self.timings["setup"] += time.perf_counter() - started - (self.timings["factor"] - factored)
-
-    def _start_state(self) -> admm.State:
-        """ADMM's state to start from: that of the checkpoint, or zeros."""
-        if self.saved is None or self.saved["admm"] is None:
-            return self.backend.compile(admm.start)(self.backend, self.data)
-        state = admm.State(*self.backend.put(tuple(self.saved["admm"])))
-        return self.backend.compile(admm.divide)(self.backend, state)
 
     def _set_penalties(self, *rho: float) -> None:
         """Prepare the u-step for these penalties."""
@@ -192,17 +182,17 @@ class SampledStage(SampledRun):
         """One compiled chunk of ADMM."""
         started = time.perf_counter()
         chunk = self.backend.compile(admm.run_chunk)
-        self.state, report = chunk(self.backend, self.data, self.system, self.rho, self._take_state(), steps)
+        self.iterate, report = chunk(self.backend, self.data, self.system, self.rho, self._take_iterate(), steps)
         self.backend.block(report)
         self.iteration += steps
         self.timings["iterate"] += time.perf_counter() - started
         return report
 
-    def _take_state(self) -> admm.State:
+    def _take_iterate(self) -> admm.State:
         """The state, of which this object then keeps nothing: a chunk holds one slack less."""
-        state: admm.State = self.state
-        del self.state
-        return state
+        iterate: admm.State = self.iterate
+        del self.iterate
+        return iterate
 
     def _check(self, report: admm.Report) -> tuple[bounds.Check, np.ndarray]:
         """Objectives, residuals, and the bound with ADMM's own multipliers. One transfer of scalars."""
@@ -213,7 +203,7 @@ class SampledStage(SampledRun):
             self.basis,
             report.W,
             report.prediction_U,
-            self.state.t,
+            self.iterate.t,
             self.rho.cone,
             report.skip,
         )
@@ -228,7 +218,7 @@ class SampledStage(SampledRun):
     def _worth_certifying(self, values: np.ndarray) -> bool:
         """At the end, when the gap looks small enough, and at spaced iterations."""
         self.estimate = relative_gap(values[2] + values[3], values[4])
-        last = self.iteration >= self.limits.max_iter or self.time_is_up()
+        last = self.iteration >= self.limits.max_iter or self._time_is_up()
         return bool(last or self.iteration >= self.certify_at or self.estimate <= self.certify_below)
 
     def _certify(self, check: bounds.Check) -> None:
@@ -238,6 +228,32 @@ class SampledStage(SampledRun):
         ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
         self.certify_below = self.estimate * min(0.9, max(0.2, ratio))
         self.certify_at = 2 * self.iteration
+
+    def _time_is_up(self) -> bool:
+        """Iterations end at nine tenths of the time limit: the rest is for the last certification."""
+        return self.elapsed() > 0.9 * self.limits.time_limit
+
+    def _decide(self, stop: bool) -> Status | None:
+        """The status to end with, or None to go on."""
+        gap, limits = self.best.sampled_gap, self.limits
+        if gap < 0.98 * self.best_gap:
+            self.best_gap, self.best_at = gap, self.iteration
+        if gap <= limits.tol:
+            return Status.OPTIMAL
+        if stop:
+            return Status.INTERRUPTED
+        if self._time_is_up():
+            return Status.TIME_LIMIT
+        if self.iteration >= limits.max_iter:
+            return Status.MAX_ITER
+        if self.iteration - self.best_at <= 2000 + self.iteration // 2:
+            return None
+        if gap <= 10 * limits.tol:
+            return Status.OPTIMAL_INACCURATE
+        # Far from tol a gap can stand still while there is no bound yet, and the objective falls all the same.
+        then = next((record for record in self.history if record["iteration"] >= self.best_at), None)
+        moved = np.inf if then is None else then["sampled_objective"] - self.best.sampled_objective
+        return None if moved > limits.tol * abs(self.best.sampled_objective) else Status.STALLED
 
     def _balance(self) -> None:
         """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges.
@@ -259,4 +275,45 @@ class SampledStage(SampledRun):
         top = float(curvature.max()) * largest_degree(self.problem.readout)
         floor = 200 * P * top * float(np.finfo(self.problem.dtype).eps)
         self._set_penalties(copy, max(cone, floor), *loss)
-        self.state = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.state)
+        self.iterate = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.iterate)
+
+    def _finish(self, status: Status) -> Solution:
+        """Put the best network and bounds into a Solution; objectives are evaluated once more on what is returned."""
+        problem, limits, best = self.problem, self.limits, self.best
+        n, D, P, c = problem.shape
+        settings = {
+            "n": n, "d": D - problem.intercept, "c": c, "loss": problem.loss_name, "beta": problem.beta,
+            "tol": limits.tol, "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
+            "max_iter": limits.max_iter, "linear_solver": self.method, "rho": limits.rho, "seed": self.seed,
+            "skip": problem.skip_kind, "refine": False,
+        }  # fmt: skip
+        network = best.network({"settings": settings, "status": status.value})
+        m = problem.loss.y.shape[0]
+        shape = (m,) if problem.scalar_output else (m, c)
+        skip, bias = best.sampled_coefficients()
+        blocks = public_order(best.sampled_blocks)
+        sampled = SampledSolution(
+            blocks=blocks[..., 0] if problem.scalar_output else blocks,
+            patterns=problem.patterns.patterns,
+            gates=problem.patterns.gates,
+            n_requested=problem.n_requested,
+            objective=best.sampled_objective,
+            lower_bound=best.sampled_bound,
+            gap=best.sampled_gap,
+            status=status,
+            residuals=self.named_residuals(),
+            rho=self.rho_values,
+            dual=best.settle_dual().reshape(shape),
+            skip=skip,
+            bias=bias,
+        )
+        certificate = Certificate("relaxed", True, best.lower_bound, best.gap, best.dual.reshape(shape))
+        self.timings["total"] = self.spent + self.elapsed()
+        message = (
+            f"{status.advice_on('the sampled program')} (sampled program: gap {best.sampled_gap:.1e}, tol "
+            f"{limits.tol:.1e}; network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
+        )
+        return Solution(
+            network, best.objective, certificate, sampled, status, message, self.iteration, self.history,
+            dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, settings,
+        )  # fmt: skip

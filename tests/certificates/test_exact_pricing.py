@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows
 
-from cvxrelu.certificates.exact_pricing import arrange, exact_price, price_on
+from cvxrelu.certificates.cells import arrange
+from cvxrelu.certificates.exact_pricing import exact_price, price_on
 
 seeds = st.integers(0, 10**6)
 KINDS = ["plain", "integer", "repeated", "row scales", "column scales", "nearly parallel", "float32"]

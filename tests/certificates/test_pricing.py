@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import constraint_at, make_backend, max_in_cells, max_on_circle
 
-from cvxrelu.certificates import ascents, directions
-from cvxrelu.certificates.ascents import ascend, best_first, prices, start_ascent
+from cvxrelu.certificates.ascents import ascend, best_first, prices, spectrum, start_ascent
+from cvxrelu.certificates.coordinates import distinct
 from cvxrelu.certificates.pricing import Pricing
 
 seeds = st.integers(0, 10**6)
@@ -223,7 +223,7 @@ def test_spectrum_is_that_of_the_weighted_scatter(backend_name):
     X, p = draw(13)
     backend = make_backend(backend_name)
     with backend.scope():
-        vectors = backend.get(backend.compile(ascents.spectrum)(backend, *backend.put((X, p[:, 0]))))
+        vectors = backend.get(backend.compile(spectrum)(backend, *backend.put((X, p[:, 0]))))
     scatter = X.T @ (p * X)
     values = np.diagonal(vectors.T @ scatter @ vectors)
     np.testing.assert_allclose(values, np.linalg.eigvalsh(scatter)[::-1], atol=1e-12)
@@ -233,11 +233,11 @@ def test_distinct_directions():
     """First come, first served: no two chosen are close, and what was left out is close to a chosen one."""
     u = np.random.default_rng(0).standard_normal((3, 200))
     u /= np.linalg.norm(u, axis=0)
-    chosen = directions.distinct(u, 0.9, 1000)
+    chosen = distinct(u, 0.9, 1000)
     cosines = u[:, chosen].T @ u[:, chosen]
     assert np.all(cosines[~np.eye(len(chosen), dtype=bool)] <= 0.9)
     left = np.setdiff1d(np.arange(200), chosen)
     assert np.all((u[:, left].T @ u[:, chosen]).max(axis=1) > 0.9)
     assert chosen[0] == 0
-    np.testing.assert_array_equal(directions.distinct(u, 0.9, 3), chosen[:3])
-    assert directions.distinct(np.zeros((3, 0)), 0.9, 3).size == 0
+    np.testing.assert_array_equal(distinct(u, 0.9, 3), chosen[:3])
+    assert distinct(np.zeros((3, 0)), 0.9, 3).size == 0

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 
 import cvxrelu
 from cvxrelu import Status
+from cvxrelu.refinement.program import NetworkProgram
 from cvxrelu.refinement.search import Refinement
 
 OPTIONS = {"backend": "numpy"}
@@ -423,10 +424,11 @@ def test_callback_sees_the_records_and_can_stop():
         solved(X, y, beta, callback=fail)
 
 
-@pytest.mark.parametrize("step", ["_price", "_weigh", "_descend", "_merge", "_state"])
+@pytest.mark.parametrize("step", ["_price", "weigh", "descend", "merge", "evaluate"])
 def test_interrupt_anywhere_returns_the_best_so_far(step, monkeypatch):
     X, y = planted(60, 5, seed=16)
-    sound, calls = getattr(Refinement, step), []
+    holder = Refinement if step == "_price" else NetworkProgram
+    sound, calls = getattr(holder, step), []
 
     def interrupted(self, *arguments, **options):
         calls.append(step)
@@ -434,7 +436,7 @@ def test_interrupt_anywhere_returns_the_best_so_far(step, monkeypatch):
             raise KeyboardInterrupt
         return sound(self, *arguments, **options)
 
-    monkeypatch.setattr(Refinement, step, interrupted)
+    monkeypatch.setattr(holder, step, interrupted)
     sol = solved(X, y, fraction(X, y, 0.01), **HARD)
     assert sol.status is Status.INTERRUPTED and "stopped by the user" in sol.message
     assert sol.network.n_neurons > 0 and "interrupted" in sol.summary()

@@ -14,7 +14,7 @@ import pytest
 from checkpoint_child import CASES, X, Y, answer, run
 
 import cvxrelu
-from cvxrelu.api.run_identity import open_checkpoint
+from cvxrelu.api.solve import open_checkpoint
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement.neurons import Neurons
@@ -202,7 +202,19 @@ def test_nothing_of_a_sampled_stage_is_forgotten(tmp_path):
     fresh._set_up()
     again._set_up()
     again.load()
-    computed = {"basis", "data", "state", "landmarks", "rho", "system", "factor_seconds", "started", "exact", "best"}
+    computed = {
+        "basis",
+        "data",
+        "iterate",
+        "saved",
+        "landmarks",
+        "rho",
+        "system",
+        "factor_seconds",
+        "started",
+        "exact",
+        "best",
+    }
     computed |= {"checkpoint", "history", "timings"}
     changed = {
         name

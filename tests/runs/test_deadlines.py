@@ -10,15 +10,16 @@ from cvxrelu.api import solve
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.certificates import exact_pricing, pricing
 from cvxrelu.certificates import network as proofs
+from cvxrelu.certificates.cells import arrange
 from cvxrelu.certificates.closed_form import closed_form_price
-from cvxrelu.certificates.exact_pricing import arrange, price_on
+from cvxrelu.certificates.exact_pricing import price_on
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.relaxation import relaxed_price
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.program.arrangement import enumerate_by
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement import neurons
-from cvxrelu.refinement import search as refinement
+from cvxrelu.refinement.program import NetworkProgram
 from cvxrelu.support.errors import OutOfTime
 
 PAST = -np.inf
@@ -138,7 +139,7 @@ def test_a_sampled_solve_that_ran_out_of_time_keeps_its_own_bound(kind, loss, mo
 @pytest.mark.parametrize("kind", ["priced", "relaxed", "exact"])
 def test_a_refinement_out_of_time_ends_in_its_round(kind, monkeypatch):
     """One pricing, no descent, and the cheap bound; nothing is called optimal that was not priced to the end."""
-    monkeypatch.setattr(refinement.Refinement, "_descend", refuse)
+    monkeypatch.setattr(NetworkProgram, "descend", refuse)
     monkeypatch.setattr(time, "perf_counter", Clock(1.0))
     sol = cvxrelu.solve(X, Y, beta=0.1, certificate=kind, time_limit=2.0, backend="numpy")
     assert sol.status is cvxrelu.Status.TIME_LIMIT
@@ -169,6 +170,6 @@ def test_certify_has_one_limit_for_search_and_proofs(kind, monkeypatch):
     network = cvxrelu.solve(X, Y, beta=1.0, backend="numpy").network
     monkeypatch.setattr(time, "perf_counter", Clock(1.0))
     monkeypatch.setattr(proofs, "exact_price", refuse)
-    monkeypatch.setattr(refinement.Refinement, "_descend", refuse)
+    monkeypatch.setattr(NetworkProgram, "descend", refuse)
     found = cvxrelu.certify(network, X, Y, beta=1.0, kind=kind, time_limit=2.0, backend="numpy")
     assert found.kind == "relaxed" and found.lower_bound <= found.objective

@@ -77,7 +77,7 @@ def test_jax_is_below_its_estimate():
         stage._set_up()
         stage._set_up_admm()
         chunk = jax.jit(admm.run_chunk, static_argnums=0)
-        parts = (stage.data, stage.system, stage.rho, stage.state)
+        parts = (stage.data, stage.system, stage.rho, stage.iterate)
         found = chunk.lower(backend, *parts, 5).compile().memory_analysis()
     peak = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     estimate = estimate_memory(*problem.shape, method="cg", backend="jax").bytes - memory.WORKSPACE

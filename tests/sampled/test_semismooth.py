@@ -22,7 +22,7 @@ from cvxrelu.sampled.semismooth import SampledNewton
 
 
 def newton(p, gates=None, tol=1e-8, **options):
-    return SampledNewton(p.X, p.patterns, gates, Squared(p.y, p.weight), p.beta, tol=tol, **options)
+    return SampledNewton(p.X, p.patterns, gates, Squared(p.y, p.weight), beta=p.beta, tol=tol, **options)
 
 
 def go_on():

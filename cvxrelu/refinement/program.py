@@ -1,10 +1,8 @@
-"""What a round does to neurons: weigh, merge and descend, with data on the device and neurons on the host.
+"""The network program on the device: its objective, and the steps that lower it with the neurons that there are.
 
-    weigh    the non-negative lasso over all magnitudes, exactly: neurons of no use get zero
-    merge    neurons with the same activation pattern are one neuron, with no larger a penalty
-    descend  all neurons move by L-BFGS on balanced weights
-
-None raises the objective of (N) but `descend`, whose end is kept only where it is lower.
+weigh    the non-negative lasso over all magnitudes, solved exactly: neurons of no use get zero
+merge    neurons with the same activation pattern are one neuron, with no larger a penalty
+descend  L-BFGS on balanced weights
 """
 
 from __future__ import annotations
@@ -17,47 +15,50 @@ import numpy as np
 import scipy.linalg
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.certificates.coordinates import search_coordinates
+from cvxrelu.certificates.coordinates import Coordinates
 from cvxrelu.numerics import lbfgs
 from cvxrelu.numerics.lasso import nonnegative_quadratic
-from cvxrelu.program.best_skip import dual_of_zero
 from cvxrelu.program.problem import Problem
-from cvxrelu.program.readout import adjoint
 from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
 
-__all__ = ["NeuronMoves"]
+__all__ = ["NetworkProgram"]
 
 DESCENT = 20  # L-BFGS steps a round
 CHUNK_FLOPS = 1e10  # of descent between two looks at the clock
 NEWTON = 8  # steps to weigh with a loss that is not quadratic
 
 
-class NeuronMoves:
-    """The program in the coordinates of the search, and the moves.
+class NetworkProgram:
+    """Data on the device, in float64 and in the working precision; neurons and z come from the host and go there.
 
-    dtype, tol, seed, strict : as in `Refinement`.
+    coordinates : those in which directions are searched. dtype : "float32" or "float64", of descent and lasso. tol :
+        relative gap asked for. rng : of the numbers by which activation patterns are told apart.
     """
 
-    def __init__(self, problem: Problem, backend: Backend, *, dtype: str, tol: float, seed: int, strict: bool) -> None:
-        self.problem, self.backend, self.tol = problem, backend, tol
-        self.loss, self.beta = problem.loss, problem.beta
-        p = float(np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem))))
-        self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
-        self.X = X = self.coordinates.rows
+    def __init__(
+        self, problem: Problem, backend: Backend, *, coordinates: Coordinates, dtype: str, tol: float,
+        rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        self.problem, self.backend, self.coordinates, self.dtype, self.tol = problem, backend, coordinates, dtype, tol
+        self.loss, self.beta, self.X = problem.loss, problem.beta, coordinates.rows
         # An excess of the price is about the root of one of the objective, the more so the less alike columns are.
-        self.little = 1e-3 if self.coordinates.sizes is None else 1e-5
-        self.dtype = dtype = dtype if strict or self.coordinates.sizes is None else "float64"
+        self.little = 1e-3 if coordinates.sizes is None else 1e-5
         self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
-        terms = Terms(X, problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
+        terms = Terms(self.X, problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
         self.exact = backend.put(terms, "float64")
         self.terms = self.exact if dtype == "float64" else backend.put(terms, dtype)
-        self.rng = rng = np.random.default_rng([seed, 2])
-        self.key_weights = backend.put(rng.standard_normal(X.shape[0]))
+        self.key_weights = backend.put(rng.standard_normal(self.X.shape[0]))
 
-    def _weigh(self, given: Neurons, z: np.ndarray, deadline: float = np.inf) -> tuple[Neurons, np.ndarray]:
+    def nothing(self) -> tuple[Neurons, np.ndarray]:
+        """No neurons, and a skip of zero."""
+        c = self.problem.n_outputs
+        z = np.zeros((0 if self.skip is None else self.skip.columns.shape[1], c))
+        return Neurons(np.zeros((self.X.shape[1], 0)), np.zeros((c, 0)), np.zeros(0)), z
+
+    def weigh(self, given: Neurons, z: np.ndarray, deadline: float = np.inf) -> tuple[Neurons, np.ndarray]:
         """The magnitudes and z that minimise the objective with directions fixed; neurons without any are dropped.
 
         What is reached at the deadline is returned, no higher than what was given.
@@ -97,14 +98,14 @@ class NeuronMoves:
             s, z = s + length * (to.s - s), z + length * (to_z - z)
         return Neurons(given.u, given.a, s).take(s > 0), z
 
-    def _merge(self, given: Neurons) -> Neurons:
+    def merge(self, given: Neurons) -> Neurons:
         if given.width < 2:
             return given
         padded = given.padded(self.backend.padded(given.width))
         key = self.backend.compile(neurons.keys)(self.backend, self.exact, self.backend.put(padded.u), self.key_weights)
         return neurons.merge(given, self.backend.get(key)[: given.width])
 
-    def _descend(self, given: Neurons, z: np.ndarray, deadline: float) -> tuple[Neurons, np.ndarray]:
+    def descend(self, given: Neurons, z: np.ndarray, deadline: float) -> tuple[Neurons, np.ndarray]:
         """L-BFGS on balanced weights and the skip."""
         if given.width == 0:
             return given, z
@@ -145,8 +146,8 @@ class NeuronMoves:
         hidden = float(np.mean(np.sum((self.X @ given.u) ** 2, axis=0)))
         return np.sqrt((curvature * hidden + self.beta) / (curvature * sizes**2 + self.beta))[:, None]
 
-    # -- the device ---------------------------------------------------------------------------------------------
-    def _state(self, given: Neurons, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    # -- the device -------------------------------------------------------------------------------------------
+    def evaluate(self, given: Neurons, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """(objective, dual variable, z) in float64, with the best z there is beside these neurons."""
         base = self._predict(given)
         if self.skip is not None:
