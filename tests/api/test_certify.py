@@ -139,6 +139,7 @@ def check_truth(case: Case, whole: bool = True) -> dict[str, float]:
     return distances
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # some of the random data are odd
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(10))
 def test_the_optimum_lies_between_bound_and_objective(block):

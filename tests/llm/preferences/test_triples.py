@@ -250,11 +250,13 @@ def built(keys: list[tuple[str, str]]) -> Triples:
 
 
 def brute_force_classes(triples: Triples) -> list[set[int]]:
-    """Connected components by repeated search."""
+    """Connected components by repeated search; a prompt that all have joins nobody where groups differ."""
+    prompts = {" ".join(t.prompt[0].content.lower().split()) for t in triples}
+    told = len(prompts) > 1 or len({t.group for t in triples}) <= 1
 
     def near(a: Triple, b: Triple) -> bool:
         same = [" ".join(t.prompt[0].content.lower().split()) for t in (a, b)]
-        return same[0] == same[1] or a.group == b.group
+        return (told and same[0] == same[1]) or a.group == b.group
 
     todo, classes = set(range(len(triples))), []
     while todo:
