@@ -1,4 +1,4 @@
-"""Derivatives of which the logistic loss wants the roots: of its dual value along a ray, and of its proximal problem."""
+"""Derivatives whose roots the logistic loss wants: of its dual value along a ray, and of its proximal problem."""
 
 from __future__ import annotations
 
