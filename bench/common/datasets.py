@@ -2,7 +2,7 @@
 
 Columns are standardised (mean 0, variance 1), constant and repeated columns dropped, and a constant column is appended:
 its weights are the neurons' biases, penalised with them. Targets of the UCI sets are standardised, the digits' are
-+1 and -1 as they are, planted problems are taken as `bench.problems.planted` makes them, without a constant column.
++1 and -1 as they are, planted problems as `bench.common.problems.planted` makes them, without a constant column.
 The UCI sets and the sentences are files of the folder `shared/data` beside the checkout; problems whose file is absent
 are left out. The digits come with scikit-learn.
 """

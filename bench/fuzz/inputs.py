@@ -1,7 +1,7 @@
 """The kinds of input of `bench.fuzz`: a valid file of each, what is done to it, who reads it, and what is right.
 
 Here are those that users bring: tables, preferences, conversations and
-configurations; `bench.fuzz_stored` has the others.
+configurations; `bench.fuzz.stored` has the others.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The kinds of `bench.fuzz` that this project writes itself: networks, models, heads, features, caches, checkpoints
-and surveys. See `bench.fuzz_inputs`."""
+and surveys. See `bench.fuzz.inputs`."""
 
 from __future__ import annotations
 

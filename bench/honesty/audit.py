@@ -1,7 +1,7 @@
 """A random audit of every bound the library issues: python -m bench.honesty [--problems N] [--report] [--write-docs]
 
-Problem k is drawn from its number alone (`bench.honesty_problems`), solved in several ways, and each answer compared
-with the best network that any run found, those of `bench.honesty_judge` included, which has no code of the library.
+Problem k is drawn from its number alone (`bench.honesty.problems`), solved in several ways, and each answer compared
+with the best network that any run found, those of `bench.honesty.judge` included, which has no code of the library.
 With `best` the least objective by a plain formula in extended precision, and `zero` that of no network at all:
 
     rigorous   a certificate with `rigorous`:  bound <= best + 1e-9 |best| + 1e-12 zero

@@ -4,14 +4,14 @@
 
 `python -m bench.networks [--quick] [--only PROBLEM ...] [--stage STAGE ...] [--redo STAGE ...] [--table]`
 
-Problems: `bench.datasets`; beta in {0.3, 0.1, 0.03, 0.01} x beta_max, which `bench.independent_pricing` finds. Every
+Problems: `bench.common.datasets`; beta in {0.3, 0.1, 0.03, 0.01} x beta_max, which `independent_pricing` finds. Every
 problem, beta and stage is a cell with a JSON file of its own, written at once when it is done: an interrupted run
 goes on where it stopped, and a cell is run again when its settings or its data have changed. Stages:
 
-baselines   three runs of L-BFGS and three of Adam, `bench.baselines`
+baselines   three runs of L-BFGS and three of Adam, `bench.networks.baselines`
 sampled     the sampled program (S) with P = 64, 256, 1024 patterns, ten seconds each
 ours        `cvxrelu.solve(..., refine=True)`, timed in turn with a run of L-BFGS in the same process; needs `baselines`
-text        sentence polarity, `bench.network_text`
+text        sentence polarity, `bench.networks.text`
 
 Everything runs on one core: BLAS is told so before NumPy is loaded, and the process is bound to a single core.
 """

@@ -5,13 +5,13 @@
 `python -m bench.peer_comparison [--install] [--quick] [--only PEER ...] [--sizes n,d,P ...] [--betas ...] [--seeds ...]
 [--cap SECONDS] [--reference-seconds SECONDS] [--cache FOLDER] [--redo] [--table]`
 
-Problems: `bench.problems.planted`; beta a fraction of max_i |X^T (M_i * y)|. Every size, beta, seed and peer is a cell
+Problems: `bench.common.problems`; beta a fraction of max_i |X^T (M_i * y)|. Every size, beta, seed and peer is a cell
 with a JSON file of its own under bench/results/peers/, written when it is done: an interrupted run goes on where it
 stopped. A peer runs as a program of its own (`bench.peers`), one thread, in the environment that has it; `--install`
 makes the environments that are missing under .bench-envs/. The driver watches: a run past the cap, or a process past
 three quarters of the machine's memory, is stopped, and what was recorded before counts.
 
-Off the clock every recorded iterate is projected onto its cones and evaluated (`bench.peer_judge`); its true gap is
+Off the clock every recorded iterate is projected onto its cones and evaluated (`judge`); its true gap is
 taken against the largest rigorous lower bound that anything proved for that problem. Of a run with many iterates only
 those that a bisection over time needs are judged. Times are those of the first judged iterate within the gap, over all
 runs of the peer.

@@ -1,4 +1,4 @@
-"""Adam on the non-convex network of width 200 (`bench.baselines`): the network program, one run per time budget.
+"""Adam on the non-convex network of width 200 (as in `bench.networks`): the network program, one run per time budget.
 
 The schedule of the learning rate ends with the budget, so that a longer run is not a shorter one continued.
 """

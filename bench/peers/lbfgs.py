@@ -1,4 +1,4 @@
-"""L-BFGS on the non-convex network of width 200 (`bench.baselines`): the network program, one run."""
+"""L-BFGS on the non-convex network of width 200 (`bench.networks.baselines`): the network program, one run."""
 
 from __future__ import annotations
 
