@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.numerics.rounding import power_of_two
 from cvxrelu.numerics.row_space import row_space
 
 __all__ = ["relaxed_network_dual"]
@@ -54,8 +53,14 @@ def relaxed_network_dual(
     used = np.any(X != 0, axis=1)
     if not used.any():
         return loss.dual(np.zeros((len(X), n_outputs)))
-    unit = power_of_two(X)
-    program = _Program(loss, row_space(X / unit).rows, n_outputs, beta / unit)
+    # The objective has kinks, and where a run ends among them is decided by the last bits of its data. These are
+    # taken in units of their own and to forty bits, so that the units in which they were given have no say.
+    unit, size_of_y = float(np.linalg.norm(X)), float(np.linalg.norm(loss.y)) if loss.is_quadratic else 0.0
+    if size_of_y > 0:
+        loss = loss._replace(y=_to_forty_bits(loss.y / size_of_y))
+    factor = size_of_y if size_of_y > 0 else 1.0
+    beta = float(_to_forty_bits(np.array([beta / unit / factor]))[0])
+    program = _Program(loss, row_space(_to_forty_bits(X / unit)).rows, n_outputs, beta)
     r = program.X.shape[1]
     z = np.random.default_rng(0).standard_normal((r + 1, 2, n_outputs, min(r + 1, FACTORS)))
     size = max(abs(program.evaluate(0.0 * z)[0]), TINY)
@@ -72,7 +77,13 @@ def relaxed_network_dual(
 
     options = {"maxiter": max_iter, "maxcor": 20, "gtol": 1e-9, "ftol": 1e-9}
     found = minimize(scaled, z.ravel() / spread, method="L-BFGS-B", jac=True, options=options, callback=on_time)
-    return program.evaluate(spread * found.x.reshape(z.shape))[2]
+    return factor * program.evaluate(spread * found.x.reshape(z.shape))[2]
+
+
+def _to_forty_bits(a: np.ndarray) -> np.ndarray:
+    """Every number rounded to 40 bits of its own."""
+    mantissa, exponent = np.frexp(a)
+    return np.ldexp(np.round(mantissa * 2.0**40), exponent - 40)
 
 
 class _Program:

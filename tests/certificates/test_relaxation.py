@@ -17,7 +17,7 @@ from cvxrelu.certificates.subdivision import subdivided_price
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.patterns import Patterns
-from cvxrelu.program.problem import Problem
+from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.program.readout import make_pairs
 
 seeds, sizes, outputs = st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 3)
@@ -287,3 +287,15 @@ def test_nothing_to_bound():
     large, _ = lower_bound(loss, np.eye(3), np.ones((3, 1)), 1e6)
     np.testing.assert_allclose(large, 1.5, rtol=1e-12)
     assert relaxed_network_dual(loss, np.eye(3), 1, 0.1).shape == (3, 1)
+
+
+@pytest.mark.parametrize("unit", [2.0, 3.0, 10.0**3.2])
+def test_units_do_not_matter_to_the_search_for_a_dual_variable(unit):
+    """Where its objective has kinks, the last bits of the data once decided a twentieth of the bound."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((14, 3)), rng.standard_normal((14, 2))
+    bounds = []
+    for t, s in ((1.0, 1.0), (unit, 1.0), (1.0, unit)):
+        problem = build_problem(s * X, t * y, beta=0.15 * s * t, sampled=False)
+        bounds.append(relaxed_lower_bound(problem, problem.loss.dual(np.zeros_like(y)))[0] / t**2)
+    np.testing.assert_allclose(bounds, bounds[0], rtol=1e-6)
