@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import cvxrelu
 from cvxrelu import Status
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # some of the random data are odd
+
 cp = pytest.importorskip("cvxpy")
 
 solve = functools.partial(cvxrelu.solve, refine=False, certificate="relaxed")
