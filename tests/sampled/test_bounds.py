@@ -154,15 +154,15 @@ def test_bounds_hold_on_thousands_of_tiny_problems(seed):
         sampled, network = (lasso_optimum(circle_features(p, kind), p.y, p.weight, p.beta) for kind in (True, False))
         W, prediction, t_state, rho = iterates(rng, p)
         got = run_check(NUMPY, p, W, prediction, t_state, rho, rng.choice([np.float32, np.float64]))
-        bounds = [got.values[4]]
+        proven = [got.values[4]]
         norms = bounds.tighten(p.X, p.patterns, got.dual, got.norms, p.beta)
-        bounds.append(sampled_bound(loss, got.dual, norms.max(axis=(0, 2)), p.beta)[0])
-        assert bounds[1] >= bounds[0] * (1 - 1e-12)
+        proven.append(sampled_bound(loss, got.dual, norms.max(axis=(0, 2)), p.beta)[0])
+        assert proven[1] >= proven[0] * (1 - 1e-12)
         relaxed = relaxed_bound(loss, p.X, got.dual, np.asarray(p.beta))[0]
         allowance = 1e-9 * float(np.sum(p.weight * p.y**2))
-        assert max(bounds) <= sampled + allowance and relaxed <= network + allowance
+        assert max(proven) <= sampled + allowance and relaxed <= network + allowance
         assert got.values[0] >= relaxed - allowance
-        useful += [b > 0.5 * optimum for b, optimum in ((bounds[0], sampled), (bounds[1], sampled), (relaxed, network))]
+        useful += [b > 0.5 * optimum for b, optimum in ((proven[0], sampled), (proven[1], sampled), (relaxed, network))]
     assert useful.min() > 20  # the inequalities are not empty
 
 

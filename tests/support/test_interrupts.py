@@ -13,7 +13,7 @@ import pytest
 from cvxrelu.support import interrupts
 from cvxrelu.support.files import atomic_write
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as POSIX has them")
 WHOLE = (None, ["network.safetensors", "solution.json"])
 
@@ -73,7 +73,7 @@ def test_while_the_program_is_imported(moment, table):
     assert judge(begin(["-c", AT_IMPORT, "cvxrelu", moment, *FIT], table), table) is None
 
 
-@pytest.mark.parametrize("module", ["cvxrelu.cli", "cvxrelu_llm", "cvxrelu_llm.cli"])
+@pytest.mark.parametrize("module", ["cvxrelu", "cvxrelu_llm"])
 def test_every_way_to_start_a_command_line(module, tmp_path):
     assert judge(begin(["-c", AT_IMPORT, module, "numpy", "demo", "--out", "model"], tmp_path), tmp_path) is None
 
