@@ -438,7 +438,7 @@ class AddsEnds:
     chat_template = None
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        ids = [WORDS.index(word) for word in text.split()]
+        ids = [WORDS.index(word) if word in WORDS else 0 for word in text.split()]
         return {"input_ids": [1, *ids, 2] if add_special_tokens else ids}
 
 
