@@ -93,7 +93,7 @@ def test_eval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for settings, shown in (({}, True), ({"layer": 9}, False)):  # the other extraction is not that of the features
         record = {"settings": settings, "sweep": {"pairs": 41, "table": table}}
         (folder / "extraction.json").write_text(json.dumps(record))
-        assert run(*given, "--report", folder / "swept.html", "--quiet") == 0
+        assert run(*given, "--report", folder / "swept.html", "--quiet", "--overwrite") == 0
         assert ("by a linear head on 41 training pairs" in (folder / "swept.html").read_text()) is shown
     (folder / "extraction.json").write_text("[]")
     assert run(*given, "--report", folder / "swept.html") == 2
