@@ -37,11 +37,16 @@ def environment():
 
 
 def begin(arguments, folder):
-    """A child that takes SIGINT whatever this process was started with."""
-    return subprocess.Popen(
-        [sys.executable, *arguments], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    """A child that takes SIGINT whatever this process was started with: who ignores a signal hands that on."""
+    # Not by preexec_fn, which forks: JAX warns of forks where it runs, and it may run in this process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, env=environment(), stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def judge(child, folder, ended=False):
