@@ -73,7 +73,7 @@ def table(tmp_path):
 FIT = ["fit", "data.csv", "--target", "y", "--out", "model", "--beta", "1e-4", "--tol", "1e-9"]
 
 
-@pytest.mark.parametrize("moment", ["numpy", "scipy.linalg", "jaxtyping", "cvxrelu.report"])
+@pytest.mark.parametrize("moment", ["numpy", "scipy.linalg", "jaxtyping", "cvxrelu.reports.page"])
 def test_while_the_program_is_imported(moment, table):
     assert judge(begin(["-c", AT_IMPORT, "cvxrelu", moment, *FIT], table), table) is None
 
@@ -86,7 +86,7 @@ def test_every_way_to_start_a_command_line(module, tmp_path):
 # The entry point, with a sign that it has begun: what comes before is Python's own start.
 SIGN = """
 import sys
-from cvxrelu import __main__, interrupts
+from cvxrelu import __main__
 load = __main__._load
 __main__._load = lambda: print("begun", flush=True) or load()
 sys.exit(__main__.main())
@@ -114,7 +114,7 @@ def test_a_search_that_is_interrupted_keeps_its_network(table):
 WRITING = """
 import os, signal, sys
 from pathlib import Path
-from cvxrelu import interrupts
+from cvxrelu.support import interrupts
 from cvxrelu.support.files import atomic_write
 {more}
 def interrupt():
@@ -152,9 +152,8 @@ def test_where_an_exception_would_do_harm(more, body, left, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
-@pytest.mark.parametrize("package", ["cvxrelu.model_folder", "cvxrelu_llm.files"])
-def test_a_folder_that_is_being_filled_is_taken_away(package, tmp_path):
-    more = f"from {package} import new_folder"
+def test_a_folder_that_is_being_filled_is_taken_away(tmp_path):
+    more = "from cvxrelu.support.files import new_folder"
     body = "    with new_folder(Path('model')) as folder:\n        (folder / 'half').touch()\n        interrupt()"
     assert judge(begin(["-c", WRITING.format(more=more, body=body)], tmp_path), tmp_path) is None
     assert list(tmp_path.iterdir()) == []
@@ -180,4 +179,4 @@ def test_the_package_itself_is_light():
     """What is imported before the handler stands must not take the time in which someone presses Ctrl-C."""
     code = "import sys, cvxrelu.__main__, cvxrelu_llm.__main__; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
-    assert not {"numpy", "scipy", "jax", "torch", "cvxrelu.solve"} & set(found.stdout.split())
+    assert not {"numpy", "scipy", "jax", "torch", "cvxrelu.api.solve"} & set(found.stdout.split())
