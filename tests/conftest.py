@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,10 +28,11 @@ BOUNDARY = {
     "cvxrelu.network.foreign",
     "cvxrelu.api.estimators",
     "cvxrelu.network.relu_network",
-    "cvxrelu.runs.limits",
+    "cvxrelu.runs.settings",
     "cvxrelu.model_selection.path",
     "cvxrelu.program.patterns",
     "cvxrelu.program.problem",
+    "cvxrelu.api.prepared",
     "cvxrelu.api.solve",
     "cvxrelu.api.standardised",
 }
@@ -67,6 +71,22 @@ def shared_data(root: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("the folder shared/data beside the checkout is absent")
     return folder
+
+
+@pytest.fixture
+def around_solves(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
+    """`around_solves(f)`: every run on prepared data becomes `f(prepared, run, beta, settings, **more)`."""
+    from cvxrelu.api.prepared import Prepared
+
+    plain = Prepared.solve
+
+    def put(wrapper: Callable[..., Any]) -> None:
+        def solve(self: Any, *given: Any, **more: Any) -> Any:
+            return wrapper(self, functools.partial(plain, self), *given, **more)
+
+        monkeypatch.setattr(Prepared, "solve", solve)
+
+    return put
 
 
 @pytest.fixture(params=["numpy", "jax", "strict"])

@@ -18,8 +18,9 @@ P = 14  # no multiple of four: two empty patterns are added on four devices, and
 
 def solved(backend: Any) -> dict[str, Any]:
     from cvxrelu.certificates.pricing import Pricing
+    from cvxrelu.certificates.search_space import ground_of
     from cvxrelu.program.problem import build_problem
-    from cvxrelu.runs.limits import Limits
+    from cvxrelu.runs.settings import Settings
     from cvxrelu.sampled.stage import SampledStage
 
     X = np.random.default_rng(0).standard_normal((60, 6))
@@ -29,11 +30,11 @@ def solved(backend: Any) -> dict[str, Any]:
         X, Y, beta=0.5, loss="squared", pairs=None, sample_weight=None, margin=0.0, intercept=False, skip=False,
         skip_l2=0.0, equality=None, patterns=patterns, check_patterns=False, dtype=None, seed=0, sampled=True,
     )  # fmt: skip
-    limits = Limits.read(rho=None, tol=1e-9, max_iter=60, time_limit=None, linear_solver="direct")
+    settings = Settings.read(rho=None, tol=1e-9, max_iter=60, time_limit=None, linear_solver="direct")
     with backend.scope():
-        sol = SampledStage(problem, backend, limits, seed=0).run()
+        sol = SampledStage(problem, backend, settings).run()
         device_X = backend.put(X)
-        pricing = Pricing(backend, device_X, device_X, np.random.default_rng(2))
+        pricing = Pricing(backend, ground_of(backend, device_X, device_X), np.random.default_rng(2))
         priced = pricing.price(Y, X[:3].T / np.linalg.norm(X[:3], axis=1), 16)
     return {
         "device": sol.device,

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends.choose import select_backend
-from cvxrelu.certificates.coordinates import search_coordinates
 from cvxrelu.certificates.pricing import Pricing
+from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.program.best_skip import dual_of_zero
-from cvxrelu.program.problem import build_problem
+from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.sampled.cones import project_onto_cones
 
-__all__ = ["beta_max"]
+__all__ = ["beta_max", "of_network_program", "of_sampled_program"]
 
 BATCH = 8
 STARTS = 256  # Gaussian starts of a priced value, and an eighth of that for every kind of spectral ones
@@ -73,12 +73,22 @@ def beta_max(
         skip=skip, skip_l2=skip_l2, equality=equality, patterns=patterns, dtype=np.float64, seed=seed,
         sampled=patterns is not None,
     )  # fmt: skip
-    p, _ = problem.pull_back(dual_of_zero(problem))
     if patterns is None:
-        backend = select_backend("numpy", (), 0.0)
-        at = search_coordinates(problem.X)
-        pricing = Pricing(backend, at.rows, at.rows, np.random.default_rng([int(seed), 4]), at.sizes, even=problem.even)
-        return pricing.price(p, np.zeros((at.rows.shape[1], 0)), STARTS, steps=(30, 60)).price
+        return of_network_program(problem, SearchSpace(problem.X), int(seed))
+    return of_sampled_program(problem)
+
+
+def of_network_program(problem: Problem, space: SearchSpace, seed: int) -> float:
+    """The value for (N); space : of the X of the problem."""
+    p, _ = problem.pull_back(dual_of_zero(problem))
+    backend, at = select_backend("numpy", (), 0.0), space.coordinates()
+    pricing = Pricing(backend, space.ground(backend, at), np.random.default_rng([seed, 4]), even=problem.even)
+    return pricing.price(p, np.zeros((pricing.d, 0)), STARTS, steps=(30, 60)).price
+
+
+def of_sampled_program(problem: Problem) -> float:
+    """The value for (S), of the patterns of the problem."""
+    p, _ = problem.pull_back(dual_of_zero(problem))
     masks = problem.patterns.patterns
     # (d, c, P) correlations; both signs are candidates, and |q| bounds its projection, so the largest go first.
     q = np.tensordot(problem.X.T, masks[:, None, :] * p[:, :, None], axes=1)

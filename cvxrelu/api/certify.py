@@ -8,19 +8,20 @@ side, and the bound is proved from where that ends. `network_certificate` turns 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from cvxrelu.backends.choose import select_backend
-from cvxrelu.certificates.network import as_kind, check_kind, network_certificate, network_objective, proof_begins
+from cvxrelu.api.prepared import prepare
+from cvxrelu.certificates.network import network_certificate, network_objective, proof_begins
 from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.program.problem import build_problem, fits
+from cvxrelu.program.problem import fits
 from cvxrelu.refinement.search import Refinement
-from cvxrelu.runs.limits import FLOAT32_TOL
+from cvxrelu.runs.settings import FLOAT32_TOL, Settings, as_certificate
 from cvxrelu.runs.solution import Certificate
-from cvxrelu.support.checks import as_finite_array, as_positive
+from cvxrelu.support.checks import as_finite_array
 
 __all__ = ["certify"]
 
@@ -77,43 +78,45 @@ def certify(
     >>> certificate.rigorous, certificate.lower_bound <= certificate.objective
     (True, True)
     """
-    kind = as_kind("kind", kind)
+    started = time.perf_counter()
+    settings = Settings.read(
+        certificate=as_certificate(kind, "kind"), tol=tol, time_limit=time_limit, seed=seed, dtype=np.float64
+    )
+    deadline = started + settings.time_limit
     given = ReLUNetwork.from_(network)
     intercept = given.hidden_bias is not None
     skip = "linear" if given.skip is not None else "bias" if given.bias is not None else None
-    problem = build_problem(
-        X, _as_wide(y, loss, given), beta=beta, loss=loss, pairs=pairs, sample_weight=sample_weight, margin=margin,
-        intercept=intercept, skip=skip, skip_l2=skip_l2, dtype=np.float64, seed=seed, sampled=False,
+    prepared = prepare(
+        X, _as_wide(y, loss, given), settings=settings, beta=beta, loss=loss, pairs=pairs, sample_weight=sample_weight,
+        margin=margin, intercept=intercept, skip=skip, skip_l2=skip_l2, backend=backend,
     )  # fmt: skip
+    problem, chosen, space = prepared.problem, prepared.backend, prepared.space
     if (given.n_features, given.n_outputs) != (problem.n_features, problem.n_outputs):
         raise ValueError(
             f"network takes {given.n_features} features and has {given.n_outputs} outputs; expected "
             f"{problem.n_features} and {problem.n_outputs}, as X and y have"
         )
-    tol = as_positive("tol", tol)
-    started, limit = time.perf_counter(), np.inf if time_limit is None else as_positive("time_limit", time_limit)
-    deadline = started + limit
-    check_kind(kind, problem)
-    chosen = select_backend(backend, (X, y), 0.0)
     objective, dual = network_objective(given, problem)
-    single = tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32))
-    until = proof_begins(kind, started, limit)
+    single = settings.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32))
+    until = proof_begins(kind, started, settings.time_limit)
     with chosen.scope():
         search = Refinement(
-            problem, chosen, dtype="float32" if single else "float64", tol=tol, seed=int(seed), exact=kind == "exact",
-            strict=False, deadline=until,
+            problem, chosen, dtype="float32" if single else "float64", tol=settings.tol, seed=settings.seed,
+            exact=kind == "exact", strict=False, deadline=until, space=space,
         )  # fmt: skip
         W, A, _, _ = to_arrays(given, intercept)
         sizes = np.linalg.norm(W, axis=0)
         search.start_from(W / sizes, A.T / sizes, sizes**2)
         found = search.run(lambda *_: False, until)
-        best = network_certificate(
-            kind, problem, found.raw_dual, objective, chosen, seed=int(seed), known=found.neurons.u, deadline=deadline
-        )
+        prove = partial(
+            network_certificate, kind, problem, objective=objective, backend=chosen, seed=settings.seed, space=space,
+            deadline=deadline,
+        )  # fmt: skip
+        best = prove(found.raw_dual, known=found.neurons.u)
         # The larger of two estimates would be the more optimistic one, not the better one.
         if kind == "priced" or time.perf_counter() > deadline:
             return best
-        own = network_certificate(kind, problem, dual, objective, chosen, seed=int(seed), deadline=deadline)
+        own = prove(dual)
     return best if best.lower_bound >= own.lower_bound else own
 
 

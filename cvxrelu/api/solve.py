@@ -1,35 +1,21 @@
 """`solve`: from data to a network, its objective, and a bound on how far it can be from the global optimum.
 
-Reads top to bottom as the method: validate; where fixed activation patterns are asked for, solve the sampled program by
-ADMM; refine, from its network, a given one or nothing, to a network that pricing cannot improve; prove or estimate a
-lower bound from the dual variable where that ends.
+The arguments are read and the data prepared (`prepare`); then the method runs (`Prepared.solve`): where fixed
+activation patterns are asked for, solve the sampled program; refine, from its network, a given one or nothing, to a
+network that pricing cannot improve; prove or estimate a lower bound from the dual variable where that ends.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from cvxrelu.api.guards import warn_of_scales
-from cvxrelu.api.run_identity import open_checkpoint
-from cvxrelu.backends import Backend
-from cvxrelu.backends.choose import select_backend, select_devices
-from cvxrelu.certificates.network import as_kind, check_kind, network_certificate, network_objective
-from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.program.problem import Problem, build_problem
-from cvxrelu.refinement.stage import RefinementStage, in_words
+from cvxrelu.api.prepared import prepare
 from cvxrelu.runs.checkpoint import as_folder
-from cvxrelu.runs.limits import Limits
+from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
-from cvxrelu.runs.status import Status
-from cvxrelu.sampled.choice import method_ahead
-from cvxrelu.sampled.memory import LARGE, as_limit, plan, refuse_what_is_not_free, sizes_of
-from cvxrelu.sampled.stage import SampledStage
-from cvxrelu.support.checks import as_bool
 
 __all__ = ["solve"]
 
@@ -174,122 +160,15 @@ def solve(
     ('optimal', True, 'priced', False)
     """
     started = time.perf_counter()
-    verbose, refine = as_bool("verbose", verbose), as_bool("refine", refine)
-    folder, limit = as_folder(checkpoint), as_limit(memory_limit)
-    kind = as_kind("certificate", certificate)
-    limits = Limits.read(rho=rho, tol=tol, max_iter=max_iter, time_limit=time_limit, linear_solver=linear_solver)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable or None, got {callback!r}")
-    sampled = not refine or not isinstance(patterns, (int, np.integer)) or isinstance(patterns, bool)
-    if not sampled and patterns < 1:
-        raise ValueError(f"patterns is {patterns}; expected an integer P >= 1, or an array of patterns or gates")
-    divided = None if devices is None else select_devices(backend, devices, time_limit)
-    sizes = sizes_of(X, y, pairs, patterns, intercept, dtype, loss)
-    memory = None
-    if sizes is not None:
-        flops = 12.0 * sizes.slack * sizes.d / (2 * sizes.itemsize) if sampled else 0.0
-        named = divided or select_backend(backend, (X, y), flops)
-        memory = plan(sizes, limits.linear_solver, named.name, refine, sampled, limit)
-        if memory.streamed:
-            check_streamed(kind, skip, pairs, folder)
-        method = "refinement"
-        if sampled:
-            plain = loss == "squared" and pairs is None and (skip is None or skip is False)
-            method = method_ahead(sizes, plain, limits, named, memory)
-        refuse_what_is_not_free(sizes, method, named.name, limit)
-        if verbose and (limit is not None or memory.estimate.bytes >= LARGE):
-            print(f"memory: about {memory.estimate}{', rows streamed' if memory.streamed else ''}", flush=True)
-    problem = build_problem(
-        X, y, beta=beta, loss=loss, pairs=pairs, sample_weight=sample_weight, margin=margin, intercept=intercept,
-        skip=skip, skip_l2=skip_l2, equality=equality, patterns=patterns, check_patterns=check_patterns, dtype=dtype,
-        seed=seed, sampled=sampled, streamed=memory is not None and memory.streamed,
+    settings = Settings.read(
+        refine=refine, certificate=certificate, tol=tol, max_iter=max_iter, time_limit=time_limit, rho=rho,
+        linear_solver=linear_solver, dtype=dtype, seed=seed, verbose=verbose, callback=callback,
     )  # fmt: skip
-    start = None if warm_start is None else start_network(warm_start, problem)
-    if start is not None and not refine:
-        raise ValueError("warm_start needs refine=True: the sampled program starts from zero")
-    check_kind(kind, problem)
-    chosen = divided or select_backend(backend, (X, y), problem.flops if sampled else 0.0)
-    options = {
-        "refine": refine, "certificate": kind, "rho": limits.rho, "linear_solver": linear_solver, "seed": int(seed),
-        "dtype": "auto" if dtype is None else "given", "working_dtype": problem.dtype.name, "backend": chosen.name,
-        "devices": chosen.n_devices,
-    }  # fmt: skip
-    warn_of_scales(problem)
-    saves = open_checkpoint(folder, problem, options, start)
-    solution = None
-    with chosen.scope():
-        if sampled:
-            first = SampledStage(
-                problem, chosen, limits, seed=int(seed), verbose=verbose, callback=callback, checkpoint=saves,
-                memory=memory,
-            )  # fmt: skip
-            first.started = started
-            solution = first.run()
-            if memory is not None and memory.streamed:
-                return replace(solution, problem=problem)
-            if not refine or solution.status in (Status.INTERRUPTED, Status.TIME_LIMIT, Status.NUMERICAL_ERROR):
-                deadline = started + limits.time_limit
-                solution = _certified(replace(solution, problem=problem), kind, problem, chosen, int(seed), deadline)
-                if verbose:
-                    print(f"{solution.status.value}: {solution.message}", flush=True)
-                return solution
-            start = start or solution.network
-        stage = RefinementStage(
-            problem, chosen, limits, kind=kind, dtype=dtype, seed=int(seed), verbose=verbose, callback=callback,
-            started=started, checkpoint=saves,
-        )  # fmt: skip
-        return stage.run(start, solution)
-
-
-def check_streamed(kind: str, skip: Any, pairs: Any, folder: Any) -> None:
-    """Refuse what needs all rows in memory, before any work."""
-    asked = {
-        "certificate='relaxed'": kind != "relaxed", "skip=False": skip not in (None, False),
-        "pairs=None": pairs is not None, "checkpoint=None": folder is not None,
-    }  # fmt: skip
-    if needed := [name for name, missing in asked.items() if missing]:
-        raise ValueError(
-            f"memory_limit, or the machine, has no room for this solve but by streaming its rows, which needs "
-            f"{', '.join(needed)}"
-        )
-
-
-def start_network(warm_start: Any, problem: Problem) -> ReLUNetwork:
-    """The network to refine from, which must fit the problem."""
-    network = ReLUNetwork.from_(warm_start, intercept=problem.intercept)
-    d, c = problem.n_features, problem.n_outputs
-    if (network.n_features, network.n_outputs) != (d, c):
-        raise ValueError(
-            f"warm_start takes {network.n_features} features and has {network.n_outputs} outputs; "
-            f"expected {d} and {c}, as X and y have"
-        )
-    return network
-
-
-def _certified(
-    solution: Solution, kind: str, problem: Problem, backend: Backend, seed: int, deadline: float
-) -> Solution:
-    """The solution of the sampled stage, with a certificate of (N) of the kind asked for.
-
-    Where the time is over, or an interrupt comes, it keeps the one it has: rigorous, relaxed in closed form.
-    """
-    started = time.perf_counter()
-    if solution.status is Status.TIME_LIMIT or started > deadline:
-        return solution
-    try:
-        _, dual = network_objective(solution.network, problem)
-        certificate = network_certificate(
-            kind, problem, dual, solution.objective, backend, seed=seed, deadline=deadline
-        )
-    except KeyboardInterrupt:
-        solution.network.metadata["status"] = Status.INTERRUPTED.value
-        _, _, gaps = solution.message.partition(" (")
-        return replace(solution, status=Status.INTERRUPTED, message=f"{Status.INTERRUPTED.advice} ({gaps}")
-    if certificate.kind == "relaxed" and certificate.lower_bound < solution.lower_bound:
-        return solution
-    taken = time.perf_counter() - started
-    timings = {**solution.timings, **{name: solution.timings[name] + taken for name in ("certify", "total")}}
-    gap = solution.sampled.gap if solution.sampled is not None else np.nan
-    advice = solution.message.partition(" (")[0]
-    message = f"{advice} (sampled program: gap {gap:.1e}; {in_words(certificate)})"
-    return replace(solution, certificate=certificate, timings=timings, message=message)
+    folder = as_folder(checkpoint)
+    prepared = prepare(
+        X, y, settings=settings, beta=beta, loss=loss, pairs=pairs, sample_weight=sample_weight, margin=margin,
+        intercept=intercept, skip=skip, skip_l2=skip_l2, equality=equality, patterns=patterns,
+        check_patterns=check_patterns, backend=backend, devices=devices, memory_limit=memory_limit, checkpoint=folder,
+    )  # fmt: skip
+    warn_of_scales(prepared.problem)
+    return prepared.solve(prepared.problem.beta, settings, warm_start=warm_start, checkpoint=folder, started=started)

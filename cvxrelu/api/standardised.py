@@ -5,16 +5,16 @@ What the estimators and the command line share: `cvxrelu.solve` itself never res
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvxrelu.api.beta_max import beta_max
-from cvxrelu.api.solve import solve
+from cvxrelu.api.beta_max import of_network_program, of_sampled_program
+from cvxrelu.api.prepared import prepare
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu.program.patterns import sample_patterns
+from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
-from cvxrelu.support.checked_data import checked
 from cvxrelu.support.checks import as_bool, as_positive, as_seed, check_scale
 
 __all__ = ["Standardised", "moments", "solve_standardised"]
@@ -56,8 +56,9 @@ def solve_standardised(
     patterns : number of activation patterns to sample; not used with `refine`.
     intercept : append a constant column for the neurons. Without it features are scaled, not centred.
     sample_weight : (n,), positive: weighs the moments too.
-    seed, options : as in `cvxrelu.solve`.
+    seed, options : as in `cvxrelu.solve`; time_limit counts from this call on.
     """
+    started = time.perf_counter()
     if isinstance(patterns, bool) or not isinstance(patterns, (int, np.integer)) or patterns < 1:
         raise ValueError(f"patterns must be a positive integer, got {patterns!r}")
     beta, relative, seed = as_positive("beta", beta), as_bool("relative", relative), as_seed(seed)
@@ -71,20 +72,18 @@ def solve_standardised(
     features, standardised = (X - center) / scale, targets
     if loss == "squared":
         standardised = (targets - target_center) / target_scale
-    problem: dict[str, Any] = {
-        "loss": loss, "sample_weight": sample_weight, "intercept": intercept, "skip": skip, "skip_l2": skip_l2,
-        "seed": seed,
-    }  # fmt: skip
-    drawn = None
-    if not refine:
-        data = np.concatenate([features, np.ones((len(X), 1))], axis=1) if intercept else features
-        drawn = sample_patterns(data, int(patterns), seed)
+    run = {name: options.pop(name) for name in Settings.keywords() if name in options}
+    settings = Settings.read(refine=refine, seed=seed, **run)
+    prepared = prepare(
+        features, standardised, settings=settings, beta=1.0 if relative else beta, loss=loss,
+        sample_weight=sample_weight, intercept=intercept, skip=skip, skip_l2=skip_l2, patterns=int(patterns), **options,
+    )  # fmt: skip
     if relative:
+        problem, space = prepared.problem, prepared.space
+        largest = of_network_program(problem, space, seed) if refine else of_sampled_program(problem)
         # beta_max is zero when the targets are constant; any beta then gives the zero network.
-        beta = beta * (beta_max(features, standardised, patterns=drawn, **problem) or 1.0)
-    given = int(patterns) if drawn is None else drawn
-    with checked():  # there is nothing to warn of
-        solution = solve(features, standardised, beta=beta, patterns=given, refine=refine, **problem, **options)
+        beta = beta * (largest or 1.0)
+    solution = prepared.solve(beta, settings, started=started)
     network = solution.network.unstandardise(center, scale, target_center, target_scale)
     values = {"mean": center, "scale": scale, "target_mean": target_center, "target_scale": target_scale}
     return Standardised(solution, network, float(beta), values)

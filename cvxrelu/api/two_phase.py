@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvxrelu.api.guards import warn_of_columns
-from cvxrelu.api.solve import solve
+from cvxrelu.api.prepared import prepare
 from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.last_layer.solve import solve_logistic
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.targets import read_pairs, read_weight
+from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
-from cvxrelu.support.checked_data import checked
 from cvxrelu.support.checks import as_bool, as_finite_array, as_positive
 
 __all__ = ["TwoPhase", "two_phase"]
@@ -116,12 +116,13 @@ def two_phase(
         labels = np.repeat([1.0, -1.0], len(rows))
         weights = np.tile(weight, 2)
     kind = certificate if certificate is not None else "priced" if refine else "relaxed"
-    warn_of_columns(host_X)
-    with checked():  # labels have no mean that a skip could carry here
-        classifier = solve(
-            data, labels, beta=beta, sample_weight=weights, intercept=intercept, patterns=patterns, refine=refine,
-            tol=tol, certificate=kind, time_limit=time_limit, backend=backend, seed=seed,
-        )  # fmt: skip
+    settings = Settings.read(refine=refine, tol=tol, certificate=kind, time_limit=time_limit, seed=seed)
+    prepared = prepare(
+        data, labels, settings=settings, beta=beta, sample_weight=weights, intercept=intercept, patterns=patterns,
+        backend=backend,
+    )  # fmt: skip
+    warn_of_columns(host_X)  # not of the mean of labels, which no skip could carry here
+    classifier = prepared.solve(prepared.problem.beta, settings)
     frozen = classifier.network
     if frozen.n_neurons == 0:
         raise ValueError(f"beta={beta!r} leaves no neuron in phase I; choose it below beta_max")

@@ -20,9 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
-from cvxrelu.numerics.rounding import EPS, power_of_two
-
-__all__ = ["LARGEST", "Coordinates", "distinct", "features", "kinks", "search_coordinates", "snapped"]
+__all__ = ["LARGEST", "Coordinates", "alike", "distinct", "features", "kinks", "right_singular_vectors", "snapped"]
 
 TINY = float(np.finfo(np.float64).tiny)
 LIMIT = 30.0  # ratio of singular values up to which the given columns are kept
@@ -54,37 +52,7 @@ class Coordinates(NamedTuple):
         return c if self.basis is None else self.basis @ c
 
 
-def search_coordinates(X: Float[np.ndarray, "n d"], negligible: float = 0.0) -> Coordinates:
-    """The coordinates to search in, of the row space of X where it has fewer dimensions than columns.
-
-    negligible : |X u| below which a unit vector u is of no use to the program, beta / |p|. Singular values below that
-        need not be told apart.
-    """
-    n, d = X.shape
-    unit = power_of_two(X)
-    if d <= n:
-        kept = Coordinates(None, X, None, 0.0)
-        if d > LARGEST:
-            return kept
-        values = np.linalg.eigvalsh((X / unit).T @ (X / unit))
-        if _alike(np.sqrt(np.maximum(values, 0.0)), negligible / unit):
-            return kept
-    right = _right_singular_vectors(X / unit)
-    rows = X @ right
-    sizes = np.linalg.norm(rows, axis=0)
-    # What the products x_il V_lj can be wrong by: a mean of any size beside a constant column hides nothing above that.
-    rounding = 2.0 * max(n, d) ** 0.5 * EPS * np.linalg.norm(np.abs(X) @ np.abs(right), axis=0)
-    seen = sizes > rounding
-    if not seen.any():
-        return Coordinates(None, X, None, 0.0)
-    basis, rows = np.ascontiguousarray(right[:, seen]), np.ascontiguousarray(rows[:, seen])
-    dropped, sizes = float(sizes[~seen].max(initial=0.0)), sizes[seen]
-    if _alike(sizes, negligible):
-        return Coordinates(basis, rows, None, dropped) if d > n else kept
-    return Coordinates(basis, rows, np.maximum(sizes, min(negligible, sizes.max())), dropped)
-
-
-def _right_singular_vectors(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d r"]:
+def right_singular_vectors(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d r"]:
     """By Jacobi rotations where n >= d: small singular values are then right however much columns differ in size.
 
     Source: Drmac & Veselic, "New fast and accurate Jacobi SVD algorithm I", SIAM J. Matrix Analysis 29, 2008 (LAPACK's
@@ -97,7 +65,8 @@ def _right_singular_vectors(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d
     return np.linalg.svd(X, full_matrices=False)[2].T
 
 
-def _alike(sizes: Float[np.ndarray, " r"], negligible: float) -> bool:
+def alike(sizes: Float[np.ndarray, " r"], negligible: float) -> bool:
+    """Whether the given columns are to be kept: the sizes differ by less than the limit, where they matter."""
     limit = LIMIT if len(sizes) > FEW else LIMIT_OF_FEW
     return bool(max(float(sizes.min()), negligible) * limit >= float(sizes.max()))
 

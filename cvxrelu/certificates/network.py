@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.certificates.coordinates import search_coordinates
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
+from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.numerics.row_space import row_space
@@ -20,7 +19,7 @@ from cvxrelu.runs.solution import Certificate
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.support.errors import OutOfTime
 
-__all__ = ["as_kind", "check_kind", "network_certificate", "network_objective", "proof_begins"]
+__all__ = ["check_kind", "network_certificate", "network_objective", "proof_begins"]
 
 
 STARTS = 160  # of every kind, for a priced certificate of one dual variable
@@ -58,11 +57,13 @@ def network_certificate(
     seed: int,
     known: np.ndarray | None = None,
     deadline: float = np.inf,
+    space: SearchSpace | None = None,
 ) -> Certificate:
     """The certificate of this kind that a dual variable (n, c) proves, or for "priced" suggests.
 
     known : (D, m) unit directions of neurons, which a pricing starts from too. deadline : of `time.perf_counter`; a
-        bound is left looser there, and where it has passed already it is the relaxed one in closed form.
+        bound is left looser there, and where it has passed already it is the relaxed one in closed form. space : of
+        the X of the problem, None for one of its own.
     """
     X, beta, starts = problem.X, problem.beta, None
     if time.perf_counter() > deadline:
@@ -75,10 +76,10 @@ def network_certificate(
             kind = "relaxed"
     elif kind == "priced":
         size = float(np.linalg.norm(p))
-        at = search_coordinates(X, beta / size if size > 0 else np.inf)
-        data = backend.put(at.rows)
-        pricing = Pricing(backend, data, data, np.random.default_rng([seed, 3]), at.sizes, even=problem.even)
-        known = np.zeros((data.shape[1], 0)) if known is None else at.inward(known)
+        space = SearchSpace(X) if space is None else space
+        at = space.coordinates(beta / size if size > 0 else np.inf)
+        pricing = Pricing(backend, space.ground(backend, at), np.random.default_rng([seed, 3]), even=problem.even)
+        known = np.zeros((pricing.d, 0)) if known is None else at.inward(known)
         priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30), deadline=deadline)
         best = at.outward(priced.directions[:, :1])
         price = slack + priced.price + problem.noise(p, best) + at.unseen * size
@@ -88,9 +89,12 @@ def network_certificate(
     else:
         bound, magnitude, feasible = problem.dual_bound(dual, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf)
     bound = max(0.0, bound - gamma(*dual.shape) * magnitude - _leak(problem, feasible, objective))
+    if objective <= problem.resolution:
+        bound = min(bound, objective)  # both are rounding
+    gap = relative_gap(objective, bound, problem.resolution)
     if problem.scalar_output:
         feasible = feasible[:, 0]
-    return Certificate(kind, kind != "priced", bound, relative_gap(objective, bound), feasible, starts, objective)
+    return Certificate(kind, kind != "priced", bound, gap, feasible, starts, objective)
 
 
 def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:
@@ -112,13 +116,6 @@ def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:
 def proof_begins(kind: str, started: float, limit: float) -> float:
     """When a search has to end for the certificate to be done by `started + limit`: the search's own is priced."""
     return started + (1.0 if kind == "priced" else 1.0 - PROOF) * limit
-
-
-def as_kind(name: str, kind: Any) -> str:
-    """One of the three kinds of certificates."""
-    if not (isinstance(kind, str) and kind in ("priced", "relaxed", "exact")):
-        raise ValueError(f"{name} must be 'priced', 'relaxed' or 'exact', got {kind!r}")
-    return kind
 
 
 def check_kind(kind: str, problem: Problem) -> None:

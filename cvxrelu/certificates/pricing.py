@@ -23,6 +23,7 @@ from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.ascents import ascend, best_first, prices, spectrum, start_ascent
 from cvxrelu.certificates.coordinates import distinct, features, kinks, snapped
 from cvxrelu.certificates.polish import polish
+from cvxrelu.certificates.search_space import LARGEST_SPECTRUM, Ground, White, dtype_name
 from cvxrelu.numerics.rounding import power_of_two
 
 __all__ = ["Priced", "Pricing"]
@@ -38,7 +39,6 @@ POLISHED_APART = 0.95  # their largest cosine
 POLISH_ROUNDS, POLISH_STEPS = 3, 100
 MOST_NEAR = 256  # rows whose kinks a direction is polished on
 SEEN = 0.99  # cosine above which a direction is not polished again
-LARGEST_SPECTRUM = 1500  # columns up to which eigenvectors are computed: d^3 beside n d for every ascent
 
 
 class Priced(NamedTuple):
@@ -54,38 +54,16 @@ class Priced(NamedTuple):
 class Pricing:
     """Ascents from many kinds of starts on one data matrix; remembers the near misses of the last call.
 
-    X, exact_X : the data on the device, in the working precision and in float64; prices are evaluated with the second.
-    sizes : lengths of the columns, orthogonal to one another, where they are far from alike (`coordinates`); ascents
-        are then made in coordinates where all columns are alike, beside those in the given ones.
     even : whether p is orthogonal to X up to rounding, so that u and -u have the same value. Of the two computed ones
         the smaller counts: where all rows are on one side of u, the larger is the rounding of zero, times X.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        X: Any,
-        exact_X: Any,
-        rng: np.random.Generator,
-        sizes: np.ndarray | None = None,
-        *,
-        even: bool = False,
-    ) -> None:
-        self.even = even
-        self.backend, self.X, self.exact_X, self.rng = backend, X, exact_X, rng
-        self.n, self.d = X.shape
+    def __init__(self, backend: Backend, ground: Ground, rng: np.random.Generator, *, even: bool = False) -> None:
+        self.backend, self.ground, self.rng, self.even = backend, ground, rng, even
+        self.X, self.exact_X, self.whitening, self.white = ground.X, ground.exact_X, ground.whitening, ground.white
+        self.sizes = None if ground.white is None else ground.white.sizes
+        self.n, self.d = ground.X.shape
         self.misses = np.zeros((self.d, 0))
-        lengths = backend.xp.sqrt(backend.xp.sum(exact_X * exact_X, axis=1))
-        self.lengths = backend.xp.where(lengths > 0, lengths, backend.xp.ones_like(lengths))
-        self.sizes, self.whitening = sizes, np.eye(self.d)
-        if sizes is not None:
-            self.scale = sizes.min() / sizes  # of unit vectors, in the coordinates of the columns
-            self.whitening = np.diag(self.scale)
-            self.white = backend.get(exact_X) / sizes
-            self.white_X = backend.put(self.white, _name(X.dtype))
-            self.device_scale = backend.put(self.scale[:, None], _name(X.dtype))
-        elif self.d <= LARGEST_SPECTRUM:
-            self.whitening = _whitening(backend.get(exact_X.T @ exact_X))
 
     def price(
         self,
@@ -114,7 +92,7 @@ class Pricing:
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
         p = p / unit
-        working_p = self.backend.put(p, _name(self.X.dtype))
+        working_p = self.backend.put(p, dtype_name(self.X.dtype))
         directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
         price, quiet, starts, late = 0.0, 0, 0, False
         for wave in range(waves + 1):
@@ -126,15 +104,15 @@ class Pricing:
                     break
                 starts += part.shape[1]
                 ends.append(self._climb(working_p, part, coarse and wave == 0, steps))
-            if self.sizes is not None and not late:
-                z = self._white_starts(p, directions if wave else known, count)
+            if self.white is not None and not late:
+                z = self._white_starts(p, self.white, directions if wave else known, count)
                 starts += z.shape[1]
-                z = self._climb(working_p, z, coarse and wave == 0, steps, white=True)
-                ends.append(self.scale[:, None] * z)
+                z = self._climb(working_p, z, coarse and wave == 0, steps, self.white)
+                ends.append(self.white.scale[:, None] * z)
             found = self._rank(p, np.concatenate(ends, axis=1))
             late = late or time.perf_counter() > deadline
-            if self.sizes is not None and polished and not late:
-                found = self._snap(p, found, self.sizes, polished)
+            if self.white is not None and polished and not late:
+                found = self._snap(p, found, self.white, polished)
             fresh = self._new(found if wave else _merged(found, (directions, values)), seen, 0 if late else polished)
             moved = self._polish(p, fresh)
             seen = np.concatenate([seen, fresh, moved[0]], axis=1)
@@ -159,7 +137,7 @@ class Pricing:
         padded = np.pad(u, ((0, 0), (0, self.backend.padded(width) - width)))
         near = min(self.n, 2 * self.d, MOST_NEAR)
         run = self.backend.compile(polish, ("near",))
-        data = (self.exact_X, self.lengths, self.backend.put(p), self.backend.put(padded, split=1))
+        data = (self.exact_X, self.ground.lengths, self.backend.put(p), self.backend.put(padded, split=1))
         moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
         moved, values = self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
         return self._rank(p, moved) if self.even and self.sizes is not None else (moved, values)
@@ -171,13 +149,16 @@ class Pricing:
         parents = directions[:, self.distinct(directions, PARENTS_APART, PARENTS)]
         return np.concatenate([self._mixtures(parents, count), self._copies(parents, count, 0.5)], axis=1)
 
-    def _climb(self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int], white: bool = False) -> np.ndarray:
+    def _climb(
+        self, p: Any, u: np.ndarray, coarse: bool, steps: tuple[int, int], white: White | None = None
+    ) -> np.ndarray:
         """Where ascents from the columns of u end, the best first; the best thirty-two or more take more steps.
 
-        white : in the coordinates where all columns are alike.
+        white : coordinates to climb in where they are not the given ones.
         """
-        backend, all_X, some_p = self.backend, self.white_X if white else self.X, p
-        X, scale = all_X, self.device_scale if white else None
+        backend, some_p = self.backend, p
+        all_X, scale = (self.X, None) if white is None else (white.X, white.device_scale)
+        X = all_X
         size = backend.padded(u.shape[1])
         u = np.pad(u, ((0, 0), (0, size - u.shape[1])))
         rows = 1000 + 60 * self.d
@@ -185,7 +166,7 @@ class Pricing:
             sample = backend.put(np.sort(self.rng.choice(self.n, size=rows, replace=False)))
             X, some_p = (backend.xp.take(a, sample, axis=0) for a in (X, p))
         start, climb = backend.compile(start_ascent), backend.compile(ascend)
-        at = backend.put(u, _name(self.X.dtype), split=1)
+        at = backend.put(u, dtype_name(self.X.dtype), split=1)
         ascent = climb(backend, X, some_p, start(backend, X, some_p, at, scale), steps[0], scale)
         if X is not all_X:
             ascent = climb(backend, all_X, p, start(backend, all_X, p, ascent.u, scale), 2, scale)
@@ -212,21 +193,21 @@ class Pricing:
         """Gaussian and spectral directions; neurons, their negatives, noisy copies, sums, and moves along data rows."""
         rng, d = self.rng, self.d
         kinds = [rng.standard_normal((d, count)), self.whitening @ rng.standard_normal((d, count))]
-        kinds.append(self._spectral(p, max(2, count // 8)))
+        kinds.append(self._spectral(p, max(2, count // 8), self.X))
         if known.shape[1]:
             kinds += [known, -known, self._copies(known, count, 0.3), self._copies(known, count, 0.6)]
             kinds += [self._mixtures(known, count), self._nudged(known, count), self.misses]
         return np.concatenate(kinds, axis=1)
 
-    def _white_starts(self, p: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:
+    def _white_starts(self, p: np.ndarray, white: White, known: np.ndarray, count: int) -> np.ndarray:
         """As `_starts`, in the coordinates where all columns are alike, with kinks through rows, and in between."""
-        rng, Q = self.rng, self.white
+        rng, Q, scale = self.rng, white.rows, white.scale[:, None]
         gauss = rng.standard_normal((self.d, count))
-        kinds = [rng.standard_normal((self.d, count)), gauss * self.scale[:, None] ** -rng.uniform(size=count)]
+        kinds = [rng.standard_normal((self.d, count)), gauss * scale ** -rng.uniform(size=count)]
         through = kinks(Q, count, rng)
-        kinds += [through, -through, self._spectral(p, max(2, count // 8), white=True)]
+        kinds += [through, -through, self._spectral(p, max(2, count // 8), white.X)]
         if known.shape[1]:
-            z = known / self.scale[:, None]
+            z = known / scale
             z = z / np.maximum(np.linalg.norm(z, axis=0), np.finfo(np.float64).tiny)
             parents = z[:, self.distinct(known, PARENTS_APART, max(PARENTS, count))]
             noise = rng.standard_normal((self.d, 2 * count)) / np.sqrt(self.d)
@@ -235,12 +216,12 @@ class Pricing:
             kinds += [copies + np.repeat([0.1, 0.5], count) * noise]
         return np.concatenate(kinds, axis=1)
 
-    def _snap(self, p: np.ndarray, found: Ranked, sizes: np.ndarray, most: int) -> Ranked:
+    def _snap(self, p: np.ndarray, found: Ranked, white: White, most: int) -> Ranked:
         """The best distinct directions moved onto the nearest kinks, as often as that brings something."""
         for _ in range(POLISH_ROUNDS):
             best = found[0][:, self.distinct(found[0][:, : 50 * most], POLISHED_APART, most)]
             before = found[1].max(initial=0.0)
-            found = _merged(found, self._rank(p, snapped(self.white, sizes, p, best, self.rng)))
+            found = _merged(found, self._rank(p, snapped(white.rows, white.sizes, p, best, self.rng)))
             if found[1].max(initial=0.0) <= before:
                 break
         return found
@@ -277,15 +258,15 @@ class Pricing:
         rows = rows * rng.choice([-0.5, 0.5], count) / np.where(lengths > 0, lengths, 1.0)
         return known[:, rng.integers(known.shape[1], size=count)] + rows
 
-    def _spectral(self, p: np.ndarray, count: int, white: bool = False) -> np.ndarray:
+    def _spectral(self, p: np.ndarray, count: int, X: Any) -> np.ndarray:
         """Random combinations of the leading eigenvectors of +-X^T diag(w p) X, w = 1 and w log-normal."""
         if self.d > LARGEST_SPECTRUM:
             return np.zeros((self.d, 0))
-        rng, found, X = self.rng, [], self.white_X if white else self.X
+        rng, found = self.rng, []
         for weight in (np.ones(self.n), np.exp(1.5 * rng.standard_normal(self.n))):
             mixed = weight * (p @ rng.standard_normal(p.shape[1]))
             size = np.abs(mixed).max()
-            mixed = self.backend.put(mixed / (size if size > 0 else 1.0), _name(self.X.dtype))
+            mixed = self.backend.put(mixed / (size if size > 0 else 1.0), dtype_name(self.X.dtype))
             vectors = self.backend.get(self.backend.compile(spectrum)(self.backend, X, mixed))
             for end in (vectors, vectors[:, ::-1]):
                 found += [end[:, :k] @ rng.standard_normal((min(k, self.d), count)) for k in (3, 10, 30)]
@@ -296,19 +277,7 @@ def _prices(backend: Backend, X: Any, p: Any, u: Any) -> Any:
     return prices(X, p, u)
 
 
-def _whitening(scatter: np.ndarray) -> np.ndarray:
-    """S with S^T X^T X S = I on the row space of X: directions S z, z Gaussian, have X S z alike in all coordinates."""
-    values, vectors = np.linalg.eigh(scatter)
-    seen = values > 1e-10 * max(values[-1], np.finfo(np.float64).tiny)
-    return vectors * np.where(seen, np.sqrt(values[-1] / np.where(seen, values, 1.0)), 0.0)
-
-
 def _merged(one: Ranked, other: Ranked) -> Ranked:
     values = np.concatenate([one[1], other[1]])
     order = np.argsort(-values, kind="stable")
     return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]
-
-
-def _name(dtype: Any) -> str:
-    """ "float32" or "float64" for a dtype of any array library."""
-    return "float32" if "32" in str(dtype) else "float64"

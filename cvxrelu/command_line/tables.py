@@ -162,8 +162,13 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: the file is truncated or damaged ({error})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except (ValueError, OSError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    except UserError:
+        raise
+    except Exception as error:  # decoders of damaged content raise whatever they happen to stumble over
+        words = (
+            str(error) if isinstance(error, (ValueError, OSError, csv.Error)) else f"{type(error).__name__}: {error}"
+        )
+        raise UserError(f"{path}: cannot be read ({words})") from error
 
 
 def _array_table(path: Path, array: np.ndarray) -> Table:

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvxrelu.api.beta_max import beta_max
+from cvxrelu.api.beta_max import of_network_program
 from cvxrelu.api.guards import warn_of_scales
-from cvxrelu.api.solve import solve
-from cvxrelu.backends.choose import select_backend
-from cvxrelu.certificates.network import as_kind, check_kind
+from cvxrelu.api.prepared import Prepared, prepare
 from cvxrelu.model_selection.cross_validation import (
     Fold,
     Samples,
@@ -32,11 +30,11 @@ from cvxrelu.model_selection.cross_validation import (
     standard_errors,
 )
 from cvxrelu.model_selection.path_solution import Path, path_row
-from cvxrelu.program.problem import Problem, build_problem
+from cvxrelu.program.problem import Problem
+from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
-from cvxrelu.support.checked_data import checked
-from cvxrelu.support.checks import as_bool, as_finite_array, as_fraction, as_positive, as_seed, short
+from cvxrelu.support.checks import as_finite_array, as_fraction, short
 
 __all__ = ["Path", "path"]
 
@@ -120,49 +118,47 @@ def path(
     (0, True, True)
     """
     started = time.perf_counter()
-    verbose, seed, kind = as_bool("verbose", verbose), as_seed(seed), as_kind("certificate", certificate)
-    tol, smallest = as_positive("tol", tol), as_fraction("smallest", smallest)
-    deadline = started + (np.inf if time_limit is None else as_positive("time_limit", time_limit))
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable or None, got {callback!r}")
+    settings = Settings.read(
+        certificate=certificate, tol=tol, time_limit=time_limit, dtype=dtype, seed=seed, verbose=verbose,
+        callback=callback,
+    )  # fmt: skip
+    smallest = as_fraction("smallest", smallest)
     count, given = _as_betas(betas)
     data: dict[str, Any] = {
-        "loss": loss, "intercept": intercept, "skip": skip, "skip_l2": skip_l2, "equality": equality, "seed": seed,
+        "loss": loss, "intercept": intercept, "skip": skip, "skip_l2": skip_l2, "equality": equality,
     }  # fmt: skip
-    problem = build_problem(
-        X, y, beta=1.0, pairs=pairs, sample_weight=sample_weight, margin=margin, dtype=dtype, sampled=False, **data
+    prepared = prepare(
+        X, y, settings=settings, pairs=pairs, sample_weight=sample_weight, margin=margin, backend=backend, **data
     )
-    check_kind(kind, problem)
+    problem = prepared.problem
     samples = _samples(problem, as_finite_array("X", X, ndim=(2,)), pairs, margin)
     name, score = as_scorer(scorer, loss)
-    folds = [] if cv is None else as_folds(cv, samples.weight, seed)
+    folds = [] if cv is None else as_folds(cv, samples.weight, settings.seed)
     if name == "r2" and (scorer is None or isinstance(scorer, str)):
         check_spread(folds, problem.plain.y, samples.weight)
-    chosen = select_backend(backend, (X, y), 0.0).name
 
     if count:
-        largest = beta_max(X, y, pairs=pairs, sample_weight=sample_weight, margin=margin, **data)
+        largest = of_network_program(problem, prepared.space, settings.seed)
         if largest == 0:
             raise ValueError(
                 f"betas={count} asks for values from beta_max down, but beta_max is 0: the best network is zero for "
                 "every beta. Give y that X can explain, or betas as an array"
             )
         given = largest * np.geomspace(1.0, smallest, count)
-    options = {**data, "tol": tol, "backend": chosen, "dtype": dtype}
-    walk = _Walk(
-        given, _Rows(samples), folds, score, options, kind=kind, deadline=deadline,
-        setup=time.perf_counter() - started,
-    )  # fmt: skip
     warn_of_scales(problem)
-    with checked():
-        status = walk.run(verbose, callback, started)
-    settings = {
+    held_out = [
+        _HeldOut(_fold_rows(samples, fold, data, settings, prepared.backend.name), samples.take(fold.test))
+        for fold in folds
+    ]
+    walk = _Walk(given, _Rows(prepared), held_out, score, settings=settings, started=started)
+    status = walk.run()
+    plain = {
         "n": problem.X.shape[0], "d": problem.n_features, "c": problem.n_outputs,
-        "loss": loss, "tol": tol, "certificate": kind, "intercept": problem.intercept,
-        "skip": problem.skip_kind, "seed": seed, "backend": chosen, "betas": given.size, "cv": len(folds),
-        "scorer": name
+        "loss": loss, "tol": settings.tol, "certificate": settings.certificate, "intercept": problem.intercept,
+        "skip": problem.skip_kind, "seed": settings.seed, "backend": prepared.backend.name, "betas": given.size,
+        "cv": len(folds), "scorer": name
     }  # fmt: skip
-    return walk.path(status, settings, started)
+    return walk.path(status, plain)
 
 
 def _as_betas(betas: Any) -> tuple[int, np.ndarray]:
@@ -194,26 +190,21 @@ class _OutOfTime(Exception):
 
 @dataclass
 class _Rows:
-    """The rows that one sequence of solves is on, and where it has got to."""
+    """The rows that one sequence of solves is on, prepared once, and where it has got to.
 
-    samples: Samples
+    share : of all weight, that beta is multiplied by.
+    """
+
+    prepared: Prepared
     share: float = 1.0
     last: Solution | None = None
 
-    def take(self, fold: Fold) -> _Rows:
-        return _Rows(self.samples.take(fold.train), fold.share)
-
-    def solve(self, beta: float, deadline: float, **options: Any) -> Solution:
+    def solve(self, beta: float, settings: Settings, deadline: float) -> Solution:
         """The next point, from the network of the last one."""
         left = deadline - time.perf_counter()
         if left <= 0:
             raise _OutOfTime
-        X, y, weight, margin, pairs = self.samples
-        options["skip_l2"] = options["skip_l2"] * self.share
-        found = solve(
-            X, y, beta=beta * self.share, pairs=pairs, sample_weight=weight, margin=margin, warm_start=self.last,
-            time_limit=None if np.isinf(left) else left, **options,
-        )  # fmt: skip
+        found = self.prepared.solve(beta * self.share, replace(settings, time_limit=left), warm_start=self.last)
         if found.status is Status.TIME_LIMIT:
             raise _OutOfTime
         if found.status is Status.INTERRUPTED:
@@ -222,30 +213,48 @@ class _Rows:
         return found
 
 
+class _HeldOut(NamedTuple):
+    """A fold: the rows to train on, and the samples to score on."""
+
+    rows: _Rows
+    test: Samples
+
+
+def _fold_rows(samples: Samples, fold: Fold, data: dict[str, Any], settings: Settings, backend: str) -> _Rows:
+    """The training rows of a fold, prepared; beta and skip_l2 are multiplied by their share of the weight."""
+    X, y, weight, margin, pairs = samples.take(fold.train)
+    part = {**data, "skip_l2": data["skip_l2"] * fold.share}
+    prepared = prepare(
+        X, y, settings=replace(settings, certificate="priced"), pairs=pairs, sample_weight=weight, margin=margin,
+        backend=backend, **part,
+    )  # fmt: skip
+    return _Rows(prepared, fold.share)
+
+
 class _Walk:
     """Down the path: at every beta a solve on all rows and one on each fold, so that a path cut short is complete."""
 
     def __init__(
-        self, betas: np.ndarray, rows: _Rows, folds: list[Fold], score: Scorer, options: dict[str, Any], *, kind: str,
-        deadline: float, setup: float,
+        self, betas: np.ndarray, rows: _Rows, folds: list[_HeldOut], score: Scorer, *, settings: Settings, started: float
     ) -> None:  # fmt: skip
         self.betas, self.rows, self.folds, self.score = betas, rows, folds, score
-        self.options, self.kind, self.deadline = options, kind, deadline
-        self.parts = [rows.take(fold) for fold in folds]
+        self.settings, self.started = settings, started
+        self.quiet = replace(settings, verbose=False, callback=None)  # of one point: what is told is told of the path
         self.solutions: list[Solution] = []
         self.fold_scores: list[list[float]] = []
-        self.timings = {"beta_max": setup, "solve": 0.0, "cross_validate": 0.0}
+        self.timings = {"beta_max": time.perf_counter() - started, "solve": 0.0, "cross_validate": 0.0}
 
-    def run(self, verbose: bool, callback: Callable | None, started: float) -> Status:
+    def run(self) -> Status:
         """Solve until the betas, the time or the user's patience end."""
+        settings = self.settings
         try:
             for i, beta in enumerate(self.betas):
                 self._point(float(beta))
-                record = self._record(i, time.perf_counter() - started)
-                if verbose:
+                record = self._record(i, time.perf_counter() - self.started)
+                if settings.verbose:
                     score = (record["score"], record["score_error"]) if self.folds else None
                     print(path_row(float(beta), self.solutions[i], score, header=i == 0), flush=True)
-                if callback is not None and callback(record):
+                if settings.callback is not None and settings.callback(record):
                     return Status.INTERRUPTED
         except KeyboardInterrupt:
             return Status.INTERRUPTED
@@ -256,13 +265,13 @@ class _Walk:
 
     def _point(self, beta: float) -> None:
         """Solve and score at one beta; nothing is kept of a point that is not complete."""
-        begun = time.perf_counter()
-        solution = self.rows.solve(beta, self.deadline, certificate=self.kind, **self.options)
+        begun, deadline = time.perf_counter(), self.started + self.settings.time_limit
+        solution = self.rows.solve(beta, self.quiet, deadline)
         solved = time.perf_counter()
         scores = []
-        for part, fold in zip(self.parts, self.folds, strict=True):
-            found = part.solve(beta, self.deadline, certificate="priced", **self.options)
-            scores.append(self.score(found.network, self.rows.samples.take(fold.test)))
+        for fold in self.folds:
+            found = fold.rows.solve(beta, replace(self.quiet, certificate="priced"), deadline)
+            scores.append(self.score(found.network, fold.test))
         self.timings["solve"] += solved - begun
         self.timings["cross_validate"] += time.perf_counter() - solved
         self.fold_scores.append(scores)
@@ -278,11 +287,11 @@ class _Walk:
             "score_error": float(standard_errors(scores)[0]) if self.folds else None, "time": elapsed,
         }  # fmt: skip
 
-    def path(self, status: Status, settings: dict[str, Any], started: float) -> Path:
+    def path(self, status: Status, settings: dict[str, Any]) -> Path:
         """The points so far."""
         done = len(self.solutions)
         scores = np.array(self.fold_scores, dtype=np.float64).reshape(done, len(self.folds)) if self.folds else None
-        timings = {**self.timings, "total": time.perf_counter() - started}
+        timings = {**self.timings, "total": time.perf_counter() - self.started}
         return Path(self.betas[:done], tuple(self.solutions), scores, status, self._message(status), timings, settings)
 
     def _message(self, status: Status) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,16 @@ class Problem:
     skip: Skip | None = None
     readout: Pairs | None = None
 
+    def at(self, beta: float) -> Problem:
+        """The same problem with another beta, > 0; the arrays, and what follows from them, are shared.
+
+        Raises ValueError where the precision cannot work with this beta.
+        """
+        check_beta(beta, self.dtype)
+        other = replace(self, beta=beta)
+        other.__dict__["whitened_skip"] = self.whitened_skip
+        return other
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(n, D, P, c)."""
@@ -89,6 +99,13 @@ class Problem:
         if skip is None or skip.l2 > 0 or not skip.linear or skip.basis.shape[0] != skip.basis.shape[1]:
             return False
         return skip.bias or self.readout is not None or not self.intercept
+
+    @functools.cached_property
+    def resolution(self) -> float:
+        """An objective of at most that is zero but for the rounding of predictions; 0 where losses have no zero."""
+        if not self.plain.is_quadratic:
+            return 0.0
+        return (64.0 * EPS) ** 2 * float(self.plain.value(np.zeros_like(self.plain.y)))
 
     @property
     def flops(self) -> float:
@@ -168,9 +185,7 @@ def build_problem(
     seed = as_seed(seed)
     intercept, check_patterns = as_bool("intercept", intercept), as_bool("check_patterns", check_patterns)
     beta = as_positive("beta", beta)
-    smallest, largest = BETAS[working.name]
-    if not smallest <= beta <= largest:
-        raise ValueError(f"beta must lie between {smallest:.0e} and {largest:.0e} for {working.name}, got {beta!r}")
+    check_beta(beta, working)
     kind = as_skip(skip)
     l2 = _read_skip_l2(skip_l2, kind, loss, working)
     if equality is not None and kind != "linear":
@@ -201,6 +216,13 @@ def build_problem(
     return Problem(
         data, remaining, beta, chosen, n_requested, intercept, scalar_output, working, plain, loss, found, readout
     )
+
+
+def check_beta(beta: float, working: np.dtype) -> None:
+    """Refuse a beta beside which this precision would see nothing else, or which it would not see."""
+    smallest, largest = BETAS[working.name]
+    if not smallest <= beta <= largest:
+        raise ValueError(f"beta must lie between {smallest:.0e} and {largest:.0e} for {working.name}, got {beta!r}")
 
 
 def _read_skip_l2(skip_l2: Any, skip: str | None, loss: str, working: np.dtype) -> float:

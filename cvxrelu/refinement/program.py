@@ -16,6 +16,7 @@ import scipy.linalg
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.coordinates import Coordinates
+from cvxrelu.certificates.search_space import Ground
 from cvxrelu.numerics import lbfgs
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.program.problem import Problem
@@ -33,12 +34,13 @@ NEWTON = 8  # steps to weigh with a loss that is not quadratic
 class NetworkProgram:
     """Data on the device, in float64 and in the working precision; neurons and z come from the host and go there.
 
-    coordinates : those in which directions are searched. dtype : "float32" or "float64", of descent and lasso. tol :
-        relative gap asked for. rng : of the numbers by which activation patterns are told apart.
+    coordinates : those in which directions are searched. ground : their rows on the device, in dtype. dtype : "float32"
+        or "float64", of descent and lasso. tol : relative gap asked for. rng : of the numbers by which activation
+        patterns are told apart.
     """
 
     def __init__(
-        self, problem: Problem, backend: Backend, *, coordinates: Coordinates, dtype: str, tol: float,
+        self, problem: Problem, backend: Backend, *, coordinates: Coordinates, ground: Ground, dtype: str, tol: float,
         rng: np.random.Generator,
     ) -> None:  # fmt: skip
         self.problem, self.backend, self.coordinates, self.dtype, self.tol = problem, backend, coordinates, dtype, tol
@@ -47,9 +49,9 @@ class NetworkProgram:
         self.little = 1e-3 if coordinates.sizes is None else 1e-5
         self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
-        terms = Terms(self.X, problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
-        self.exact = backend.put(terms, "float64")
-        self.terms = self.exact if dtype == "float64" else backend.put(terms, dtype)
+        others = (problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
+        self.exact = Terms(ground.exact_X, *backend.put(others, "float64"))
+        self.terms = self.exact if dtype == "float64" else Terms(ground.X, *backend.put(others, dtype))
         self.key_weights = backend.put(rng.standard_normal(self.X.shape[0]))
 
     def nothing(self) -> tuple[Neurons, np.ndarray]:

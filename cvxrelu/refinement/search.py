@@ -28,9 +28,9 @@ from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.cells import arrange
-from cvxrelu.certificates.coordinates import search_coordinates
 from cvxrelu.certificates.exact_pricing import price_on
 from cvxrelu.certificates.pricing import Priced, Pricing
+from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.program.best_skip import dual_of_zero
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import adjoint
@@ -89,7 +89,7 @@ class Refinement:
     dtype : "float32" or "float64", of descent, lasso and ascents; objectives, duals and prices are float64.
     strict : False where dtype may give way to float64, which is taken where columns are far from alike.
     tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output), unless
-        these are not enumerated at the deadline.
+        these are not enumerated at the deadline. space : of the X of the problem, None for one of its own.
     """
 
     def __init__(
@@ -103,17 +103,21 @@ class Refinement:
         exact: bool = False,
         strict: bool = True,
         deadline: float = np.inf,
+        space: SearchSpace | None = None,
     ) -> None:
         self.problem, self.backend, self.tol = problem, backend, tol
         self.loss, self.beta = problem.loss, problem.beta
         p = float(np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem))))
-        self.coordinates = search_coordinates(problem.X, problem.beta / p if p > 0 else np.inf)
+        space = SearchSpace(problem.X) if space is None else space
+        self.coordinates = space.coordinates(problem.beta / p if p > 0 else np.inf)
         self.X = X = self.coordinates.rows
         self.dtype = dtype = dtype if strict or self.coordinates.sizes is None else "float64"
         rng = np.random.default_rng([seed, 2])
-        self.program = NetworkProgram(problem, backend, coordinates=self.coordinates, dtype=dtype, tol=tol, rng=rng)
-        on_device = self.program.terms.X, self.program.exact.X
-        self.pricing = Pricing(backend, *on_device, rng, self.coordinates.sizes, even=problem.even)
+        ground = space.ground(backend, self.coordinates, dtype)
+        self.program = NetworkProgram(
+            problem, backend, coordinates=self.coordinates, ground=ground, dtype=dtype, tol=tol, rng=rng
+        )
+        self.pricing = Pricing(backend, ground, rng, even=problem.even)
         self.arrangement = None
         if exact:
             with suppress(OutOfTime):
@@ -154,7 +158,7 @@ class Refinement:
                 save(self)
             priced = self._price(self.near, deadline)
             before = self.objective
-            gap = relative_gap(self.objective, self.lower_bound)
+            gap = self._gap(self.lower_bound)
             confirmed = gap <= self.tol and priced.complete and (self.near or self.arrangement is not None)
             new = self._violators(priced, confirmed)
             stop = record(self, new.width, priced)
@@ -175,7 +179,7 @@ class Refinement:
                 self.idle = 0 if progress else self.idle + 1
                 if self.idle >= STALLED:
                     priced = self._price(True, deadline)
-                    gap = relative_gap(self.objective, self.lower_bound)
+                    gap = self._gap(self.lower_bound)
                     close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.STALLED
                     status = Status.OPTIMAL if gap <= self.tol else Status.ILL_CONDITIONED if self.blind else close
                     status = status if priced.complete else Status.TIME_LIMIT
@@ -224,7 +228,7 @@ class Refinement:
                 waves=effort.waves,
                 steps=effort.steps,
                 polished=effort.polished,
-                enough=lambda price: relative_gap(self.objective, self._bound(price)[0]) > self.tol,
+                enough=lambda price: self._gap(self._bound(price)[0]) > self.tol,
                 rise=RISE * self.tol,
                 deadline=deadline,
             )
@@ -235,9 +239,12 @@ class Refinement:
             price += self.problem.noise(p, best) + self.coordinates.unseen * float(np.linalg.norm(p))
         self.lower_bound, self.proof = self._bound(price)
         attained = priced.values.max(initial=0.0) if self.arrangement is None else found.attained
-        gaps = [relative_gap(self.objective, self._bound(value)[0]) for value in (price, attained)]
+        gaps = [self._gap(self._bound(value)[0]) for value in (price, attained)]
         self.blind = gaps[0] - gaps[1] > SEEN * self.tol
         return priced
+
+    def _gap(self, lower_bound: float) -> float:
+        return relative_gap(self.objective, lower_bound, self.problem.resolution)
 
     def _bound(self, price: float) -> tuple[float, np.ndarray]:
         """(lower bound, multiple of the dual variable that has it) if this is the price of the dual variable."""

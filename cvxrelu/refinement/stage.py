@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,14 +11,15 @@ import numpy as np
 from cvxrelu.backends import Backend
 from cvxrelu.certificates.network import network_certificate, network_objective, proof_begins
 from cvxrelu.certificates.pricing import Priced
+from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, fits
 from cvxrelu.program.skip import free_coefficients
 from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.runs.checkpoint import Checkpoint
-from cvxrelu.runs.limits import FLOAT32_TOL, Limits
 from cvxrelu.runs.progress import History, Progress, refinement_row
+from cvxrelu.runs.settings import FLOAT32_TOL, Settings
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import Status, relative_gap, status_of_bound
 
@@ -33,31 +33,35 @@ UNCONFIRMED = "time_limit reached before a gap of at most tol was confirmed; rai
 
 
 class RefinementStage(Progress):
-    """Refinement as `solve` runs it: history, progress and the Solution around `refinement.Refinement`."""
+    """Refinement as `solve` runs it: history, progress and the Solution around `refinement.Refinement`.
+
+    space : of the X of the problem. started : of `time.perf_counter`, when the call was made.
+    """
 
     def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, *, kind: str, dtype: Any, seed: int, verbose: bool,
-        callback: Callable | None, started: float, checkpoint: Checkpoint | None,
+        self, problem: Problem, backend: Backend, settings: Settings, *, space: SearchSpace, started: float,
+        checkpoint: Checkpoint | None = None,
     ) -> None:  # fmt: skip
-        self.problem, self.backend, self.limits, self.kind, self.seed = problem, backend, limits, kind, seed
-        super().__init__(verbose, callback, started)
+        self.problem, self.backend, self.settings, self.space = problem, backend, settings, space
+        super().__init__(settings.verbose, settings.callback, started)
         self.checkpoint = checkpoint
         self.last: dict[str, Any] | None = None  # state at the top of the round under way
         self.dtype = problem.dtype.name
-        if dtype is None and limits.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32)):
+        if settings.dtype is None and settings.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32)):
             self.dtype = "float32"
-        self.strict = dtype is not None
+        self.until = proof_begins(settings.certificate, started, settings.time_limit)  # the search ends here
         self.reached = 0.0
 
     def run(self, start: ReLUNetwork | None, sampled: Solution | None) -> Solution:
         """Refine from the network given, certify what comes out, and put the Solution together."""
-        problem, limits, before = self.problem, self.limits, 0.0
+        problem, settings, before = self.problem, self.settings, 0.0
         if sampled is not None:
             self.history, before = sampled.history, self.elapsed()
             self.spent = sampled.timings["total"] - before
         search = Refinement(
-            problem, self.backend, dtype=self.dtype, tol=limits.tol, seed=self.seed, exact=self.kind == "exact",
-            strict=self.strict, deadline=proof_begins(self.kind, self.started, limits.time_limit),
+            problem, self.backend, dtype=self.dtype, tol=settings.tol, seed=settings.seed,
+            exact=settings.certificate == "exact", strict=settings.dtype is not None, deadline=self.until,
+            space=self.space,
         )  # fmt: skip
         self.dtype = search.dtype
         setup = self.elapsed() - before
@@ -71,7 +75,7 @@ class RefinementStage(Progress):
                 sizes = np.linalg.norm(W, axis=0)
                 search.start_from(W / sizes, A.T / sizes, sizes**2)
             save = None if self.checkpoint is None else self._save
-            found = search.run(self._record, proof_begins(self.kind, self.started, limits.time_limit), save)
+            found = search.run(self._record, self.until, save)
         except KeyboardInterrupt:
             found = search.result(Status.INTERRUPTED)
         if self.checkpoint is not None and self.last is not None:
@@ -95,7 +99,7 @@ class RefinementStage(Progress):
             "priced": self.spent + self.elapsed(),
             "objective": search.objective,
             "lower_bound": search.lower_bound,
-            "gap": relative_gap(search.objective, search.lower_bound),
+            "gap": relative_gap(search.objective, search.lower_bound, self.problem.resolution),
             "n_neurons": search.neurons.width,
             "added": added,
             "starts": priced.starts,
@@ -104,60 +108,62 @@ class RefinementStage(Progress):
 
     def _solution(self, found: Refined, sampled: Solution | None, setup: float, refined: float) -> Solution:
         """The network, evaluated once more as it is returned, and its certificate."""
-        problem, limits, evaluated = self.problem, self.limits, self.elapsed()
-        settings = {
+        problem, settings, evaluated = self.problem, self.settings, self.elapsed()
+        plain = {
             "n": len(problem.X), "d": problem.n_features, "c": problem.n_outputs, "loss": problem.loss_name,
-            "beta": problem.beta, "tol": limits.tol, "intercept": problem.intercept, "skip": problem.skip_kind,
-            "seed": self.seed, "refine": True,
+            "beta": problem.beta, "tol": settings.tol, "intercept": problem.intercept, "skip": problem.skip_kind,
+            "seed": settings.seed, "refine": True,
         }  # fmt: skip
         if problem.readout is not None:
-            settings["pairs"] = len(problem.loss.y)
+            plain["pairs"] = len(problem.loss.y)
         if problem.penalised_skip is not None:
-            settings["skip_l2"] = problem.penalised_skip.l2
+            plain["skip_l2"] = problem.penalised_skip.l2
         network = self._network(found)
         objective, dual = network_objective(network, problem)
-        if self.kind == "priced":
+        if settings.certificate == "priced":
             proof = found.dual[:, 0] if problem.scalar_output else found.dual
-            gap = relative_gap(objective, found.lower_bound)
-            certificate = Certificate("priced", False, found.lower_bound, gap, proof, found.starts, objective)
+            bound = found.lower_bound if objective > problem.resolution else min(found.lower_bound, objective)
+            gap = relative_gap(objective, bound, problem.resolution)
+            certificate = Certificate("priced", False, bound, gap, proof, found.starts, objective)
         else:
             prove = partial(
-                network_certificate, self.kind, problem, dual, objective, self.backend, seed=self.seed,
-                known=found.neurons.u,
+                network_certificate, settings.certificate, problem, dual, objective, self.backend, seed=settings.seed,
+                known=found.neurons.u, space=self.space,
             )  # fmt: skip
             try:
-                certificate = prove(deadline=self.started + limits.time_limit)
+                certificate = prove(deadline=self.started + settings.time_limit)
             except KeyboardInterrupt:  # the network is worth keeping, with the bound that costs nothing
                 found = found._replace(status=Status.INTERRUPTED)
                 certificate = prove(deadline=-np.inf)
         ended = found.status
-        if ended is Status.OPTIMAL and self.kind == "priced" and certificate.gap > 2.0 * limits.tol:
+        if ended is Status.OPTIMAL and certificate.kind == "priced" and certificate.gap > 2.0 * settings.tol:
             ended = Status.ILL_CONDITIONED  # the network as it is stored is not the one that was found
         timings = {"setup": setup, "refine": refined, "certify": self.elapsed() - evaluated}
         if sampled is not None:
             timings = {**sampled.timings, **{name: sampled.timings.get(name, 0.0) + s for name, s in timings.items()}}
         timings["total"] = self.spent + self.elapsed()
-        status = status_of_bound(ended, certificate.gap, limits.tol, certificate.rigorous)
+        status = status_of_bound(ended, certificate.gap, settings.tol, certificate.rigorous)
         message = self._message(status, found, certificate)
-        network = replace(network, metadata={"settings": settings, "status": status.value})
+        network = replace(network, metadata={"settings": plain, "status": status.value})
         if self.verbose:
             print(f"{status.value}: {message}", flush=True)
         return Solution(
             network, objective, certificate, None if sampled is None else sampled.sampled, status, message,
             0 if sampled is None else sampled.n_iter, self.history, timings, self.backend.name, self.dtype,
-            self.backend.device, settings, found.rounds, problem,
+            self.backend.device, plain, found.rounds, problem,
         )  # fmt: skip
 
     def _message(self, status: Status, found: Refined, certificate: Certificate) -> str:
         """What the status means here, the gap reported, and where it proves less than the search found that gap too."""
-        tol, advice = self.limits.tol, status.advice
+        tol, advice = self.settings.tol, status.advice
         if status is Status.MAX_ITER:
             advice = ALL_ROUNDS
         elif status is Status.TIME_LIMIT and certificate.gap <= tol:
             advice = UNCONFIRMED
         words = in_words(certificate)
         if certificate.kind == "relaxed":
-            words += f"; {relative_gap(found.objective, found.lower_bound):.1e} by the search's own estimate"
+            estimate = relative_gap(found.objective, found.lower_bound, self.problem.resolution)
+            words += f"; {estimate:.1e} by the search's own estimate"
         return f"{advice} ({words}, tol {tol:.1e})"
 
     def _network(self, found: Refined) -> ReLUNetwork:

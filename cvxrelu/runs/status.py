@@ -63,8 +63,13 @@ _ADVICE = {
 }
 
 
-def relative_gap(objective: float, lower_bound: float) -> float:
-    """`(objective - lower_bound) / max(|objective|, tiny)`, never below 0; 0 when both are 0."""
+def relative_gap(objective: float, lower_bound: float, resolution: float = 0.0) -> float:
+    """`(objective - lower_bound) / max(|objective|, tiny)`, never below 0; 0 when both are 0.
+
+    resolution : an objective of at most that is zero but for rounding, and so is its gap.
+    """
+    if objective <= resolution:
+        return 0.0
     return max(0.0, objective - lower_bound) / max(abs(objective), float(np.finfo(np.float64).tiny))
 
 

@@ -57,12 +57,12 @@ class Incumbent:
     @property
     def gap(self) -> float:
         """Relative gap of (N)."""
-        return relative_gap(self.objective, self.lower_bound)
+        return relative_gap(self.objective, self.lower_bound, self.problem.resolution)
 
     @property
     def sampled_gap(self) -> float:
         """Relative gap of (S)."""
-        return relative_gap(self.sampled_objective, self.sampled_bound)
+        return relative_gap(self.sampled_objective, self.sampled_bound, self.problem.resolution)
 
     def offer(self, check: bounds.Check, values: np.ndarray) -> None:
         """Keep what a check found better; costs nothing on the host."""

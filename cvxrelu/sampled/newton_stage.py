@@ -17,7 +17,7 @@ from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.operators import masked, signed
 from cvxrelu.runs.checkpoint import State
-from cvxrelu.runs.limits import Limits
+from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled.bounds import Check
 from cvxrelu.sampled.cone_memory import ConeMemory
@@ -31,7 +31,7 @@ LARGEST_DIMENSION = 200  # projections cost d^3 each and more
 MEMORY = 2.0**31  # bytes for the faces of all blocks
 
 
-def pays(shape: tuple[int, int, int, int], plain: bool, limits: Limits, backend: Backend) -> bool:
+def pays(shape: tuple[int, int, int, int], plain: bool, settings: Settings, backend: Backend) -> bool:
     """Whether the sampled program goes to Newton: squared loss, on the host, of middling size, ADMM not asked for.
 
     Whoever sets `rho`, `max_iter` or `linear_solver` speaks of ADMM and gets it; accelerators and devices keep it too.
@@ -40,7 +40,7 @@ def pays(shape: tuple[int, int, int, int], plain: bool, limits: Limits, backend:
     """
     _, d, P, _ = shape
     fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS and d <= LARGEST_DIMENSION and 32.0 * P * d * d <= MEMORY
-    return not limits.of_admm and fitting and plain and not (backend.is_accelerator or backend.on_mesh)
+    return not settings.of_admm and fitting and plain and not (backend.is_accelerator or backend.on_mesh)
 
 
 def run(stage: SampledRun) -> Status | None:
@@ -66,15 +66,15 @@ class _NewtonStage:
         stage.method, stage.rho_values, stage.residuals = "newton", (np.nan, np.nan), np.zeros(4)
 
     def run(self) -> Status | None:
-        stage, problem, limits = self.stage, self.stage.problem, self.stage.limits
+        stage, problem, settings = self.stage, self.stage.problem, self.stage.settings
         started = time.perf_counter()
-        gates, deadline = problem.patterns.gates, stage.started + 0.9 * limits.time_limit
+        gates, deadline = problem.patterns.gates, stage.started + 0.9 * settings.time_limit
         memory = ConeMemory(problem.X, problem.patterns.patterns, gates)
         arrived, saved = True, self._position()
         for k in range(0 if saved is None else saved["output"], problem.shape[3]):
             loss = Squared(problem.loss.y[:, k : k + 1], problem.loss.weight)
             solver = SampledNewton(
-                problem.X, problem.patterns.patterns, gates, loss, beta=problem.beta, tol=0.9 * limits.tol,
+                problem.X, problem.patterns.patterns, gates, loss, beta=problem.beta, tol=0.9 * settings.tol,
                 deadline=deadline, memory=memory,
             )  # fmt: skip
             if saved is not None:
@@ -87,13 +87,13 @@ class _NewtonStage:
                 break
         stage.timings["iterate"] += time.perf_counter() - started - self.certifying
         gap = stage.best.sampled_gap
-        if gap <= limits.tol:
+        if gap <= settings.tol:
             return Status.OPTIMAL
         if self.stopped:
             return Status.INTERRUPTED
         if time.perf_counter() > deadline:
             return Status.TIME_LIMIT
-        return Status.OPTIMAL_INACCURATE if gap <= 10 * limits.tol else None
+        return Status.OPTIMAL_INACCURATE if gap <= 10 * settings.tol else None
 
     def _position(self) -> State | None:
         """Where Newton was in the middle of an output, if it was; the outputs before it are then as they were."""
@@ -133,7 +133,7 @@ class _NewtonStage:
         values = np.array([np.inf, 1.0, np.nan, 0.0, float(bound), float(used)])
         check = Check(values, self.blocks.copy(), prediction, self.dual.copy(), self.norms.copy(), slack)
         stage.best.offer(check, values)
-        stage.best.offer_point(self.blocks.copy(), slack, None, stage.started + stage.limits.time_limit)
+        stage.best.offer_point(self.blocks.copy(), slack, None, stage.started + stage.settings.time_limit)
         stage.best.relax(self.dual)
         stage.iteration = self.steps + solver.steps
         stage.rho_values = (1.0 / solver.sigma, 0.0)  # the proximal term is the only penalty

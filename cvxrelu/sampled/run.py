@@ -14,8 +14,8 @@ import numpy as np
 from cvxrelu.backends import Backend
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.checkpoint import Checkpoint, State
-from cvxrelu.runs.limits import Limits
 from cvxrelu.runs.progress import History, Progress, progress_row
+from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled.incumbent import Incumbent
 from cvxrelu.sampled.memory import Plan
@@ -29,7 +29,7 @@ COUNTERS = (
 
 
 class SampledRun(Progress):
-    """Clock, limits, history, counters and checkpoint of one solve of the sampled program.
+    """Clock, settings, history, counters and checkpoint of one solve of the sampled program.
 
     `best`, the incumbent, and `method`, with its penalties `rho_values`, are set by whoever goes on with it.
     """
@@ -39,11 +39,11 @@ class SampledRun(Progress):
     rho_values: tuple[float, ...]
 
     def __init__(
-        self, problem: Problem, backend: Backend, limits: Limits, *, seed: int, verbose: bool = False,
-        callback: Callable | None = None, checkpoint: Checkpoint | None = None, memory: Plan | None = None,
+        self, problem: Problem, backend: Backend, settings: Settings, *, started: float | None = None,
+        checkpoint: Checkpoint | None = None, memory: Plan | None = None,
     ) -> None:  # fmt: skip
-        self.problem, self.backend, self.limits, self.seed = problem, backend, limits, seed
-        super().__init__(verbose, callback)
+        self.problem, self.backend, self.settings = problem, backend, settings
+        super().__init__(settings.verbose, settings.callback, started)
         self.checkpoint, self.memory = checkpoint, memory
         self.streamed = memory is not None and memory.streamed
         self.timings = {"setup": 0.0, "factor": 0.0, "iterate": 0.0, "certify": 0.0}
@@ -52,7 +52,7 @@ class SampledRun(Progress):
         self.splits = ("copy", "cone") if problem.loss.is_quadratic else ("copy", "cone", "loss")
         self.residuals = np.full(2 * len(self.splits), np.nan)
         self.saved: State | None = None
-        self.certify_below = 2 * limits.tol  # estimated gap at which the next certification is worth its price
+        self.certify_below = 2 * settings.tol  # estimated gap at which the next certification is worth its price
         self.certify_at = 120  # iteration of the next one in any case
         self.estimate = np.inf
         self.balance_at = 10
@@ -86,7 +86,7 @@ class SampledRun(Progress):
         """Incumbent, history and counters."""
         return {
             "best": self.best.state(), "history": self.history.records, "spent": self.spent + self.elapsed(),
-            "tol": self.limits.tol, **{name: getattr(self, name) for name in COUNTERS},
+            "tol": self.settings.tol, **{name: getattr(self, name) for name in COUNTERS},
         }  # fmt: skip
 
     def restore(self, state: State) -> None:

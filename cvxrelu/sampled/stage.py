@@ -78,10 +78,10 @@ class SampledStage(SampledRun):
             return None
         if saved["admm"] is not None:
             return self._decide(stop=False)
-        if self.best.sampled_gap <= self.limits.tol:
+        if self.best.sampled_gap <= self.settings.tol:
             return Status.OPTIMAL
         ended = saved["newton"]["ended"]
-        return Status(ended) if ended is not None and self.limits.tol >= saved["tol"] else None
+        return Status(ended) if ended is not None and self.settings.tol >= saved["tol"] else None
 
     def _where(self, ended: Status | None = None) -> State:
         """Where the method stands, for a checkpoint: ADMM's iterate, or that Newton has ended."""
@@ -101,7 +101,7 @@ class SampledStage(SampledRun):
         problem = self.problem
         fits = self.memory is None or self.memory.fits(self._sizes(), "newton", self.backend.name)
         plain = problem.loss_name == "squared" and problem.skip is None and problem.readout is None
-        return fits and newton_stage.pays(problem.shape, plain, self.limits, self.backend)
+        return fits and newton_stage.pays(problem.shape, plain, self.settings, self.backend)
 
     def _sizes(self) -> Sizes:
         return Sizes(*self.problem.shape, len(self.problem.loss.y), self.problem.dtype.itemsize)
@@ -122,7 +122,7 @@ class SampledStage(SampledRun):
         self.exact = backend.put(exact, np.float64)._replace(patterns=placed)
         if self.streamed:
             self.exact = self.exact._replace(X=problem.X)
-        self.best = Incumbent(problem, backend, self.exact, self.limits.tol)
+        self.best = Incumbent(problem, backend, self.exact, self.settings.tol)
         self.timings["setup"] += self.elapsed()
 
     def _set_up_admm(self) -> None:
@@ -134,7 +134,7 @@ class SampledStage(SampledRun):
         rank = eigenvalues.shape[0]
         m = problem.loss.y.shape[0]
         room = np.inf if self.memory is None else self.memory.beside(self._sizes(), backend.name)
-        wanted = "cg" if self.streamed else self.limits.linear_solver
+        wanted = "cg" if self.streamed else self.settings.linear_solver
         self.method = choose_method(wanted, (m, rank), masks.shape[1], problem.dtype, room)
         working = getattr(xp, problem.dtype.name)
 
@@ -152,13 +152,13 @@ class SampledStage(SampledRun):
             backend.put(factors, problem.dtype),
         )  # fmt: skip
         self.iterate = self._first_iterate()
-        rng = np.random.default_rng([self.seed, 1])
+        rng = np.random.default_rng([self.settings.seed, 1])
         count = LANDMARKS if self.memory is None else self.memory.landmarks(self._sizes(), backend.name)
         self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, count), replace=False)))
         curvature = float(problem.loss.curvature.mean())
         per_row = curvature if problem.readout is None else curvature * 2.0 * m / problem.X.shape[0]
         split = None if problem.loss.is_quadratic else curvature
-        start = initial_penalties(self.limits.rho, backend.get(eigenvalues), per_row, split)
+        start = initial_penalties(self.settings.rho, backend.get(eigenvalues), per_row, split)
         resumed = self.saved is not None and self.saved["admm"] is not None
         self._set_penalties(*(self.rho_values if resumed else start))
         self.timings["setup"] += time.perf_counter() - started - (self.timings["factor"] - factored)
@@ -176,7 +176,7 @@ class SampledStage(SampledRun):
     def _chunk_size(self) -> int:
         """Short at first, so that a picture appears early; bounded in flops, so that limits and Ctrl-C are kept."""
         most = 5 if self.iteration < 10 else 25
-        return int(max(1, min(most, CHUNK_FLOPS // self.problem.flops, self.limits.max_iter - self.iteration)))
+        return int(max(1, min(most, CHUNK_FLOPS // self.problem.flops, self.settings.max_iter - self.iteration)))
 
     def _iterate(self, steps: int) -> admm.Report:
         """One compiled chunk of ADMM."""
@@ -218,42 +218,42 @@ class SampledStage(SampledRun):
     def _worth_certifying(self, values: np.ndarray) -> bool:
         """At the end, when the gap looks small enough, and at spaced iterations."""
         self.estimate = relative_gap(values[2] + values[3], values[4])
-        last = self.iteration >= self.limits.max_iter or self._time_is_up()
+        last = self.iteration >= self.settings.max_iter or self._time_is_up()
         return bool(last or self.iteration >= self.certify_at or self.estimate <= self.certify_below)
 
     def _certify(self, check: bounds.Check) -> None:
         """Repair and tighten, and predict from the result when the next time will pay."""
-        self.best.certify(check, self.iteration >= self.limits.max_iter, self.started + self.limits.time_limit)
+        self.best.certify(check, self.iteration >= self.settings.max_iter, self.started + self.settings.time_limit)
         self.timings["certify"] += self.best.certify_seconds or 0.0
-        ratio = self.limits.tol / max(self.best.sampled_gap, self.limits.tol)
+        ratio = self.settings.tol / max(self.best.sampled_gap, self.settings.tol)
         self.certify_below = self.estimate * min(0.9, max(0.2, ratio))
         self.certify_at = 2 * self.iteration
 
     def _time_is_up(self) -> bool:
         """Iterations end at nine tenths of the time limit: the rest is for the last certification."""
-        return self.elapsed() > 0.9 * self.limits.time_limit
+        return self.elapsed() > 0.9 * self.settings.time_limit
 
     def _decide(self, stop: bool) -> Status | None:
         """The status to end with, or None to go on."""
-        gap, limits = self.best.sampled_gap, self.limits
+        gap, settings = self.best.sampled_gap, self.settings
         if gap < 0.98 * self.best_gap:
             self.best_gap, self.best_at = gap, self.iteration
-        if gap <= limits.tol:
+        if gap <= settings.tol:
             return Status.OPTIMAL
         if stop:
             return Status.INTERRUPTED
         if self._time_is_up():
             return Status.TIME_LIMIT
-        if self.iteration >= limits.max_iter:
+        if self.iteration >= settings.max_iter:
             return Status.MAX_ITER
         if self.iteration - self.best_at <= 2000 + self.iteration // 2:
             return None
-        if gap <= 10 * limits.tol:
+        if gap <= 10 * settings.tol:
             return Status.OPTIMAL_INACCURATE
         # Far from tol a gap can stand still while there is no bound yet, and the objective falls all the same.
         then = next((record for record in self.history if record["iteration"] >= self.best_at), None)
         moved = np.inf if then is None else then["sampled_objective"] - self.best.sampled_objective
-        return None if moved > limits.tol * abs(self.best.sampled_objective) else Status.STALLED
+        return None if moved > settings.tol * abs(self.best.sampled_objective) else Status.STALLED
 
     def _balance(self) -> None:
         """Change penalties whose primal and dual residuals are far apart; ever more rarely, so that ADMM converges.
@@ -266,7 +266,7 @@ class SampledStage(SampledRun):
         cost = int(0.2 * size**3 / self.problem.flops)
         self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
         factors = [admm.balance(*map(float, pair)) for pair in self.residuals.reshape(-1, 2)]
-        if set(factors) == {1.0} or self.elapsed() + self.factor_seconds > 0.9 * self.limits.time_limit:
+        if set(factors) == {1.0} or self.elapsed() + self.factor_seconds > 0.9 * self.settings.time_limit:
             return
         old = self.rho
         copy, cone, *loss = (value * factor for value, factor in zip(self.rho_values, factors, strict=True))
@@ -279,15 +279,15 @@ class SampledStage(SampledRun):
 
     def _finish(self, status: Status) -> Solution:
         """Put the best network and bounds into a Solution; objectives are evaluated once more on what is returned."""
-        problem, limits, best = self.problem, self.limits, self.best
+        problem, settings, best = self.problem, self.settings, self.best
         n, D, P, c = problem.shape
-        settings = {
+        plain = {
             "n": n, "d": D - problem.intercept, "c": c, "loss": problem.loss_name, "beta": problem.beta,
-            "tol": limits.tol, "intercept": problem.intercept, "patterns": P, "patterns_requested": problem.n_requested,
-            "max_iter": limits.max_iter, "linear_solver": self.method, "rho": limits.rho, "seed": self.seed,
-            "skip": problem.skip_kind, "refine": False,
+            "tol": settings.tol, "intercept": problem.intercept, "patterns": P,
+            "patterns_requested": problem.n_requested, "max_iter": settings.max_iter, "linear_solver": self.method,
+            "rho": settings.rho, "seed": settings.seed, "skip": problem.skip_kind, "refine": False,
         }  # fmt: skip
-        network = best.network({"settings": settings, "status": status.value})
+        network = best.network({"settings": plain, "status": status.value})
         m = problem.loss.y.shape[0]
         shape = (m,) if problem.scalar_output else (m, c)
         skip, bias = best.sampled_coefficients()
@@ -311,9 +311,9 @@ class SampledStage(SampledRun):
         self.timings["total"] = self.spent + self.elapsed()
         message = (
             f"{status.advice_on('the sampled program')} (sampled program: gap {best.sampled_gap:.1e}, tol "
-            f"{limits.tol:.1e}; network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
+            f"{settings.tol:.1e}; network program: gap {best.gap:.1e} by the relaxed bound, rigorous and loose)"
         )
         return Solution(
             network, best.objective, certificate, sampled, status, message, self.iteration, self.history,
-            dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, settings,
+            dict(self.timings), self.backend.name, problem.dtype.name, self.backend.device, plain,
         )  # fmt: skip

@@ -478,7 +478,7 @@ def test_words_name_the_kinds():
     summary = sol.summary()
     for fact in ("optimal", "n = 60, d = 4", "relaxed (rigorous)", "distinct patterns of", "numpy", "float64", "total"):
         assert fact in summary, fact
-    assert repr(sol).startswith("Solution(status='optimal', objective=")
+    assert repr(sol).startswith("Solution(status='optimal', sampled_gap=")
     assert "certificate='relaxed'" in repr(sol)
     assert "\n" not in sol.message + repr(sol)
     assert sum(sol.timings[name] for name in sol.timings if name != "total") <= sol.timings["total"] * 1.01 + 1e-3

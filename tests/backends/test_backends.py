@@ -39,7 +39,7 @@ def solve_on(monkeypatch):
 
         with monkeypatch.context() as patch:
             # the attribute cvxrelu.solve is the function; the module is found here
-            patch.setattr(sys.modules["cvxrelu.api.solve"], "select_backend", lambda *_: StrictBackend())
+            patch.setattr(sys.modules["cvxrelu.api.prepared"], "select_backend", lambda *_: StrictBackend())
             return solve_sampled(*args, **options)
 
     return solve

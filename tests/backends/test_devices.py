@@ -20,8 +20,9 @@ from cvxrelu.backends.choose import get_backend
 from cvxrelu.backends.mesh import MeshBackend, as_devices
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.certificates.pricing import Pricing
+from cvxrelu.certificates.search_space import ground_of
 from cvxrelu.program.problem import build_problem
-from cvxrelu.runs.limits import Limits
+from cvxrelu.runs.settings import Settings
 from cvxrelu.sampled import newton_stage
 from cvxrelu.sampled.stage import SampledStage
 
@@ -117,14 +118,14 @@ class Noting(NumpyBackend):
 
 def test_pricing_and_patterns_are_put_divided():
     backend = Noting()
-    pricing = Pricing(backend, X, X, np.random.default_rng(2))
+    pricing = Pricing(backend, ground_of(backend, X, X), np.random.default_rng(2))
     pricing.price(Y, np.zeros((6, 0)), 16, waves=1, polished=4)
     assert {shape[0] for shape, _ in backend.divided} == {6} and {axis for _, axis in backend.divided} == {1}
     assert len(backend.divided) >= 5 and max(shape[1] for shape, _ in backend.divided) >= 32  # ascents, polish, rank
     backend = Noting()
     problem = build_problem(X, Y, beta=0.5, patterns=9)
-    limits = Limits.read(rho=None, tol=1e-1, max_iter=1, time_limit=None, linear_solver="direct")
-    SampledStage(problem, backend, limits, seed=0)._set_up()
+    settings = Settings.read(rho=None, tol=1e-1, max_iter=1, time_limit=None, linear_solver="direct")
+    SampledStage(problem, backend, settings)._set_up()
     assert backend.divided == [(problem.patterns.patterns.shape, 1)]
 
 

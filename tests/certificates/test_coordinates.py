@@ -7,8 +7,9 @@ import pytest
 import cvxrelu
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.certificates.ascents import ascend, prices, start_ascent
-from cvxrelu.certificates.coordinates import features, kinks, search_coordinates, snapped
+from cvxrelu.certificates.coordinates import features, kinks, snapped
 from cvxrelu.certificates.pricing import Pricing
+from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import free_coefficients, free_directions
 from cvxrelu.refinement import neurons
@@ -121,14 +122,14 @@ def test_kinks_of_several_columns_and_outputs_are_seen():
 # -- the coordinates --------------------------------------------------------------------------------------------------
 def test_alike_columns_are_kept():
     X = np.random.default_rng(0).standard_normal((50, 6))
-    found = search_coordinates(X)
+    found = SearchSpace(X).coordinates()
     assert found.rows is X and found.basis is None and found.sizes is None
 
 
 def test_coordinates_are_those_of_the_data():
     rng = np.random.default_rng(0)
     X = (rng.standard_normal((50, 3)) + 1e7) * [1.0, 1e3, 1e-4]
-    found = search_coordinates(X)
+    found = SearchSpace(X).coordinates()
     assert found.sizes is not None and found.unseen == 0.0
     np.testing.assert_allclose(found.basis.T @ found.basis, np.eye(3), atol=1e-14)
     np.testing.assert_allclose(found.rows @ found.basis.T, X, rtol=1e-12)
@@ -140,13 +141,13 @@ def test_coordinates_are_those_of_the_data():
 
 def test_what_beta_hides_does_not_count():
     X = np.random.default_rng(0).standard_normal((50, 6)) * [1.0, 1.0, 1.0, 1.0, 1.0, 1e-4]
-    assert search_coordinates(X).sizes is not None
-    assert search_coordinates(X, negligible=1.0).sizes is None
+    assert SearchSpace(X).coordinates().sizes is not None
+    assert SearchSpace(X).coordinates(negligible=1.0).sizes is None
 
 
 def test_directions_are_told_apart_as_functions_of_the_rows():
     x, _ = curve(0)
-    at = search_coordinates(np.column_stack([x, np.ones(40)]))
+    at = SearchSpace(np.column_stack([x, np.ones(40)])).coordinates()
     u = np.stack([np.ones(2), [-2005.0, -2020.0]])
     c = at.inward(u / np.linalg.norm(u, axis=0))
     assert c[:, 0] @ c[:, 1] > 1.0 - 1e-9
@@ -166,7 +167,7 @@ def test_kinks_go_through_rows(r):
 
 def test_snapped_directions_reach_the_best_kink():
     x, y = curve(2)
-    at = search_coordinates(np.column_stack([x, np.ones(40)]))
+    at = SearchSpace(np.column_stack([x, np.ones(40)])).coordinates()
     p = without_line(x, y)
     best = np.abs(p[:, 0] @ hinges(x)).max()
     k = x[np.argmax(np.abs(p[:, 0] @ hinges(x)))] + 0.2  # beside the kink
@@ -225,10 +226,11 @@ def test_two_sides_of_a_direction_price_alike_beside_a_free_skip():
     x, y = curve(0, 1e9)
     problem = build_problem(x[:, None], y, beta=1.0, intercept=True, skip="linear", sampled=False)
     assert problem.even
-    at = search_coordinates(problem.X)
+    space = SearchSpace(problem.X)
+    at = space.coordinates()
     p = problem.loss.dual(np.zeros((40, 1)))
     right = np.abs(without_line(x, y)[:, 0] @ np.maximum(x[:, None] - x, 0.0)).max() / 1e9
-    found = Pricing(NUMPY, at.rows, at.rows, np.random.default_rng(0), at.sizes, even=problem.even)
+    found = Pricing(NUMPY, space.ground(NUMPY, at), np.random.default_rng(0), even=problem.even)
     assert found.price(p, np.zeros((2, 0)), 40).price == pytest.approx(right, rel=1e-4)
 
 

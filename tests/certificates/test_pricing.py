@@ -11,6 +11,7 @@ from oracles import constraint_at, make_backend, max_in_cells, max_on_circle
 from cvxrelu.certificates.ascents import ascend, best_first, prices, spectrum, start_ascent
 from cvxrelu.certificates.coordinates import distinct
 from cvxrelu.certificates.pricing import Pricing
+from cvxrelu.certificates.search_space import ground_of
 
 seeds = st.integers(0, 10**6)
 NUMPY = make_backend("numpy")
@@ -30,7 +31,9 @@ def price(X, p, seed=0, count=24, known=None, backend=NUMPY, dtype=np.float64, *
     with backend.scope():
         data = backend.put(X)
         working = data if dtype == np.float64 else backend.put(X, dtype)
-        return Pricing(backend, working, data, np.random.default_rng(seed)).price(p, known, count, **options)
+        return Pricing(backend, ground_of(backend, working, data), np.random.default_rng(seed)).price(
+            p, known, count, **options
+        )
 
 
 def check_honest(X, p, priced):

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import gzip
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import cvxrelu
 import cvxrelu.backends.choose
-from cvxrelu.api import standardised as standardisation
 from cvxrelu.command_line.main import build_parser, main
 from cvxrelu.network.relu_network import ReLUNetwork
 
+Around = Callable[[Callable[..., Any]], None]  # the fixture of that name
 FAST = ("--tol", "1e-2", "--backend", "numpy")
 SAMPLED = ("--no-refine", "--patterns", "10")
 
@@ -249,16 +252,14 @@ def test_not_to_tol(houses: str, here: Path) -> None:
     assert json.loads((here / "hurried" / "solution.json").read_text())["status"] == "time_limit"
 
 
-def test_an_interrupt_keeps_the_network(houses: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    solve = standardisation.solve
-
-    def interrupted(*arguments: object, **settings: object) -> object:
+def test_an_interrupt_keeps_the_network(houses: str, here: Path, around_solves: Around) -> None:
+    def interrupted(_: Any, run: Any, beta: float, settings: Any, **more: Any) -> object:
         def stop(record: dict) -> None:
             raise KeyboardInterrupt
 
-        return solve(*arguments, **settings, callback=stop)
+        return run(beta, dataclasses.replace(settings, callback=stop), **more)
 
-    monkeypatch.setattr(standardisation, "solve", interrupted)
+    around_solves(interrupted)
     assert fit(houses, "--target", "price") == 130
     assert json.loads((here / "model" / "solution.json").read_text())["status"] == "interrupted"
 
@@ -277,7 +278,7 @@ def test_an_interrupt_keeps_the_network(houses: str, here: Path, monkeypatch: py
 def test_a_failing_solve_leaves_nothing(
     houses: str,
     here: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    around_solves: Around,
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
     code: int,
@@ -286,7 +287,7 @@ def test_a_failing_solve_leaves_nothing(
     def fail(*_arguments: object, **_settings: object) -> None:
         raise error
 
-    monkeypatch.setattr(standardisation, "solve", fail)
+    around_solves(fail)
     assert fit(houses, "--target", "price") == code
     assert words in capsys.readouterr().err
     assert [file.name for file in here.iterdir()] == ["houses.csv"]
@@ -516,14 +517,14 @@ def test_demo(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ReLUNetwork.load(here / "demo-output" / "digits.safetensors").predict(np.zeros((2, 64))).shape == (2, 10)
 
 
-def test_an_interrupt_ends_the_demo(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    solve, calls = standardisation.solve, []
+def test_an_interrupt_ends_the_demo(here: Path, around_solves: Around) -> None:
+    calls = []
 
-    def interrupted(*arguments: object, **settings: object) -> object:
+    def interrupted(_: Any, run: Any, beta: float, settings: Any, **more: Any) -> object:
         calls.append(1)
-        return solve(*arguments, **settings, callback=lambda record: True)
+        return run(beta, dataclasses.replace(settings, callback=lambda record: True), **more)
 
-    monkeypatch.setattr(standardisation, "solve", interrupted)
+    around_solves(interrupted)
     assert main(["demo", "--quick", "--quiet"]) == 130
     assert len(calls) == 1
 

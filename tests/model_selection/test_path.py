@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path as FilePath
 
 import numpy as np
@@ -15,6 +16,9 @@ import oracles
 import pytest
 
 import cvxrelu
+from cvxrelu.api import prepared
+from cvxrelu.backends.numpy import NumpyBackend
+from cvxrelu.certificates import search_space
 from cvxrelu.model_selection.path import Path, path
 from cvxrelu.runs.status import Status
 
@@ -118,7 +122,8 @@ def test_warm_starts_save_rounds_and_cost_no_accuracy(found):
     for warm, other in zip(found.solutions, cold, strict=True):
         assert warm.gap <= 1e-3
         assert warm.objective <= other.objective * (1 + 1.1e-3)
-        assert warm.lower_bound <= other.objective and other.lower_bound <= warm.objective
+        assert warm.lower_bound <= other.objective * (1 + 1e-12)
+        assert other.lower_bound <= warm.objective * (1 + 1e-12)
 
 
 def test_options_are_those_of_solve():
@@ -149,30 +154,60 @@ def test_the_same_seed_gives_the_same_path():
     np.testing.assert_array_equal(one.fold_scores, other.fold_scores)
 
 
+@pytest.mark.parametrize("apart", [1.0, 50.0])
+def test_the_data_are_prepared_once(monkeypatch, apart):
+    """Checked, put on the device and whitened once for all points: with columns that are alike, and that are not."""
+    data = X * np.geomspace(1.0, apart, X.shape[1])
+    counts = Counter()
+
+    def counted(owner, name, of=lambda *_: True):
+        plain = getattr(owner, name)
+
+        def call(*args, **given):
+            counts[name] += bool(of(*args))
+            return plain(*args, **given)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(prepared, "build_problem")
+    counted(search_space, "ground_of")
+    counted(search_space, "right_singular_vectors")
+    counted(search_space.np.linalg, "eigvalsh")
+    counted(NumpyBackend, "put", lambda _, tree, *more: getattr(tree, "shape", None) == X.shape)
+    found = path(data, Y, betas=6, smallest=0.2, tol=1e-2, backend="numpy", dtype="float64")
+    assert len(found) == 6
+    once = {"build_problem": 1, "eigvalsh": 1}
+    if apart == 1.0:  # one precision, the same for beta_max
+        assert counts == once | {"ground_of": 1, "put": 1}
+    else:  # the given columns while beta is large, then rotated ones, whose scales go with beta
+        del counts["ground_of"]
+        assert counts == once | {"right_singular_vectors": 1, "put": 2}
+
+
 # -- cross-validation ------------------------------------------------------------------------------------------------
-def test_scores_are_those_of_solves_on_the_folds(monkeypatch):
+def test_scores_are_those_of_solves_on_the_folds(around_solves):
     rows, weight = np.arange(60), np.random.default_rng(2).uniform(0.5, 2.0, 60)
     pairs = [(rows[:40], rows[40:]), (rows >= 15, rows < 15)]
     solves = []
 
-    def solve(data, targets, **options):
-        solution = cvxrelu.solve(data, targets, **options)
-        solves.append((data, targets, options, solution))
+    def solve(prepared, run, beta, settings, warm_start):
+        solution = run(beta, settings, warm_start=warm_start)
+        solves.append((prepared.problem, beta, warm_start, solution))
         return solution
 
-    monkeypatch.setattr(MODULE, "solve", solve)
+    around_solves(solve)
     options = {"betas": [10.0, 3.0], "tol": 1e-2, "cv": pairs, "sample_weight": weight}
     scores = {name: path(X, Y, **options, scorer=name).fold_scores for name in (None, "neg_mean_squared_error")}
     assert len(solves) == 2 * 2 * 3
     for name, call, k in itertools.product(scores, range(2), range(2)):
         train, test = pairs[k]
         i = 6 * list(scores).index(name) + 3 * call + 1 + k
-        data, targets, given, solution = solves[i]
-        np.testing.assert_array_equal(data, X[train])
-        np.testing.assert_array_equal(targets, Y[train])
-        np.testing.assert_array_equal(given["sample_weight"], weight[train])
-        assert given["beta"] == pytest.approx(options["betas"][call] * weight[train].sum() / weight.sum())
-        assert given["warm_start"] is (solves[i - 3][3] if call else None)
+        problem, beta, warm_start, solution = solves[i]
+        np.testing.assert_array_equal(problem.X, X[train])
+        np.testing.assert_array_equal(problem.plain.y[:, 0], Y[train])
+        np.testing.assert_array_equal(problem.plain.weight[:, 0], weight[train])
+        assert beta == pytest.approx(options["betas"][call] * weight[train].sum() / weight.sum())
+        assert warm_start is (solves[i - 3][3] if call else None)
         y, w = Y[test], weight[test]
         errors = w @ (solution.network.predict(X[test]) - y) ** 2
         r2 = 1 - errors / (w @ (y - np.average(y, weights=w)) ** 2)
@@ -277,18 +312,18 @@ def test_the_callback_sees_every_point_and_can_stop():
 
 
 @pytest.mark.parametrize("where", ["between", "inside", "in a fold"])
-def test_interrupts_return_the_points_that_are_complete(monkeypatch, where):
+def test_interrupts_return_the_points_that_are_complete(around_solves, where):
     calls = itertools.count()
 
-    def solve(*args, **options):
+    def solve(_, run, *given, **more):
         # Three solves a point: the seventh is the third point's, the eighth its first fold's.
         if (call := next(calls)) == 6 and where == "between":
             raise KeyboardInterrupt
-        solution = cvxrelu.solve(*args, **options)
+        solution = run(*given, **more)
         ended = call == {"between": -1, "inside": 6, "in a fold": 7}[where]
         return dataclasses.replace(solution, status=Status.INTERRUPTED) if ended else solution
 
-    monkeypatch.setattr(MODULE, "solve", solve)
+    around_solves(solve)
     stopped = path(X, Y, **QUICK, cv=2)
     assert stopped.status is Status.INTERRUPTED
     assert len(stopped) == 2
@@ -296,15 +331,15 @@ def test_interrupts_return_the_points_that_are_complete(monkeypatch, where):
     assert stopped.betas.shape == stopped.objectives.shape == (2,)
 
 
-def test_the_time_limit_is_for_the_whole_path(monkeypatch):
+def test_the_time_limit_is_for_the_whole_path(around_solves):
     given = []
 
-    def solve(*args, time_limit, **options):
-        given.append(time_limit)
-        solution = cvxrelu.solve(*args, **options)
+    def solve(_, run, beta, settings, **more):
+        given.append(settings.time_limit)
+        solution = run(beta, settings, **more)
         return dataclasses.replace(solution, status=Status.TIME_LIMIT) if len(given) == 3 else solution
 
-    monkeypatch.setattr(MODULE, "solve", solve)
+    around_solves(solve)
     stopped = path(X, Y, **QUICK, time_limit=1000.0)
     assert stopped.status is Status.TIME_LIMIT
     assert len(stopped) == 2
@@ -323,12 +358,12 @@ def test_no_time_is_no_point():
         empty.plot()
 
 
-def test_points_that_miss_tol_are_kept_and_named(monkeypatch):
-    def solve(*args, beta, **options):
-        solution = cvxrelu.solve(*args, beta=beta, **options)
+def test_points_that_miss_tol_are_kept_and_named(around_solves):
+    def solve(_, run, beta, settings, **more):
+        solution = run(beta, settings, **more)
         return dataclasses.replace(solution, status=Status.MAX_ITER) if beta < 2 else solution
 
-    monkeypatch.setattr(MODULE, "solve", solve)
+    around_solves(solve)
     missed = path(X, Y, betas=[9.0, 3.0, 1.0], tol=1e-2)
     assert missed.status is Status.MAX_ITER
     assert "1 of 3 points did not reach tol" in missed.message
@@ -483,9 +518,12 @@ ROWS = np.arange(60)
         ({"skip_l2": 1.0}, ValueError, "skip_l2=1.0 needs skip='bias' or 'linear'"),
     ],
 )
-def test_bad_input_is_refused_before_any_work(monkeypatch, options, error, says):
-    for name in ("solve", "beta_max"):
-        monkeypatch.setattr(MODULE, name, lambda *args, **given: pytest.fail("work was done"))
+def test_bad_input_is_refused_before_any_work(monkeypatch, around_solves, options, error, says):
+    def no_work(*args, **given):
+        pytest.fail("work was done")
+
+    around_solves(no_work)
+    monkeypatch.setattr(MODULE, "of_network_program", no_work)
     with pytest.raises(error, match=re.escape(says)):
         path(X, Y, **options)
 

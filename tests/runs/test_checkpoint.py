@@ -14,14 +14,14 @@ import pytest
 from checkpoint_child import CASES, X, Y, answer, run
 
 import cvxrelu
-from cvxrelu.api.solve import open_checkpoint
+from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.program.problem import build_problem
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs import checkpoint
 from cvxrelu.runs.checkpoint import Checkpoint, digest
-from cvxrelu.runs.limits import Limits
+from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled import admm, newton_stage
 from cvxrelu.sampled.stage import SampledStage
@@ -192,10 +192,10 @@ def test_phases_do_not_overlap(tmp_path):
 def test_nothing_of_a_sampled_stage_is_forgotten(tmp_path):
     """All that a run has changed, found by looking: what is not computed again is as it was."""
     problem = build_problem(X, Y[:, 0], beta=1.0, patterns=15, seed=3)
-    limits = Limits.read(rho=None, tol=1e-9, max_iter=40, time_limit=None, linear_solver="direct")
+    settings = Settings.read(rho=None, tol=1e-9, max_iter=40, time_limit=None, linear_solver="direct")
 
     def made():
-        return SampledStage(problem, get_backend("numpy"), limits, seed=3, checkpoint=opened(tmp_path))
+        return SampledStage(problem, get_backend("numpy"), settings, checkpoint=opened(tmp_path))
 
     stage, fresh, again = made(), made(), made()
     stage.run()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu.api import solve
+from cvxrelu.api import prepared
 from cvxrelu.backends.choose import get_backend
 from cvxrelu.certificates import exact_pricing, pricing
 from cvxrelu.certificates import network as proofs
@@ -15,6 +15,7 @@ from cvxrelu.certificates.closed_form import closed_form_price
 from cvxrelu.certificates.exact_pricing import price_on
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.relaxation import relaxed_price
+from cvxrelu.certificates.search_space import ground_of
 from cvxrelu.numerics.lasso import nonnegative_quadratic
 from cvxrelu.program.arrangement import enumerate_by
 from cvxrelu.program.problem import build_problem
@@ -57,28 +58,31 @@ def test_no_proof_begins_after_the_deadline(kind, monkeypatch):
     assert found.lower_bound == pytest.approx(expected, rel=1e-9)
 
 
+def a_pricing():
+    backend = get_backend("numpy")
+    return Pricing(backend, ground_of(backend, X, X), np.random.default_rng(0))
+
+
 def test_pricing_ends_between_parts(monkeypatch):
     monkeypatch.setattr(pricing, "PART_FLOPS", 1.0)
     calls = []
     climb = Pricing._climb
     monkeypatch.setattr(Pricing, "_climb", lambda self, *args: calls.append(1) or climb(self, *args))
     monkeypatch.setattr(Pricing, "_polish", lambda self, p, u: refuse() if u.shape[1] else (u, np.zeros(0)))
-    found = Pricing(get_backend("numpy"), X, X, np.random.default_rng(0)).price(
-        Y[:, None], np.eye(3), 16, waves=3, deadline=PAST
-    )
+    found = a_pricing().price(Y[:, None], np.eye(3), 16, waves=3, deadline=PAST)
     assert len(calls) == 1 and not found.complete
     assert 0 < found.starts < 16 and found.price > 0
 
 
 def test_parts_hold_every_start_once(monkeypatch):
     monkeypatch.setattr(pricing, "PART_FLOPS", 1e4)
-    own = Pricing(get_backend("numpy"), X, X, np.random.default_rng(0))
+    own = a_pricing()
     u = RNG.standard_normal((3, 50))
     parts = own._parts(u, 30)
     assert len(parts) > 1
     np.testing.assert_array_equal(np.sort(np.concatenate(parts, axis=1), axis=1), np.sort(u, axis=1))
     found = own.price(Y[:, None], np.eye(3), 16)
-    whole = Pricing(get_backend("numpy"), X, X, np.random.default_rng(0)).price(Y[:, None], np.eye(3), 16)
+    whole = a_pricing().price(Y[:, None], np.eye(3), 16)
     assert found.complete and found.price == pytest.approx(whole.price, rel=1e-6)
 
 
@@ -112,13 +116,13 @@ def test_a_large_reduction_is_left_out(monkeypatch):
 @pytest.mark.parametrize("kind", ["priced", "relaxed", "exact"])
 def test_the_certificate_of_a_sampled_solve_has_the_deadline(kind, monkeypatch):
     given = []
-    whole = solve.network_certificate
+    whole = prepared.network_certificate
 
     def watched(*args, deadline, **options):
         given.append(deadline)
         return whole(*args, deadline=deadline, **options)
 
-    monkeypatch.setattr(solve, "network_certificate", watched)
+    monkeypatch.setattr(prepared, "network_certificate", watched)
     begun = time.perf_counter()
     sol = cvxrelu.solve(X, Y, beta=1.0, refine=False, patterns=8, certificate=kind, time_limit=300.0)
     assert sol.status is cvxrelu.Status.OPTIMAL
@@ -128,7 +132,7 @@ def test_the_certificate_of_a_sampled_solve_has_the_deadline(kind, monkeypatch):
 @pytest.mark.parametrize("kind", ["priced", "relaxed", "exact"])
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_a_sampled_solve_that_ran_out_of_time_keeps_its_own_bound(kind, loss, monkeypatch):
-    monkeypatch.setattr(solve, "network_certificate", refuse)
+    monkeypatch.setattr(prepared, "network_certificate", refuse)
     monkeypatch.setattr(time, "perf_counter", Clock(1.0))
     y = Y if loss == "squared" else np.where(np.median(Y) < Y, 1.0, -1.0)
     sol = cvxrelu.solve(X, y, beta=0.1, loss=loss, refine=False, certificate=kind, time_limit=3.0, backend="numpy")

@@ -1,7 +1,6 @@
 """Statuses speak of the bound that is reported; messages name it, and exit codes follow."""
 
 import dataclasses
-import importlib
 import itertools
 import json
 
@@ -20,7 +19,6 @@ X = RNG.standard_normal((120, 8))
 Y = np.maximum(X @ RNG.standard_normal((8, 4)), 0) @ np.array([1.0, -1.0, 1.0, -1.0])
 BETA = 0.2 * cvxrelu.beta_max(X, Y)
 QUICK = {"beta": BETA, "backend": "numpy", "tol": 1e-2}
-PATH = importlib.import_module("cvxrelu.model_selection.path")
 
 
 @pytest.mark.parametrize("ended", [status for status in Status if status is not Status.UNPROVEN])  # no search ends so
@@ -145,13 +143,13 @@ def test_the_last_layer_has_stalled_only_where_nothing_moves(goes_on, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["unproven", "stalled", "optimal_inaccurate", "max_iter", "optimal"])
-def test_a_path_names_the_points_that_failed(name, monkeypatch):
-    def solve(*args, beta, **options):
-        solution = cvxrelu.solve(*args, beta=beta, **options)
+def test_a_path_names_the_points_that_failed(name, around_solves):
+    def solve(_, run, beta, settings, **more):
+        solution = run(beta, settings, **more)
         first = Status.OPTIMAL_INACCURATE if beta == 9.0 else solution.status
         return dataclasses.replace(solution, status=Status(name) if beta < 2 else first)
 
-    monkeypatch.setattr(PATH, "solve", solve)
+    around_solves(solve)
     found = cvxrelu.path(X, Y, betas=[9.0, 3.0, 1.0], tol=5e-2, backend="numpy")
     failed = name in ("unproven", "stalled", "max_iter")
     assert found.status is (Status(name) if failed else Status.OPTIMAL_INACCURATE)

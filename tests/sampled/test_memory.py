@@ -16,7 +16,7 @@ from cvxrelu.sampled import stage as sampled_stage
 from cvxrelu.sampled.memory import Plan, Sizes, estimate_memory, plan, sizes_of
 from cvxrelu.support import blocks as streaming
 
-SOLVE = importlib.import_module("cvxrelu.api.solve")  # the name in the package is the function's
+SOLVE = importlib.import_module("cvxrelu.api.prepared")
 RNG = np.random.default_rng(0)
 SAMPLED = {"refine": False, "certificate": "relaxed", "backend": "numpy", "max_iter": 3}
 
@@ -30,7 +30,7 @@ def data(n=400, d=6, c=1, dtype=np.float64):
 @pytest.fixture
 def without_proof(monkeypatch):
     """The proof of the network program's bound takes the time, not the memory."""
-    monkeypatch.setattr(SOLVE, "_certified", lambda solution, *_: solution)
+    monkeypatch.setattr(SOLVE.Prepared, "_certified", lambda _, solution, *given: solution)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ FACTOR = 2.0  # by which an estimate may be above; it is never below
 def test_jax_is_below_its_estimate():
     jax = pytest.importorskip("jax")
     from cvxrelu.backends.choose import get_backend
-    from cvxrelu.runs.limits import Limits
+    from cvxrelu.runs.settings import Settings
     from cvxrelu.sampled import admm
 
     X, y = data(1500, 8)
     problem, backend = build_problem(X, y, beta=50.0, patterns=100), get_backend("jax")
     with backend.scope():
-        limits = Limits.read(rho=None, tol=1e-3, max_iter=5, time_limit=None, linear_solver="cg")
-        stage = sampled_stage.SampledStage(problem, backend, limits, seed=0)
+        settings = Settings.read(rho=None, tol=1e-3, max_iter=5, time_limit=None, linear_solver="cg")
+        stage = sampled_stage.SampledStage(problem, backend, settings)
         stage._set_up()
         stage._set_up_admm()
         chunk = jax.jit(admm.run_chunk, static_argnums=0)

@@ -12,7 +12,7 @@ from cvxrelu.program.arrangement import enumerate_patterns
 from cvxrelu.program.dual import pull_back, sampled_bound
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import skip_columns
-from cvxrelu.runs.limits import Limits
+from cvxrelu.runs.settings import Settings
 from cvxrelu.sampled import bounds
 from cvxrelu.sampled.incumbent import host_ridge
 from cvxrelu.sampled.stage import SampledStage
@@ -93,10 +93,10 @@ def optimum(case, every_pattern=False):
 
 
 def solve(problem, backend="numpy", linear_solver="auto", tol=TOL, max_iter=None):
-    limits = Limits.read(rho=None, tol=tol, max_iter=max_iter, time_limit=60, linear_solver=linear_solver)
+    settings = Settings.read(rho=None, tol=tol, max_iter=max_iter, time_limit=60, linear_solver=linear_solver)
     chosen = make_backend(backend)
     with chosen.scope():
-        return SampledStage(problem, chosen, limits, seed=0).run()
+        return SampledStage(problem, chosen, settings).run()
 
 
 def objective(problem, neurons, linear, bias, norm):

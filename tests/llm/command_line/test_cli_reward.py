@@ -96,7 +96,7 @@ def test_eval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(*given, "--report", folder / "swept.html", "--quiet", "--overwrite") == 0
         assert ("by a linear head on 41 training pairs" in (folder / "swept.html").read_text()) is shown
     (folder / "extraction.json").write_text("[]")
-    assert run(*given, "--report", folder / "swept.html") == 2
+    assert run(*given, "--report", folder / "swept.html", "--overwrite") == 2
     assert "extraction.json: not the record of an extraction" in capsys.readouterr().err
     (folder / "extraction.json").unlink()
 

@@ -316,8 +316,11 @@ def test_keys_tell_where_the_response_begins_and_ends() -> None:
 
 KILLED = """
 import os, signal, sys
-from cvxrelu_llm import cache, features, triples
-model = features.load_model(sys.argv[1], dtype="float32", device="cpu")
+from cvxrelu_llm.features import cache
+from cvxrelu_llm.features.extract import extract
+from cvxrelu_llm.models.load import load_model
+from cvxrelu_llm.preferences.triples import load_triples
+model = load_model(sys.argv[1], dtype="float32", device="cpu")
 put, n = cache.FeatureCache.put, 0
 def kill(self, keys, rows):
     global n
@@ -327,7 +330,7 @@ def kill(self, keys, rows):
         os.kill(os.getpid(), signal.SIGKILL)
     put(self, keys, rows)
 cache.FeatureCache.put = kill
-features.extract(model, triples.load_triples(sys.argv[2]), layer=2, pooling="mean", cache=sys.argv[3], batch_tokens=40)
+extract(model, load_triples(sys.argv[2]), layer=2, pooling="mean", cache=sys.argv[3], batch_tokens=40)
 """
 
 
