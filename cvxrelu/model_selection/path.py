@@ -235,7 +235,8 @@ class _Walk:
     """Down the path: at every beta a solve on all rows and one on each fold, so that a path cut short is complete."""
 
     def __init__(
-        self, betas: np.ndarray, rows: _Rows, folds: list[_HeldOut], score: Scorer, *, settings: Settings, started: float
+        self, betas: np.ndarray, rows: _Rows, folds: list[_HeldOut], score: Scorer, *, settings: Settings,
+        started: float,
     ) -> None:  # fmt: skip
         self.betas, self.rows, self.folds, self.score = betas, rows, folds, score
         self.settings, self.started = settings, started
