@@ -10,6 +10,7 @@ With `best` the least objective by a plain formula in extended precision, and `z
     objective  of the network, saved and loaded again, by the plain formula: |difference| <= rounding of float64
     sampled    the bound of (S): at most its own objective, and at most Clarabel's, where the data are well scaled
     beta_max   at least 0.999 times the largest |p^T (X u)_+| found, and at rank at most 3 no more than the exact value
+    status     `optimal` only where the gap reported is at most tol
     error      no exception
 
 What breaks a rule is a violation, with the factor by which: a row each in the report. One line of JSON for each problem

@@ -21,4 +21,6 @@ def violations(record: dict[str, Any]) -> list[dict[str, Any]]:
             by = bound["bound"] / best - 1 if best > 0 else None
             of, text = f"{bound['of']} ({bound['kind']})", f"gap {bound['gap']:.1e}"
             found.append({"rule": rule, "of": of, "by": by, "text": text})
+    for name in record["overstated"]:
+        found.append({"rule": "status", "of": name, "by": None, "text": "optimal, with a gap above tol"})
     return found

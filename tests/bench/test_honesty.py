@@ -49,6 +49,9 @@ def test_rules_of_bounds():
     assert honesty.violations(record)[0]["by"] == pytest.approx(2.0 / 1.99 - 1)
     record["bounds"][1]["believed"] = False  # the status says that it cannot tell
     assert [row["rule"] for row in honesty.violations(record)] == ["rigorous"]
+    record["overstated"] = ["solve"]
+    assert [row["rule"] for row in honesty.violations(record)] == ["rigorous", "status"]
+    record["overstated"] = []
     record["bounds"][0]["bound"] = np.nan
     assert [row["rule"] for row in honesty.violations(record)] == ["rigorous"]
 
