@@ -103,7 +103,8 @@ class Audit:
             return None
         self.statuses[name] = sol.status.value
         certificate = sol.certificate
-        self.overstated += [name] * (sol.status.value == "optimal" and sol.gap > tol)
+        gap = sol.gap if options.get("refine", True) else sol.sampled.gap  # of the program that the status speaks of
+        self.overstated += [name] * (sol.status.value == "optimal" and gap > tol)
         believed = certificate.rigorous or sol.status.value == "optimal"
         self.bounds.append(
             {"of": name, "kind": certificate.kind, "rigorous": certificate.rigorous, "bound": sol.lower_bound,
