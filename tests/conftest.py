@@ -39,7 +39,11 @@ BOUNDARY = {
 if importlib.util.find_spec("beartype") and importlib.util.find_spec("jaxtyping"):
     if early := [name for name in sys.modules if name.partition(".")[0] == "cvxrelu"]:
         raise RuntimeError(f"imported before the checking hook was in place, so unchecked: {', '.join(early)}")
+    sys.path.insert(0, str(ROOT / "tests"))
     import jaxtyping
+    import type_checks
+
+    jaxtyping.jaxtyped = type_checks.sparing  # what the hook puts before every function
 
     # Modules, not packages: a hook on a package would reach all that is below it.
     modules = pkgutil.walk_packages([str(ROOT / "cvxrelu")], "cvxrelu.", onerror=lambda name: None)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from oracles import stored_oracle
 
 import cvxrelu
 from cvxrelu import Patterns, Status
@@ -74,6 +75,12 @@ def network_objective(network, X, y, beta, weight=1.0) -> float:
 
 
 def clarabel_optimum(p: Planted) -> float:
+    """The optimum of (S): of the largest problem, a minute of Clarabel's, kept in a file."""
+    name = "sampled program, squared loss, {} x {}, {} patterns".format(*p.X.shape, p.patterns.patterns.shape[1])
+    return stored_oracle(name, (p.X, p.y, p.patterns.patterns, p.beta), lambda: by_clarabel(p))
+
+
+def by_clarabel(p: Planted) -> float:
     M = p.patterns.patterns
     V, Z = cp.Variable((p.X.shape[1], M.shape[1])), cp.Variable((p.X.shape[1], M.shape[1]))
     E = np.where(M, 1.0, -1.0)
