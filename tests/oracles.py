@@ -20,7 +20,6 @@ from cvxrelu.backends import Backend
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.program.arrangement import enumerate_patterns
 
-
 ORACLES = Path(__file__).parent / "data" / "oracles.json"
 
 

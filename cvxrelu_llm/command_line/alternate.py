@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import new_files
-from cvxrelu_llm.command_line.command import Command
-from cvxrelu_llm.command_line.common import counted
+from cvxrelu_llm.command_line.command import Command, input_errors
+from cvxrelu_llm.command_line.common import counted, refuse_existing
 from cvxrelu_llm.preferences.conversations import alternate
 
 __all__ = ["command"]
@@ -28,12 +27,9 @@ def _run(options: argparse.Namespace) -> int:
     out = Path(options.out)
     if not out.name.endswith((".jsonl", ".jsonl.gz")):
         raise InputError(f"--out {out}: expected a .jsonl or .jsonl.gz file")
-    if os.path.lexists(out) and not options.overwrite:
-        raise InputError(f"--out {out}: the file exists; choose another, or pass --overwrite")
-    try:
+    refuse_existing("--out", out, options.overwrite)
+    with input_errors():
         triples = alternate(options.data, student=options.student, tutor=options.tutor, split=options.split)
-    except ValueError as error:
-        raise InputError(str(error)) from error
     with new_files(out, overwrite=options.overwrite) as (file,):
         triples.save(file)
     print(f"{options.data}: {counted(triples.counts)}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.command_line.command import Command, count
+from cvxrelu_llm.command_line.common import refuse_existing
 from cvxrelu_llm.features.pair_features import PairFeatures
 
 __all__ = ["command"]
@@ -25,8 +25,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.heads.head import ConvexRewardHead
 
-    if options.out and os.path.lexists(options.out) and not options.overwrite:
-        raise InputError(f"--out {options.out}: the file exists; choose another, or pass --overwrite")
+    refuse_existing("--out", options.out, options.overwrite)
     head = ConvexRewardHead.load(options.head).attach(PairFeatures.load(options.features))
     if head.data is None:
         raise InputError(f"{options.head}: no pairs")

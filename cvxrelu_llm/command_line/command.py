@@ -7,17 +7,20 @@ name of the command, so that one file can serve a whole run. The command line ha
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-__all__ = ["Command", "count", "share", "whole"]
+from cvxrelu.support.errors import InputError
+
+__all__ = ["Command", "count", "input_errors", "share", "whole"]
 
 
 class Command(NamedTuple):
     """One command.
 
-    add_arguments : adds them to a parser. The one positional argument, if any, must have nargs="?", and no option may
-        be required: a configuration may hold them. `required` names them, by destination.
+    add_arguments : adds them to a parser. The one positional argument, if any, must have nargs="?" or "+". What must
+        be given, typed or by a configuration, is in `required`, by destination.
     run : takes the parsed options, returns the exit code.
     """
 
@@ -27,6 +30,17 @@ class Command(NamedTuple):
     required: tuple[str, ...]
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """What public functions say of the options they were given is the user's to mend."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
 
 
 # -- types of options -------------------------------------------------------------------------------------------------

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from cvxrelu.support.errors import InputError
-from cvxrelu_llm.command_line.command import count
+from cvxrelu_llm.command_line.command import count, input_errors
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 
 __all__ = [
     "add_data_options",
     "add_model_options",
+    "add_output_options",
     "add_reading_options",
     "add_text_options",
     "counted",
     "read_triples",
+    "refuse_existing",
 ]
 
 
@@ -45,7 +48,7 @@ def read_triples(options: argparse.Namespace, source: str | None = None) -> Trip
         if not sign or name in columns:
             raise InputError(f"--columns {item!r}: expected NAME=COLUMN, each name once")
         columns[name] = column
-    try:
+    with input_errors():  # an unknown name in --columns
         return load_triples(
             options.data if source is None else source,
             columns=columns,
@@ -54,8 +57,6 @@ def read_triples(options: argparse.Namespace, source: str | None = None) -> Trip
             # of a hub data set: where only one of DATA and another source is one, it is of that one
             split=options.split if source is None or not Path(source).exists() else "train",
         )
-    except ValueError as error:  # an unknown name in --columns
-        raise InputError(str(error)) from error
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +82,18 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
                         help="padded tokens per batch (default: %(default)s)")  # fmt: skip
     parser.add_argument("--share-prefix", action=argparse.BooleanOptionalAction, default=True,
                         help="run each prompt once for all of its responses")  # fmt: skip
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """What becomes of files that are there, and of lines on the screen."""
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but results and errors")
+
+
+def refuse_existing(option: str, path: str | os.PathLike[str] | None, overwrite: bool) -> None:
+    """InputError where a file to write is there already, before any work."""
+    if path is not None and os.path.lexists(path) and not overwrite:
+        raise InputError(f"{option} {os.fspath(path)}: the file exists; choose another, or pass --overwrite")
 
 
 def counted(counts: Mapping[str, int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write, new_files
 from cvxrelu.support.stored import read_json
 from cvxrelu.support.values import is_missing, plain
-from cvxrelu_llm.command_line.command import Command, count, whole
-from cvxrelu_llm.command_line.common import add_reading_options, read_triples
+from cvxrelu_llm.command_line.command import Command, count, input_errors, whole
+from cvxrelu_llm.command_line.common import add_reading_options, read_triples, refuse_existing
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.sweep import LayerScore, Sweep
 from cvxrelu_llm.heads.data import IDENTITY
@@ -47,9 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.heads.head import ConvexRewardHead
 
     for name in ("out", "report"):
-        file = getattr(options, name)
-        if file and os.path.lexists(file) and not options.overwrite:
-            raise InputError(f"--{name} {file}: the file exists; choose another, or pass --overwrite")
+        refuse_existing(f"--{name}", getattr(options, name), options.overwrite)
     head, features = ConvexRewardHead.load(options.head), PairFeatures.load(options.features)
     lengths, subset = None, None
     if options.subset and not options.data:
@@ -69,15 +66,11 @@ def _run(options: argparse.Namespace) -> int:
             if without := [place for place in places if is_missing(names.get(place))]:
                 raise InputError(f"--subset {options.subset}: {without[0]} has no such field")
             subset = [str(names[place]) for place in places]
-    try:
+    with input_errors():
         found = evaluate(
             head, features, lengths=lengths, subset=subset, n_boot=options.n_boot, level=options.level,
             seed=options.seed,
         )  # fmt: skip
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(str(error)) from error
     if options.out:
         bounds = {**found.metrics, **{f"accuracy/{name}": metric for name, metric in found.subsets.items()}}
         record = {

@@ -1,6 +1,7 @@
 """The command line `cvxrelu-llm`.
 
-A command is a module of `cvxrelu_llm.command_line` with a `Command` called `command`; adding its name below suffices.
+A command is a module of `cvxrelu_llm.command_line` with a `Command` called `command`; one of two words is in `commands`
+of the module called by the first, under the second. Adding its name below suffices.
 What a user can mend ends as one line on stderr and exit code 2.
 """
 
@@ -17,13 +18,16 @@ from typing import Any
 
 from cvxrelu.support import interrupts
 from cvxrelu.support.errors import InputError
-from cvxrelu_llm.command_line import generate as cli_generate
 from cvxrelu_llm.command_line.command import Command
 from cvxrelu_llm.command_line.config import config_arguments, read_config
 
-__all__ = ["COMMANDS", "build_parser", "main"]
+__all__ = ["COMMANDS", "build_parser", "command_of", "main", "parse"]
 
-COMMANDS = ("inspect", "alternate", "extract", "fit", "eval", "audit", "export", "demo")
+COMMANDS = (
+    "inspect", "alternate", "extract", "fit", "eval", "audit", "export", "demo", "generate", "survey build",
+    "survey score", "simulate",
+)  # fmt: skip
+GROUPS = {"survey": "make a blind survey, or count its votes"}  # first words
 OK, NOT_OK, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 2, 4, 130
 
 EXIT_CODES = """\
@@ -48,8 +52,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def _command(name: str) -> Command:
-    return importlib.import_module(f"cvxrelu_llm.command_line.{name}").command
+def command_of(name: str) -> Command:
+    """The command of that name, of one word or two."""
+    first, _, second = name.partition(" ")
+    module = importlib.import_module(f"cvxrelu_llm.command_line.{first}")
+    return module.commands[second] if second else module.command
 
 
 def build_parser() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
@@ -67,72 +74,53 @@ def build_parser() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     subparsers: dict[str, argparse.ArgumentParser] = {}
+    groups: dict[str, Any] = {}
     for name in COMMANDS:
-        entry = _command(name)
-        sub = commands.add_parser(
-            name,
+        entry, (first, _, second) = command_of(name), name.partition(" ")
+        if second and first not in groups:
+            group = commands.add_parser(first, help=GROUPS[first])
+            groups[first] = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+        sub = groups.get(first, commands).add_parser(
+            second or first,
             help=entry.summary,
             description=entry.description,
             epilog=f"examples:\n{entry.examples}\n{EXIT_CODES}",
         )
         entry.add_arguments(sub)
+        for action in sub._actions:  # a configuration may have what is not typed
+            action.required = False
         sub.add_argument(
             "--config", metavar="FILE", help="YAML or JSON file of options, with _ for -; what is typed has precedence"
         )
         sub.set_defaults(command=name)
         subparsers[name] = sub
-    return parser, {**subparsers, **cli_generate.add_arguments(commands)}
+    return parser, subparsers
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command line, those of its configuration included."""
     parser, subparsers = build_parser()
-    options = parser.parse_args(_with_config(list(arguments), subparsers))
-    if hasattr(options, "action"):  # of cli_generate
-        return options
+    options = parser.parse_args(list(arguments))
     if options.command is None:
         parser.print_help()
         parser.exit(BAD_INPUT)
     sub = subparsers[options.command]
     if options.config:
+        words = options.command.split()
         values = read_config(options.config, options.command, COMMANDS)
         positional = {action.dest for action in sub._actions if not action.option_strings}
-        values = {key: value for key, value in values.items() if key not in positional or not getattr(options, key)}
-        given = list(arguments[arguments.index(options.command) + 1 :])
-        extra = config_arguments(sub, values, options.config)
-        cut = extra.index("--") if "--" in extra else len(extra)
-        options = parser.parse_args([options.command, *extra[:cut], *given, *extra[cut:]])
-    for name in _command(options.command).required:
-        if getattr(options, name) is None:
+        given = list(arguments[arguments.index(words[0]) + len(words) :])
+        flags = {flag: action.dest for action in sub._actions for flag in action.option_strings}
+        typed = {flags.get(text.partition("=")[0]) for text in given}
+        typed |= {name for name in positional if getattr(options, name)}
+        extra = config_arguments(sub, {k: value for k, value in values.items() if k not in typed}, options.config)
+        end = given.index("--") if "--" in given else len(given)
+        options = parser.parse_args([*words, *given[:end], *extra, *given[end:]])
+    for name in command_of(options.command).required:
+        if getattr(options, name) in (None, []):
             flags = next(action.option_strings for action in sub._actions if action.dest == name)
             sub.error(f"{flags[0] if flags else name.upper()} is missing")
     return options
-
-
-def _with_config(arguments: list[str], subparsers: dict[str, Any]) -> list[str]:
-    """For the commands of `cli_generate`, whose options may be required: the configuration joins what is typed."""
-    names = [" ".join(arguments[:2]), *arguments[:1]]
-    name = next((given for given in names if given in subparsers and given not in COMMANDS), None)
-    place = next((k for k, text in enumerate(arguments) if text.partition("=")[0] == "--config"), None)
-    if name is None or place is None:
-        return arguments
-    words = len(name.split())
-    _, sign, path = arguments[place].partition("=")
-    path, rest = (path, 1) if sign else (next(iter(arguments[place + 1 : place + 2]), ""), 2)
-    typed = arguments[words:place] + arguments[place + rest :]
-    values = read_config(path, name, tuple(subparsers))
-    sub = subparsers[name]
-    flags = {flag: action.dest for action in sub._actions for flag in action.option_strings}
-    named = {flags.get(text.partition("=")[0]) for text in typed}
-    needed = [action for action in sub._actions if action.required]
-    for action in needed:  # the configuration may hold them
-        action.required = False
-    found = sub.parse_args(typed)
-    named |= {action.dest for action in sub._actions if not action.option_strings and getattr(found, action.dest)}
-    for action in needed:
-        action.required = True
-    extra = config_arguments(sub, {key: value for key, value in values.items() if key not in named}, path)
-    return [*name.split(), *typed, *extra]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,9 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         options = parse(list(sys.argv[1:] if argv is None else argv))
-        if hasattr(options, "action"):
-            return _generation(options)
-        return _command(options.command).run(options)
+        return command_of(options.command).run(options)
     except SystemExit as exit_:  # argparse has printed its message, or the help
         return int(exit_.code or 0)
     except InputError as error:
@@ -162,13 +148,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _complain("interrupted", INTERRUPTED)
         traceback.print_exc()
         return INTERNAL
-
-
-def _generation(options: argparse.Namespace) -> int:
-    try:
-        return cli_generate.main(options)
-    except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from error
 
 
 def _complain(message: object, code: int) -> int:

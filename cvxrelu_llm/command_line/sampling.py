@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
+from cvxrelu.support.errors import InputError
 from cvxrelu_llm.models.causal import load_lm
+
+__all__ = ["SAMPLING", "add_sampling_options", "lm_of"]
 
 SAMPLING = ("temperature", "top_k", "top_p", "max_new_tokens")
 
 
-def _lm(args: argparse.Namespace) -> tuple[Any, Any]:
+def lm_of(options: argparse.Namespace) -> tuple[Any, Any]:
     """Model and tokenizer of --model."""
-    if args.gguf_file is not None and args.model.endswith(".gguf"):
-        raise ValueError(f"--gguf-file has no effect with --model {args.model}, which is such a file")
-    where = {"gguf_file": args.gguf_file, "revision": args.revision}
-    return load_lm(args.model, args.device, args.dtype or "auto", **where)
+    if options.gguf_file is not None and options.model.endswith(".gguf"):
+        raise InputError(f"--gguf-file has no effect with --model {options.model}, which is such a file")
+    where = {"gguf_file": options.gguf_file, "revision": options.revision}
+    return load_lm(options.model, options.device, options.dtype or "auto", **where)
 
 
-def _refuse_existing(path: str, overwrite: bool) -> None:
-    if os.path.lexists(path) and not overwrite:
-        raise ValueError(f"{path}: the file exists; choose another, or pass --overwrite")
-
-
-def _model_options(parser: Any, tokens: int, temperature: float) -> None:
-    parser.add_argument("--model", required=True, help="a folder, a .gguf file, or the name of a model on the hub")
+def add_sampling_options(parser: argparse.ArgumentParser, *, tokens: int, temperature: float) -> None:
+    """The model, where it runs, and how tokens are drawn."""
+    parser.add_argument("--model", metavar="NAME", help="a folder, a .gguf file, or the name of a model on the hub")
     parser.add_argument("--gguf-file", metavar="FILE", help="its name in that folder or repository")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub model")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"),

@@ -265,7 +265,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2 and "commands" in capsys.readouterr().out
     assert main(["--version"]) == 0 and "cvxrelu-llm" in capsys.readouterr().out
     for name in COMMANDS:
-        assert main([name, "--help"]) == 0
+        assert main([*name.split(), "--help"]) == 0
         assert f"cvxrelu-llm {name}" in capsys.readouterr().out
     assert "invalid choice" in fails(capsys, "nonsense")
 
@@ -299,7 +299,8 @@ def test_errors_of_ours_are_tracebacks(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_every_command_and_option_is_documented(root: Path) -> None:
     text = "".join((root / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in ("alignment", "reward"))
-    for name in COMMANDS:  # the others are in docs/generation.md and docs/survey.md, with a test of their own
+    elsewhere = {"generate", "simulate", "survey build", "survey score"}  # docs/generation.md, docs/survey.md
+    for name in set(COMMANDS) - elsewhere:
         sub = build_parser()[1][name]
         assert f"`cvxrelu-llm {name}`" in text
         for action in sub._actions:

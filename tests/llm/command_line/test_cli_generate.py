@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tiny_lm import make_lm, make_tokenizer
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
 
 from cvxrelu.network.relu_network import ReLUNetwork
-from cvxrelu_llm.command_line.generate import add_arguments
+from cvxrelu_llm.command_line.main import command_of, parse
 from cvxrelu_llm.generation.decoding import best_of_n, guide, sample
 from cvxrelu_llm.generation.scorers import HiddenStateScorer
 from cvxrelu_llm.models.causal import load_lm
@@ -36,10 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*words: Any) -> int:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser.add_subparsers())
-    args = parser.parse_args([str(word) for word in words])
-    return args.run(args)
+    options = parse([str(word) for word in words])
+    return command_of(options.command).run(options)
 
 
 def generate(folder: Path, out: Path, *words: Any) -> list[dict[str, Any]]:

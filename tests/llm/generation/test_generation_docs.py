@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +12,7 @@ from tiny_lm import make_lm, make_tokenizer
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'cvxrelu[llm]'")
 
-from cvxrelu_llm.command_line.generate import COMMANDS, Entry, add_arguments
+from cvxrelu_llm.command_line.main import build_parser, parse
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -34,20 +33,17 @@ def test_examples_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_commands_parse_and_options_are_known(root: Path) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser.add_subparsers())
     seen = set()
     for page in ("generation.md", "survey.md"):
         for block in blocks(root / "docs" / page, "sh"):
             for line in block.splitlines():
                 program, *words = shlex.split(line)
                 assert program == "cvxrelu-llm"
-                seen.add(parser.parse_args(words).action)
+                seen.add(parse(words).command)
     pages = {"generation.md": ("generate", "simulate"), "survey.md": ("survey build", "survey score")}
-    parsers = add_arguments(argparse.ArgumentParser().add_subparsers())
+    parsers = build_parser()[1]
     for page, names in pages.items():
         text = (root / "docs" / page).read_text(encoding="utf-8")
         flags = {flag for name in names for action in parsers[name]._actions for flag in action.option_strings}
         assert not {flag for flag in flags if flag.startswith("--") and f"`{flag}`" not in text} - {"--help"}, page
-    entries = [e for entry in COMMANDS.values() for e in ([entry] if isinstance(entry, Entry) else entry.values())]
-    assert seen == {entry.run for entry in entries}
+    assert seen == {name for names in pages.values() for name in names}
