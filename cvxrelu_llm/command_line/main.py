@@ -118,8 +118,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         options = parser.parse_args([*words, *given[:end], *extra, *given[end:]])
     for name in command_of(options.command).required:
         if getattr(options, name) in (None, []):
-            flags = next(action.option_strings for action in sub._actions if action.dest == name)
-            sub.error(f"{flags[0] if flags else name.upper()} is missing")
+            spelt = next(action.option_strings for action in sub._actions if action.dest == name)
+            sub.error(f"{spelt[0] if spelt else name.upper()} is missing")
     return options
 
 
