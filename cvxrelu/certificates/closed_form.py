@@ -11,6 +11,7 @@ from jaxtyping import Float
 from cvxrelu.numerics.proximal import block_norms
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.dual import Ridge, pull_back, row_lengths, scaled_bound
+from cvxrelu.program.loss import Loss
 from cvxrelu.program.readout import Pairs
 from cvxrelu.support.blocks import summed
 
@@ -21,7 +22,7 @@ __all__ = ["closed_form_price", "relaxed_bound"]
 
 
 def relaxed_bound(
-    loss: Any,
+    loss: Loss,
     X: Float[Array, "n d"],
     dual: Float[Array, "m c"],
     beta: Any,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.numerics.row_space import row_space
+from cvxrelu.program.losses import Squared
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.solution import Certificate
 from cvxrelu.runs.status import relative_gap
@@ -109,7 +111,9 @@ def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:
     root = np.sqrt(loss.weight)
     least = min(objective, float(loss.value(0.0 * loss.y)))
     reach = np.linalg.norm(root * loss.y) + least / problem.beta * np.linalg.norm(root * problem.read(problem.X))
-    product = np.linalg.norm(loss.free.T @ t) + gamma(*t.shape) * np.linalg.norm(np.abs(loss.free.T) @ np.abs(t))
+    free = cast("Squared", loss).free  # the one loss that a free skip goes with
+    assert free is not None
+    product = np.linalg.norm(free.T @ t) + gamma(*t.shape) * np.linalg.norm(np.abs(free.T) @ np.abs(t))
     return float(product * reach)
 
 

@@ -20,12 +20,14 @@ where the loss has its minimum inside. Nothing here is rigorous, and nothing has
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.numerics.row_space import row_space
+from cvxrelu.program.loss import Loss
+from cvxrelu.program.losses import Squared
 
 __all__ = ["relaxed_network_dual"]
 
@@ -35,7 +37,7 @@ TINY = 1e-150
 
 
 def relaxed_network_dual(
-    loss: Any,
+    loss: Loss,
     X: Float[np.ndarray, "n d"],
     n_outputs: int,
     beta: float,
@@ -57,7 +59,7 @@ def relaxed_network_dual(
     # taken in units of their own and to forty bits, so that the units in which they were given have no say.
     unit, size_of_y = float(np.linalg.norm(X)), float(np.linalg.norm(loss.y)) if loss.is_quadratic else 0.0
     if size_of_y > 0:
-        loss = loss._replace(y=_to_forty_bits(loss.y / size_of_y))
+        loss = cast("Squared", loss)._replace(y=_to_forty_bits(loss.y / size_of_y))
     factor = size_of_y if size_of_y > 0 else 1.0
     beta = float(_to_forty_bits(np.array([beta / unit / factor]))[0])
     program = _Program(loss, row_space(_to_forty_bits(X / unit)).rows, n_outputs, beta)
@@ -87,7 +89,7 @@ def _to_forty_bits(a: np.ndarray) -> np.ndarray:
 
 
 class _Program:
-    def __init__(self, loss: Any, X: np.ndarray, n_outputs: int, beta: float) -> None:
+    def __init__(self, loss: Loss, X: np.ndarray, n_outputs: int, beta: float) -> None:
         self.loss, self.X, self.beta = loss, X, beta
         self.lengths = np.maximum(np.linalg.norm(X, axis=1), TINY)[:, None, None]
         self.signs = np.array([1.0, -1.0])[:, None]

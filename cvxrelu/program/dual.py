@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from cvxrelu.numerics.proximal import block_norms
 from cvxrelu.numerics.rounding import EPS, gamma
+from cvxrelu.program.loss import Loss
 from cvxrelu.program.readout import Pairs, adjoint
 from cvxrelu.support.blocks import each
 
@@ -48,13 +49,13 @@ def pull_back(
 
 
 def sampled_bound(
-    loss: Any, dual: Float[Array, "m c"], largest: Float[Array, " c"], beta: Any, ridge: Ridge | None = None
+    loss: Loss, dual: Float[Array, "m c"], largest: Float[Array, " c"], beta: Any, ridge: Ridge | None = None
 ) -> tuple[Float[Array, ""], Float[Array, "m c"]]:
     """Lower bound on the optimum of (S), and its feasible dual; `largest` bounds the block norms per output."""
     return scaled_bound(loss, dual, largest, beta, ridge)
 
 
-def scaled_bound(loss: Any, dual: Any, largest: Any, beta: Any, ridge: Ridge | None) -> tuple[Any, Any]:
+def scaled_bound(loss: Loss, dual: Any, largest: Any, beta: Any, ridge: Ridge | None) -> tuple[Any, Any]:
     """D(kappa t) less the skip's part for the best kappa with kappa * largest <= beta, less the rounding of all that.
 
     One kappa per output where `largest` has one: outputs then separate, unless the loss couples them.

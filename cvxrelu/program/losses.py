@@ -59,11 +59,6 @@ class Squared(NamedTuple):
         """Second derivative in the prediction: the diagonal that the u-step puts between F^T and F."""
         return self.weight
 
-    @property
-    def target(self) -> Float[Array, "n c"]:
-        """The prediction that the quadratic part of the u-step pulls towards."""
-        return self.y
-
     def value(self, a: Float[Array, "n c"]) -> Float[Array, ""]:
         xp = array_namespace(self.y)
         r = self.settle(self.y - a)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.numerics.rounding import EPS, gamma
+from cvxrelu.program.loss import Loss
 from cvxrelu.program.patterns import Patterns, as_patterns
 from cvxrelu.program.readout import Pairs, adjoint, make_pairs, read
 from cvxrelu.program.skip import Skip, Whitened, as_skip, free_directions, make_skip, whiten
@@ -40,14 +41,14 @@ class Problem:
     """
 
     X: np.ndarray
-    loss: Any
+    loss: Loss
     beta: float
     patterns: Patterns
     n_requested: int
     intercept: bool
     scalar_output: bool
     dtype: np.dtype
-    plain: Any
+    plain: Loss
     loss_name: str = "squared"
     skip: Skip | None = None
     readout: Pairs | None = None
@@ -241,7 +242,7 @@ def _read_skip_l2(skip_l2: Any, skip: str | None, loss: str, working: np.dtype) 
     return l2
 
 
-def _shift(loss: Any) -> np.ndarray:
+def _shift(loss: Loss) -> np.ndarray:
     """What a loss adds to predictions, margin or offset, and at least 1: a small one does no harm."""
     return np.maximum(np.abs(loss.added), 1.0)
 

@@ -20,6 +20,7 @@ import scipy.sparse.linalg
 from jaxtyping import Float
 
 from cvxrelu.numerics.rounding import EPS
+from cvxrelu.program.loss import Loss
 from cvxrelu.program.readout import Pairs, read
 from cvxrelu.support.checks import as_finite_array, check_scale
 
@@ -173,7 +174,7 @@ def _eliminate(C: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return right[rank:].T, origin
 
 
-def free_coefficients(skip: Skip, loss: Any, prediction: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "k c"]:
+def free_coefficients(skip: Skip, loss: Loss, prediction: Float[np.ndarray, "m c"]) -> Float[np.ndarray, "k c"]:
     """The z of an unpenalised skip that is best beside neurons that predict this, with the squared loss."""
     root = np.sqrt(loss.weight)
     centred, means = _centred(skip.columns, loss.weight, skip.bias)
@@ -206,7 +207,7 @@ def whiten(skip: Skip, curvature: Float[np.ndarray, "m 1"]) -> Whitened:
 
 
 def settle(
-    loss: Any, skip: Whitened, base: Float[np.ndarray, "m c"], w: Float[np.ndarray, "r c"]
+    loss: Loss, skip: Whitened, base: Float[np.ndarray, "m c"], w: Float[np.ndarray, "r c"]
 ) -> Float[np.ndarray, "r c"]:
     """The w that minimises `loss(base + columns w)` and its penalty, from a start: Newton's method, host, float64.
 
@@ -245,7 +246,7 @@ def settle(
 
 
 def shorter(
-    loss: Any,
+    loss: Loss,
     a: Float[np.ndarray, "m c"],
     along: Float[np.ndarray, "m c"],
     penalty: tuple[float, float],
@@ -270,7 +271,7 @@ def shorter(
     return low
 
 
-def _newton_step(loss: Any, skip: Whitened, a: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+def _newton_step(loss: Loss, skip: Whitened, a: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     """The Newton step, by a Cholesky factor where that is small, else by conjugate gradients."""
     r, c = gradient.shape
     if r * c <= DIRECT:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.numerics.rounding import power_of_two
+from cvxrelu.program.loss import Loss
 from cvxrelu.program.operators import row_blocks
 from cvxrelu.program.readout import Pairs, adjoint, read
 
@@ -36,7 +37,7 @@ class Terms(NamedTuple):
     """
 
     X: Float[Array, "n d"]
-    loss: Any
+    loss: Loss
     beta: Float[Array, ""]
     readout: Pairs | None = None
     columns: Float[Array, "m k"] | None = None

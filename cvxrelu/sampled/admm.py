@@ -29,13 +29,14 @@ inexactness.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from array_api_compat import array_namespace
 from jaxtyping import Bool, Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.numerics.proximal import group_soft_threshold
+from cvxrelu.program.loss import Loss, ProximalLoss
 from cvxrelu.program.operators import F1_adjoint, G, G_adjoint
 from cvxrelu.program.readout import Pairs, adjoint, read
 from cvxrelu.sampled.data_term import Reading, SkipFactors
@@ -69,7 +70,7 @@ class Data(NamedTuple):
     X: Float[Array, "n r"]
     eigenvalues: Float[Array, " r"]
     patterns: Bool[Array, "n P"]
-    loss: Any
+    loss: Loss
     linear: Any  # (r, c, P), F1^T R^T D^1/2 T D^1/2 target of a quadratic loss, else None
     beta: Float[Array, ""]
     curvature: Float[Array, "m 1"]  # D of a quadratic loss; that of a split one for rho_loss = 1
@@ -166,7 +167,7 @@ def _loss_prox(data: Data, rho: Penalties, p: Any, start: Any) -> Any:
     """a: the proximal map of the loss at p; p itself where there is no weight."""
     xp = array_namespace(p)
     unit = xp.where(data.curvature > 0, data.curvature, xp.ones_like(data.curvature))
-    return data.loss.prox(p, rho.loss * unit, start)
+    return cast("ProximalLoss", data.loss).prox(p, rho.loss * unit, start)
 
 
 def _beyond(reading: Reading, t: Any) -> Any:
@@ -224,7 +225,7 @@ def _report(data: Data, rho: Penalties, old: State, new: State, U: Any) -> Repor
         relative(by_step, norm(by_dual)),
     ]
     neurons = prediction = read(data.readout, xp.concat(outputs))
-    target = getattr(data.loss, "target", None)
+    target = data.loss.y  # of a quadratic loss
     if not data.loss.is_quadratic:
         a_old, prediction = new.a, _loss_prox(data, rho, new.p, new.a)
         target = 2.0 * a_old - old.p
@@ -256,7 +257,7 @@ def prepare(
     X: Any,
     eigenvalues: Any,
     patterns: Any,
-    loss: Any,
+    loss: Loss,
     beta: Any,
     readout: Pairs | None = None,
     skip: SkipFactors | None = None,
@@ -268,11 +269,11 @@ def prepare(
     linear, curvature = None, row_curvature(loss)
     if loss.is_quadratic:
         reading = Reading.make(curvature, readout, skip)
-        linear = F1_adjoint(X, patterns, reading.adjoint(reading.contract(reading.root * loss.target)))
+        linear = F1_adjoint(X, patterns, reading.adjoint(reading.contract(reading.root * loss.y)))
     return Data(X, eigenvalues, patterns, loss, linear, beta, curvature, readout, skip)
 
 
-def row_curvature(loss: Any) -> Float[Array, "m 1"]:
+def row_curvature(loss: Loss) -> Float[Array, "m 1"]:
     """D of a quadratic loss; else the weights, in units of their mean."""
     xp = array_namespace(loss.weight)
     return loss.curvature if loss.is_quadratic else loss.weight / xp.mean(loss.weight)

@@ -39,6 +39,7 @@ from cvxrelu.backends.base import Backend
 from cvxrelu.numerics.proximal import block_norms
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.dual import Ridge, pull_back, row_lengths, sampled_bound
+from cvxrelu.program.loss import Loss
 from cvxrelu.program.operators import F, F_adjoint, G_adjoint, masked, signed
 from cvxrelu.program.readout import Pairs, read
 from cvxrelu.sampled.cones import project_onto_cones
@@ -61,7 +62,7 @@ class Exact(NamedTuple):
 
     X: Float[Array, "n d"]
     patterns: Bool[Array, "n P"]
-    loss: Any
+    loss: Loss
     beta: Float[Array, ""]
     readout: Pairs | None = None
     ridge: Ridge | None = None
@@ -178,7 +179,7 @@ def tighten(
 def repair(
     X: Float[np.ndarray, "n d"],
     patterns: Bool[np.ndarray, "n P"],
-    loss: Any,
+    loss: Loss,
     beta: float,
     W: Float[np.ndarray, "d 2 c P"],
     slack: Float[np.ndarray, "2 c P"],
