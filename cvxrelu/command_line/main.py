@@ -7,22 +7,16 @@ scikit-learn, only reports need matplotlib.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from cvxrelu.backends import BackendError
 from cvxrelu.command_line.fit import add_fit_options, run_fit
 from cvxrelu.command_line.parsing import (
-    BAD_INPUT,
     BROKEN_BACKEND,
     EXIT_CODES,
-    INTERNAL,
-    INTERRUPTED,
-    OK,
     Parser,
     exit_code_of,
     need,
@@ -30,7 +24,7 @@ from cvxrelu.command_line.parsing import (
 from cvxrelu.command_line.predict import add_predict_options, run_predict
 from cvxrelu.command_line.tables import UserError
 from cvxrelu.reports import environment
-from cvxrelu.support import interrupts
+from cvxrelu.support.program import BAD_INPUT, OK, complain, exit_code
 
 __all__ = ["build_parser", "main"]
 
@@ -42,43 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     2
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        options = build_parser().parse_args(arguments)
-    except SystemExit as exit_:  # argparse has printed its message, or the help
-        return int(exit_.code or 0)
+    return exit_code("cvxrelu", lambda: _run(arguments), {UserError: BAD_INPUT, BackendError: BROKEN_BACKEND})
+
+
+def _run(arguments: list[str]) -> int:
+    options = build_parser().parse_args(arguments)
     options.command_line = shlex.join(["cvxrelu", *arguments])
     try:
         return options.run(options)
-    except UserError as error:
-        return _complain(error, BAD_INPUT)
-    except BackendError as error:
-        return _complain(error, BROKEN_BACKEND)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # `cvxrelu predict ... | head`: the reader has enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - keeps Python from flushing into the closed pipe at exit
-        return OK
-    except OSError as error:  # a full disk, a folder without permission
-        return _complain(error, BAD_INPUT)
     except MemoryError as error:
-        return _complain(
-            f"not enough memory ({error}); use fewer rows, or with --no-refine fewer --patterns", BAD_INPUT
-        )
-    except Exception:
-        if interrupts.pending():  # what an interrupt became in the hands of someone else's code
-            return _complain("interrupted", INTERRUPTED)
-        traceback.print_exc()
-        return INTERNAL
-
-
-def _complain(message: object, code: int) -> int:
-    print("cvxrelu: " + " ".join(str(message).split()), file=sys.stderr)
-    return code
+        raise UserError(f"not enough memory ({error}); use fewer rows, or with --no-refine fewer --patterns") from error
 
 
 def _doctor(_options: argparse.Namespace) -> int:
     if broken := environment.print_checkup():
-        return _complain(f"broken: {', '.join(broken)}; use another --backend, or reinstall", BROKEN_BACKEND)
+        return complain("cvxrelu", f"broken: {', '.join(broken)}; use another --backend, or reinstall", BROKEN_BACKEND)
     print("\nall available backends work")
     return OK
 

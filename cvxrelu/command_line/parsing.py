@@ -12,8 +12,9 @@ import numpy as np
 from cvxrelu.command_line.tables import UserError
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
+from cvxrelu.support.program import BAD_INPUT, INTERRUPTED, OK
 
-OK, NOT_TO_TOL, BAD_INPUT, BROKEN_BACKEND, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 4, 130
+NOT_TO_TOL, BROKEN_BACKEND = 1, 3  # beside those of `program`
 
 
 EXIT_CODES = """\

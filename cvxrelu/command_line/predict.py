@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from cvxrelu.command_line.model_folder import read_model
-from cvxrelu.command_line.parsing import OK
 from cvxrelu.command_line.tables import UserError, read_table
 from cvxrelu.command_line.training import labels
 from cvxrelu.support.files import atomic_write
+from cvxrelu.support.program import OK
 
 __all__ = ["add_predict_options", "run_predict"]
 

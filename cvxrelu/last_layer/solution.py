@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
+from cvxrelu.runs.answer import Answer
 from cvxrelu.runs.progress import History
 from cvxrelu.runs.status import Status, relative_gap
 
@@ -16,7 +16,7 @@ __all__ = ["LogisticSolution"]
 
 
 @dataclass(frozen=True)
-class LogisticSolution:
+class LogisticSolution(Answer):
     """A minimiser of the last-layer program and the proof of how good it is.
 
     Attributes
@@ -34,6 +34,8 @@ class LogisticSolution:
     rows : the data as the solver saw them, for `leave_one_out`; never saved.
     """
 
+    data_field: ClassVar[str] = "rows"
+
     theta: np.ndarray
     objective: float
     lower_bound: float
@@ -49,25 +51,10 @@ class LogisticSolution:
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: Any = field(default=None, repr=False, compare=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: everything but the training data."""
-        return {**self.__dict__, "rows": None}
-
-    def __copy__(self) -> LogisticSolution:
-        return replace(self)  # a copy, unlike a pickle, keeps the data
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LogisticSolution:
-        return replace(self, **{f.name: deepcopy(getattr(self, f.name), memo) for f in fields(self)})
-
     @property
     def gap(self) -> float:
         """`(objective - lower_bound) / max(|objective|, tiny)`; the optimum lies between the two."""
         return relative_gap(self.objective, self.lower_bound)
-
-    @property
-    def success(self) -> bool:
-        """True for the statuses "optimal" and "optimal_inaccurate"."""
-        return self.status.success
 
     def summary(self) -> str:
         """The whole result as text, one fact per line."""

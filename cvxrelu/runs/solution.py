@@ -6,13 +6,13 @@ Plain records on the host. Nothing here computes anything that is not a ratio of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.runs.answer import Answer
 from cvxrelu.runs.progress import History
 from cvxrelu.runs.status import Status
 
@@ -89,7 +89,7 @@ class SampledSolution:
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Answer):
     """A network, its objective, and a bound on how far from the global optimum it can be.
 
     `objective`, `lower_bound`, `gap` and `certificate` are always about the network program (N); `sampled` is about
@@ -112,6 +112,8 @@ class Solution:
     problem : the data as the solver saw them, for `leave_one_out`; never saved.
     """
 
+    data_field: ClassVar[str] = "problem"
+
     network: ReLUNetwork
     objective: float
     certificate: Certificate
@@ -128,16 +130,6 @@ class Solution:
     n_rounds: int = 0
     problem: Any = field(default=None, repr=False, compare=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled, by joblib and within a fitted estimator too: everything but the training data."""
-        return {**self.__dict__, "problem": None}
-
-    def __copy__(self) -> Solution:
-        return replace(self)  # a copy, unlike a pickle, keeps the data
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Solution:
-        return replace(self, **{f.name: deepcopy(getattr(self, f.name), memo) for f in fields(self)})
-
     @property
     def lower_bound(self) -> float:
         """Lower bound on the optimum of (N); `certificate.kind` says of which kind."""
@@ -147,11 +139,6 @@ class Solution:
     def gap(self) -> float:
         """`(objective - lower_bound) / max(|objective|, tiny)` for (N), 0 where rounding alone keeps it from 0."""
         return self.certificate.gap
-
-    @property
-    def success(self) -> bool:
-        """True for the statuses "optimal" and "optimal_inaccurate"."""
-        return self.status.success
 
     @property
     def _of_sampled(self) -> bool:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from cvxrelu.support import interrupts
 from cvxrelu.support.errors import InputError
+from cvxrelu.support.program import BAD_INPUT, exit_code
 from cvxrelu_llm.command_line.command import Command
 from cvxrelu_llm.command_line.config import config_arguments, read_config
 
@@ -28,7 +26,6 @@ COMMANDS = (
     "survey score", "simulate",
 )  # fmt: skip
 GROUPS = {"survey": "make a blind survey, or count its votes"}  # first words
-OK, NOT_OK, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 2, 4, 130
 
 EXIT_CODES = """\
 exit codes:
@@ -129,27 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "no-such-file.jsonl"])
     2
     """
-    try:
-        options = parse(list(sys.argv[1:] if argv is None else argv))
-        return command_of(options.command).run(options)
-    except SystemExit as exit_:  # argparse has printed its message, or the help
-        return int(exit_.code or 0)
-    except InputError as error:
-        return _complain(error, BAD_INPUT)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - keeps Python from flushing into the closed pipe at exit
-        return OK
-    except OSError as error:  # a full disk, a folder without permission
-        return _complain(error, BAD_INPUT)
-    except Exception:
-        if interrupts.pending():  # what an interrupt became in the hands of someone else's code
-            return _complain("interrupted", INTERRUPTED)
-        traceback.print_exc()
-        return INTERNAL
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return exit_code("cvxrelu-llm", lambda: _run(arguments), {InputError: BAD_INPUT})
 
 
-def _complain(message: object, code: int) -> int:
-    print("cvxrelu-llm: " + " ".join(str(message).split()), file=sys.stderr)
-    return code
+def _run(arguments: list[str]) -> int:
+    options = parse(arguments)
+    return command_of(options.command).run(options)
