@@ -79,12 +79,12 @@ def _whitening(scatter: np.ndarray) -> np.ndarray:
 class SearchSpace:
     """X as all searches on it use it, at any beta: what follows from X alone is computed, or put on a device, once.
 
-    Of the arrays on devices there are at most two, the given rows and the rotated ones, in each precision.
+    Nothing is done before it is asked for: X may be a file that does not fit the memory. On a device there are at most
+    two arrays in each precision, the given rows and the rotated ones.
     """
 
     def __init__(self, X: Float[np.ndarray, "n d"]) -> None:
         self.X = X
-        self._unit = power_of_two(X)
         self._placed: dict[tuple, Any] = {}
         self._grounds: dict[tuple, Ground] = {}
 
@@ -119,6 +119,10 @@ class SearchSpace:
         if key not in self._placed:
             self._placed[key] = backend.put(at.rows, dtype)
         return self._placed[key]
+
+    @functools.cached_property
+    def _unit(self) -> float:
+        return power_of_two(self.X)
 
     @functools.cached_property
     def _singular_values(self) -> Float[np.ndarray, " d"]:
