@@ -126,8 +126,6 @@ class Audit:
     def certify(self, name: str, network: Any, kind: str) -> None:
         case = self.case
         options = {key: value for key, value in case.options.items() if key in CERTIFY}
-        if self.program.columns.shape[1] == 0:  # of pairs, where a bias drops out: the network has none to penalise
-            options.pop("skip_l2", None)
         certificate = self.call(
             name, cvxrelu.certify, network, case.X, case.y, beta=self.beta, kind=kind, backend=case.backend,
             time_limit=LIMIT, **options,

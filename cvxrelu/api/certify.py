@@ -21,7 +21,7 @@ from cvxrelu.program.problem import fits
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs.settings import FLOAT32_TOL, Settings, as_certificate
 from cvxrelu.runs.solution import Certificate
-from cvxrelu.support.checks import as_finite_array
+from cvxrelu.support.checks import as_finite_array, as_nonnegative
 
 __all__ = ["certify"]
 
@@ -51,7 +51,8 @@ def certify(
     ----------
     network : what `ReLUNetwork.from_` takes: a network or Solution of this package, `torch.nn.Sequential(Linear, ReLU,
         Linear)`, scikit-learn's MLPRegressor or MLPClassifier, or arrays `(first_layer, second_layer)`. A hidden bias
-        is the weight of a penalised constant column; an output bias or a skip is penalised by skip_l2, and so in (N).
+        is the weight of a penalised constant column; an output bias or a skip is penalised by skip_l2, and so in (N),
+        but for a bias that drops out of pairs.
     X : (n, d). y : (n,) or (n, c), as `network.predict(X)` has it, or class labels with loss="multinomial".
     beta, loss, pairs, sample_weight, margin, skip_l2 : as in `solve`.
     kind : "priced", an estimate by many ascents; "relaxed", rigorous in any dimension; "exact", rigorous and tight, for
@@ -86,6 +87,8 @@ def certify(
     given = ReLUNetwork.from_(network)
     intercept = given.hidden_bias is not None
     skip = "linear" if given.skip is not None else "bias" if given.bias is not None else None
+    if skip != "linear" and pairs is not None:  # a bias drops out of differences: nothing is there to penalise
+        skip, skip_l2 = None, 0.0 * as_nonnegative("skip_l2", skip_l2)
     prepared = prepare(
         X, _as_wide(y, loss, given), settings=settings, beta=beta, loss=loss, pairs=pairs, sample_weight=sample_weight,
         margin=margin, intercept=intercept, skip=skip, skip_l2=skip_l2, backend=backend,

@@ -342,3 +342,17 @@ def test_exact_needs_one_output():
     X, y = teacher(10, 2, 2)
     with pytest.raises(ValueError, match="one output, got y with 2: use 'relaxed'"):
         certify((np.eye(2), np.ones((2, 2))), X, y, beta=1.0, kind="exact")
+
+
+@pytest.mark.parametrize("skip_l2", [0.0, 0.5])
+def test_a_bias_drops_out_of_pairs(skip_l2):
+    """Whatever penalty is named for it: without a constant it predicts the same differences."""
+    rng = np.random.default_rng(3)
+    X, pairs = rng.standard_normal((12, 3)), np.arange(12).reshape(6, 2)
+    sol = cvxrelu.solve(X, loss="logistic", pairs=pairs, beta=0.05, skip="bias", skip_l2=0.5, backend="numpy")
+    moved = ReLUNetwork(sol.network.first_layer, sol.network.second_layer, bias=3.0)
+    options = {"loss": "logistic", "pairs": pairs, "beta": 0.05, "backend": "numpy"}
+    found = certify(moved, X, skip_l2=skip_l2, **options)
+    assert found.objective == pytest.approx(sol.objective, rel=1e-9) and found.gap <= 2e-3
+    with pytest.raises(ValueError, match="skip_l2"):
+        certify(moved, X, skip_l2=-1.0, **options)
