@@ -126,9 +126,17 @@ class _Watch:
             self.unraisable_before(lost)
 
     def _again(self) -> None:
-        timer = threading.Timer(AGAIN, signal.raise_signal, (signal.SIGINT,))
+        timer = threading.Timer(AGAIN, _to_main_thread)
         timer.daemon = True
         timer.start()
+
+
+def _to_main_thread() -> None:
+    """The signal once more, to the thread that handles it: it may be in a call that only a signal of its own ends."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _inside(frame: FrameType | None, test: Callable[[FrameType], bool]) -> bool:

@@ -123,7 +123,7 @@ def interrupt():
 def program():
 {body}
     import time
-    time.sleep(20)
+    time.sleep(600)  # longer than the test waits
     return 0
 sys.exit(interrupts.run("test", lambda: program))
 """
