@@ -1,8 +1,8 @@
 """What an array library must offer for the solver to run on it.
 
 Every algorithm of this package is a set of pure functions over arrays and NamedTuples, written once against the array
-API standard. A `Backend` adds what the standard lacks: moving data, compiling, loops, conjugate gradients and the
-factorisation. The base class is the plain eager driver; NumPy and CuPy need little more, JAX overrides the rest.
+API standard. A `Backend` adds what the standard lacks: moving data, compiling, loops and the factorisation. The base
+class is the plain eager driver; NumPy and CuPy need little more, JAX overrides the rest.
 """
 
 from __future__ import annotations
@@ -67,21 +67,6 @@ class Backend:
         for _ in range(int(n)):
             state = body(state)
         return state
-
-    def cg(
-        self,
-        operator: Callable[[Any], Any],
-        b: Any,
-        x0: Any,
-        preconditioner: Callable[[Any], Any],
-        atol: Any,
-        max_iter: int,
-    ) -> tuple[Any, Any]:
-        """Preconditioned conjugate gradients until `|operator(x) - b| <= atol`; returns (x, steps taken).
-
-        `operator` and `preconditioner` are symmetric positive definite maps between arrays of b's shape.
-        """
-        raise NotImplementedError
 
     def spd_inverse(self, matrix: Any) -> Any:
         """Inverse of a symmetric positive definite matrix by its Cholesky factor; NaN where there is none."""

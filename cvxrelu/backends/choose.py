@@ -101,7 +101,7 @@ def check_backend(name: str) -> BackendReport:
     """Try a backend and report, never raise."""
     packages = {
         "numpy": ["numpy", "scipy"],
-        "jax": ["jax", "jaxlib", "lineax"],
+        "jax": ["jax", "jaxlib"],
         "cupy": ["cupy-cuda12x", "cupy-cuda13x"],
     }
     versions = {}

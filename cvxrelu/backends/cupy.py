@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from cvxrelu.backends.base import Backend, BackendError
-from cvxrelu.backends.numpy import _scipy_cg
 
 __all__ = ["CupyBackend"]
 
@@ -35,19 +33,6 @@ class CupyBackend(Backend):
 
     def _get_array(self, array: Any) -> np.ndarray:
         return self._cupy.asnumpy(array)
-
-    def cg(
-        self,
-        operator: Callable[[Any], Any],
-        b: Any,
-        x0: Any,
-        preconditioner: Callable[[Any], Any],
-        atol: Any,
-        max_iter: int,
-    ) -> tuple[Any, Any]:
-        import cupyx.scipy.sparse.linalg as linalg
-
-        return _scipy_cg(linalg, operator, b, x0, preconditioner, float(atol), max_iter)
 
     def spd_inverse(self, matrix: Any) -> Any:
         from cupyx.scipy.linalg import solve_triangular

@@ -45,37 +45,6 @@ class JaxBackend(Backend):
     def repeat(self, n: Any, body: Callable[[Any], Any], state: Any) -> Any:
         return self._jax.lax.fori_loop(0, n, lambda _, s: body(s), state)
 
-    def cg(
-        self,
-        operator: Callable[[Any], Any],
-        b: Any,
-        x0: Any,
-        preconditioner: Callable[[Any], Any],
-        atol: Any,
-        max_iter: int,
-    ) -> tuple[Any, Any]:
-        import lineax
-
-        def linear(fn: Callable) -> Any:
-            return lineax.FunctionLinearOperator(
-                fn, self._jax.ShapeDtypeStruct(b.shape, b.dtype), lineax.positive_semidefinite_tag
-            )
-
-        # lineax stops when |r| <= atol and the last step is at most atol too. The matrices we solve with are I plus a
-        # positive semidefinite one, so a step is never longer than the residual before it, and both tests are of one
-        # unit.
-        # No recomputed residuals: near the precision's floor they stall above the recurrence's and CG then diverges.
-        solver = lineax.CG(
-            rtol=0.0,
-            atol=atol,
-            norm=lambda v: self.xp.sqrt(self.xp.sum(v * v)),
-            stabilise_every=None,
-            max_steps=max_iter,
-        )
-        options = {"preconditioner": linear(preconditioner), "y0": x0}
-        solution = lineax.linear_solve(linear(operator), b, solver, options=options, throw=False)
-        return solution.value, solution.stats["num_steps"]
-
     def spd_inverse(self, matrix: Any) -> Any:
         factor = self.xp.linalg.cholesky(matrix)
         identity = self.xp.eye(matrix.shape[0], dtype=matrix.dtype)

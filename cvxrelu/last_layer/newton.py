@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.last_layer.program import Program
+from cvxrelu.numerics.conjugate_gradients import conjugate_gradients
 from cvxrelu.numerics.rounding import EPS
 
 __all__ = ["newton_step"]
@@ -98,7 +99,7 @@ def _truncated(backend: Backend, program: Program, theta: Any, slope: Any, atol:
     A, loss, scale, l2, _ = program
     curvature = scale * scale * loss.hessian(scale * (A @ theta)) / l2
     diagonal = 1.0 + xp.sum(curvature * A * A, axis=0)[:, None]
-    return backend.cg(
+    return conjugate_gradients(
         lambda v: v + A.T @ (curvature * (A @ v)),
         -slope / l2,
         xp.zeros_like(slope),

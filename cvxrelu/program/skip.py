@@ -19,6 +19,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from jaxtyping import Float
 
+from cvxrelu.numerics.conjugate_gradients import conjugate_gradients
 from cvxrelu.numerics.rounding import EPS
 from cvxrelu.program.loss import Loss
 from cvxrelu.program.readout import Pairs, read
@@ -284,10 +285,8 @@ def _newton_step(loss: Loss, skip: Whitened, a: np.ndarray, gradient: np.ndarray
         return -(scipy.linalg.cho_solve(factor, gradient.ravel() / root) / root).reshape(r, c)
 
     def product(v: np.ndarray) -> np.ndarray:
-        v = v.reshape(r, c)
-        of_v = skip.columns.T @ loss.hessian_product(a, skip.columns @ v) + skip.ridge[:, None] * v
-        return of_v.ravel()
+        return skip.columns.T @ loss.hessian_product(a, skip.columns @ v) + skip.ridge[:, None] * v
 
-    operator = scipy.sparse.linalg.LinearOperator((r * c, r * c), matvec=product, dtype=np.float64)
-    step, _ = scipy.sparse.linalg.cg(operator, -gradient.ravel(), rtol=1e-6, maxiter=200)
-    return step.reshape(r, c)
+    accuracy = 1e-6 * float(np.linalg.norm(gradient))
+    step, _ = conjugate_gradients(product, -gradient, 0.0 * gradient, lambda v: v, accuracy, 200)
+    return step

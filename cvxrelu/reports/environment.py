@@ -16,7 +16,7 @@ __all__ = ["machine", "print_checkup", "versions"]
 def versions() -> dict[str, str]:
     """Versions of Python, of cvxrelu and of the installed packages that a solve or a report can use."""
     found = {"Python": platform.python_version()}
-    for name in ("cvxrelu", "numpy", "scipy", "jax", "lineax", "cupy", "scikit-learn", "matplotlib", "safetensors"):
+    for name in ("cvxrelu", "numpy", "scipy", "jax", "cupy", "scikit-learn", "matplotlib", "safetensors"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

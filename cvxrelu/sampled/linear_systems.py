@@ -31,6 +31,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Bool, Float, Int
 
 from cvxrelu.backends.base import Backend
+from cvxrelu.numerics.conjugate_gradients import conjugate_gradients
 from cvxrelu.program.operators import F1, F1_adjoint
 from cvxrelu.program.readout import Pairs, read
 from cvxrelu.sampled.data_term import Reading, SkipFactors
@@ -98,7 +99,7 @@ class ConjugateGradient(NamedTuple):
 
         b = _right_side(self.reading, X, M, r, target)
         tolerance = atol * xp.sqrt(xp.sum(b * b))
-        t, _ = backend.cg(operator, b, warm, preconditioner, tolerance, CG_MAX_STEPS)
+        t, _ = conjugate_gradients(operator, b, warm, preconditioner, tolerance, CG_MAX_STEPS)
         return r - F1_adjoint(X, M, self.reading.adjoint(t)) / self.h[:, None, None], t
 
 
