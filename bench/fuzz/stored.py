@@ -61,6 +61,9 @@ def networks(rng: Generator, folder: Path, outside: Path) -> Case:
                 stored = np.frombuffer(body[a:b], {"F32": "<f4", "F64": "<f8"}[entry["dtype"]]).reshape(entry["shape"])
                 if not np.array_equal(stored, value) or stored.dtype != value.dtype:
                     return f"another {field}"
+        weights = [getattr(found, field) for field in ("first_layer", "second_layer", "hidden_bias", "skip", "bias")]
+        if max((np.abs(w).max(initial=0.0) for w in weights if w is not None), default=0.0) > 1e15:
+            return None  # finite, and products may overflow
         return None if np.isfinite(_prediction(found)).all() else "no finite prediction"
 
     errors = (FileNotFoundError, ValueError)

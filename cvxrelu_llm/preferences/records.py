@@ -189,9 +189,9 @@ def _parquet_rows(path: Path) -> Iterator[Record]:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise InputError(f"{path}: Parquet files need: pip install 'cvxrelu[parquet]'") from error
+    row = 0
     try:
         with ParquetFile(path) as file:
-            row = 0
             for batch in file.iter_batches():
                 for fields in batch.to_pylist():
                     yield Record(f"{path}, row {row}", plain(fields))

@@ -23,6 +23,18 @@ def test_every_input_is_read_rightly_or_refused(kind: str) -> None:
     assert words.count("read") > 20 and words.count("refused") > 20  # both sides of the line were tried
 
 
+@pytest.mark.parametrize(
+    ("kind", "number", "word"),
+    [
+        ("preferences (Parquet)", 9084, "refused"),  # text that is not UTF-8 before the first row
+        ("heads", 2886, "refused"),  # said to be the fault of another file of the folder
+        ("networks", 7328, "read"),  # weights that are finite, and whose products are not
+    ],
+)
+def test_what_ten_thousand_of_each_kind_found(kind: str, number: int, word: str) -> None:
+    assert run_case(kind, number, FAR).word == word
+
+
 def test_the_judge_sees_every_fault(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     def raising(error: BaseException):
         def read() -> None:
