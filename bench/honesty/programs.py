@@ -50,8 +50,9 @@ class Program(NamedTuple):
             return 0.5 * np.sum((a - self.y) ** 2, axis=1)
         if self.loss == "logistic":
             return np.sum(np.logaddexp(0 * a, self.margin - self.y * a), axis=1)
-        top = a.max(axis=1, keepdims=True)
-        return np.log(np.sum(np.exp(a - top), axis=1)) + top[:, 0] - np.sum(self.y * a, axis=1)
+        b = a - a.max(axis=1, keepdims=True)
+        own, others = np.sum(self.y * b, axis=1), np.sum((1 - self.y) * np.exp(b), axis=1)
+        return np.where(own == 0, np.log1p(others), np.log(np.exp(own) + others) - own)  # small ones to all digits
 
     def dual(self, a: np.ndarray) -> np.ndarray:
         """t, minus the derivative of the loss."""

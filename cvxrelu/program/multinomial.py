@@ -70,18 +70,19 @@ class Multinomial(NamedTuple):
 
     def hessian_product(self, a: Float[Array, "n c"], v: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """The Hessian of the value at prediction a, times v."""
-        p = self._softmax(a)
-        return self.weight * (p * v - p * array_namespace(v).sum(p * v, axis=1, keepdims=True))
+        xp, p = array_namespace(v), self._softmax(a)
+        others = (1.0 - self.y) * p * (v - xp.sum(p * v, axis=1, keepdims=True))
+        return self.weight * (others - self.y * xp.sum(others, axis=1, keepdims=True))  # a row adds up to zero
 
     def gram(
         self, a: Float[Array, "n c"], hidden: Float[Array, "n m"], second: Float[Array, "c m"]
     ) -> Float[Array, "m m"]:
         """Hessian of the value at prediction a in the magnitudes of columns `hidden_j second_j^T`."""
         p = self._softmax(a)
-        mean = hidden * (p @ second)
-        columns = [hidden * second[k, :] for k in range(p.shape[1])]
-        squares = sum(h.T @ (self.weight * p[:, k : k + 1] * h) for k, h in enumerate(columns))
-        return squares - mean.T @ (self.weight * mean)
+        mean = p @ second
+        # Each output less the mean of all, before it is squared: what is left is no difference, hence semidefinite.
+        columns = [hidden * (second[k, :] - mean) for k in range(p.shape[1])]
+        return sum(h.T @ (self.weight * p[:, k : k + 1] * h) for k, h in enumerate(columns))
 
     def shifted(self, shift: Float[Array, "n c"]) -> Multinomial:
         """The loss of a + shift."""

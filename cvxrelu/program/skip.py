@@ -15,12 +15,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
 from jaxtyping import Float
 
 from cvxrelu.numerics.conjugate_gradients import conjugate_gradients
 from cvxrelu.numerics.rounding import EPS
+from cvxrelu.numerics.semidefinite import semidefinite_solver
 from cvxrelu.program.loss import Loss
 from cvxrelu.program.readout import Pairs, read
 from cvxrelu.support.checks import as_finite_array, check_scale
@@ -278,11 +277,7 @@ def _newton_step(loss: Loss, skip: Whitened, a: np.ndarray, gradient: np.ndarray
     if r * c <= DIRECT:
         columns, second = np.repeat(skip.columns, c, axis=1), np.tile(np.eye(c), (1, r))
         hessian = loss.gram(a, columns, second) + np.diag(np.repeat(skip.ridge, c))
-        root = np.sqrt(np.diagonal(hessian))
-        # Far out hardly more than the ridge is left, of any size; rounding then decides what is positive.
-        hessian = hessian / root / root[:, None] + 4.0 * EPS * root.size * np.eye(root.size)
-        factor = scipy.linalg.cho_factor(hessian)
-        return -(scipy.linalg.cho_solve(factor, gradient.ravel() / root) / root).reshape(r, c)
+        return -semidefinite_solver(hessian)(gradient.ravel()).reshape(r, c)
 
     def product(v: np.ndarray) -> np.ndarray:
         return skip.columns.T @ loss.hessian_product(a, skip.columns @ v) + skip.ridge[:, None] * v

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.coordinates import Coordinates
 from cvxrelu.certificates.search_space import Ground
 from cvxrelu.numerics import lbfgs
 from cvxrelu.numerics.lasso import nonnegative_quadratic
+from cvxrelu.numerics.semidefinite import semidefinite_solver
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
@@ -187,10 +187,7 @@ def _quadratic_step(H: np.ndarray, slope: np.ndarray, now: np.ndarray, m: int, d
     if now.size == m:
         return nonnegative_quadratic(H, b, now, deadline)
     # Far out hardly more than the ridge of a skip is left, of any size; rounding then decides what is positive.
-    root = np.sqrt(np.maximum(np.diagonal(H)[m:], np.finfo(np.float64).tiny))[:, None]
-    free = H[m:, m:] / root / root.T + 4.0 * np.finfo(np.float64).eps * root.size * np.eye(root.size)
-    factor = scipy.linalg.cho_factor(free)
-    solved = scipy.linalg.cho_solve(factor, np.column_stack([H[m:, :m], b[m:]]) / root) / root
+    solved = semidefinite_solver(H[m:, m:])(np.column_stack([H[m:, :m], b[m:]]))
     of_s, b_s = H[:m, :m] - H[:m, m:] @ solved[:, :m], b[:m] - H[:m, m:] @ solved[:, m]
     s = nonnegative_quadratic(of_s, b_s, now[:m], deadline)
     return np.concatenate([s, solved[:, m] - solved[:, :m] @ s])

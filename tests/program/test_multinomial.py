@@ -201,3 +201,18 @@ def test_every_backend(name, dtype):
         if i == 2 and dtype == np.float32:
             continue  # a float64 t in the simplex need not be one of float32
         np.testing.assert_allclose(value, wanted, rtol=1e-4 if dtype == np.float32 else 1e-10, atol=1e-4)
+
+
+def test_the_hessian_is_semidefinite_far_out():
+    """Where almost all is classified right, it is a difference of nearly equal numbers if taken as one."""
+    rng = np.random.default_rng(1)
+    for reach in (1.0, 10.0, 30.0):
+        a = reach * np.eye(3)[rng.integers(3, size=20)] + 0.1 * rng.standard_normal((20, 3))
+        loss = Multinomial(np.eye(3)[a.argmax(axis=1)], np.ones((20, 1)), np.zeros((20, 3)))
+        hidden, second = rng.standard_normal((20, 6)), rng.standard_normal((3, 6))
+        H = loss.gram(a, hidden, second)
+        root = np.sqrt(np.diagonal(H))
+        assert np.linalg.eigvalsh(H / root / root[:, None]).min() >= -1e-13
+        v = rng.standard_normal(6)
+        along = loss.hessian_product(a, (hidden * v) @ second.T)
+        np.testing.assert_allclose(H @ v, np.einsum("nm,nc,cm->m", hidden, along, second), rtol=1e-9)

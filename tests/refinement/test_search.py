@@ -457,3 +457,21 @@ def test_what_is_printed(capfd):
     assert [int(line.split()[0]) for line in lines[1:-1]] == sol.history["round"].tolist()
     assert sol.network.metadata["settings"]["beta"] == beta
     assert sum(v for k, v in sol.timings.items() if k != "total") <= sol.timings["total"] * 1.01 + 1e-3
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+@pytest.mark.parametrize("kind", ["zero column", "one-hot", "constant column"])
+def test_separable_classes_beside_a_faint_ridge(kind, scale):
+    """The curvature of what is classified right vanishes, and the Hessian is what rounding leaves of it."""
+    rng = np.random.default_rng(4)
+    X = {
+        "zero column": np.c_[rng.standard_normal((12, 1)), np.zeros(12)],
+        "one-hot": 1.0 * (np.arange(21)[:, None] % 3 == 0),
+        "constant column": np.c_[rng.standard_normal((13, 3)), np.full(13, 2.0)],
+    }[kind]
+    labels = np.digitize(X[:, 0], np.quantile(X[:, 0], [0.4, 0.7])) if kind != "one-hot" else X[:, 0].astype(int)
+    options = {"loss": "multinomial", "skip": "linear", "skip_l2": 1e-4 * scale, "backend": "numpy"}
+    for beta in (0.3, 1e-3):
+        sol = cvxrelu.solve(scale * X, labels, beta=beta * scale, **options)
+        assert sol.success or sol.status is Status.ILL_CONDITIONED
+        assert np.isfinite(sol.objective) and sol.lower_bound <= sol.objective * (1 + 1e-9)
