@@ -33,7 +33,7 @@ def test_dual_is_minus_the_derivative(seed):
         bend = (loss.value(a + shift) + loss.value(a - shift) - 2 * loss.value(a)) / step**2
         scale = 1e-7 * (1 + loss.value(a) / step**2)
         np.testing.assert_allclose(np.broadcast_to(loss.curvature, a.shape)[index], bend, rtol=1e-5, atol=scale)
-    np.testing.assert_array_equal(loss.dual(loss.target), 0.0)
+    np.testing.assert_array_equal(loss.dual(loss.y), 0.0)
 
 
 @given(seeds)
