@@ -40,7 +40,10 @@ def best_skip(
 
 def dual_of_zero(problem: Problem) -> Float[np.ndarray, "m c"]:
     """The dual variable t of no neurons at all, beside which the skip is the best there is."""
-    zero, skip = np.zeros_like(problem.loss.y), problem.penalised_skip
-    if skip is None:
+    zero, white = np.zeros_like(problem.loss.y), problem.whitened_skip
+    if white is None:
         return problem.loss.dual(zero)
-    return problem.loss.dual(skip.columns @ best_skip(problem, zero))
+    # Predicted in coordinates where columns are alike: in their own, large ones that cancel leave their rounding, and t
+    # then is far from orthogonal to them.
+    best = settle(problem.loss, white, zero, np.zeros((white.columns.shape[1], zero.shape[1])))
+    return problem.loss.dual(white.columns @ best)

@@ -28,6 +28,12 @@ def test_no_answer_is_false(chunk):
     assert not broken
 
 
+@pytest.mark.parametrize("k", [357, 643, 895, 998, 3492])
+def test_what_thousands_of_problems_found(k):
+    """A bias beside pairs, Hessians that rounding made indefinite, a dual variable of columns that cancel."""
+    assert honesty.violations(honesty.audit(k, quick=True)) == []
+
+
 def made_up(**changes):
     """A record in which everything holds, at the edge of its rules."""
     bounds = [
