@@ -21,7 +21,9 @@ import numpy as np
 from bench.fuzz import mutations, stored
 from bench.fuzz.cases import Case, Generator, json_lines, words, written
 from bench.fuzz.mutations import pick
-from cvxrelu.command_line.tables import UserError, load_data, read_table
+from cvxrelu.command_line.cells import MISSING, UserError
+from cvxrelu.command_line.data import load_data
+from cvxrelu.command_line.tables import read_table
 from cvxrelu_llm.preferences.conversations import alternate
 from cvxrelu_llm.preferences.triples import load_triples
 
@@ -53,7 +55,9 @@ def tables(rng: Generator, folder: Path, outside: Path) -> Case:
             odd = {"cell": pick(rng, ["", "abc", "nan", "inf", "1e999", "0x1f", "--1", "1,5", "NA", "1_0", "٣"]),
                    "quote": '"open', "nul": "1\0", "giant": "9" * 200_000}  # fmt: skip
             if name in odd:
-                rows[i][j], line = odd[name], i + 1 if name == "cell" else None
+                # what is missing is filled, and says nothing of a line
+                rows[i][j] = odd[name]
+                line = i + 1 if name == "cell" and odd[name].lower() not in MISSING else None
             elif name == "wrong header":
                 rows[0] = pick(rng, [["y"] * len(names), [""] * len(names), [*names[:-1], "z"]])
             else:

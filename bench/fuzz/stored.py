@@ -3,6 +3,7 @@ and surveys. See `bench.fuzz.inputs`."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -16,7 +17,8 @@ from bench.fuzz import mutations
 from bench.fuzz.cases import Case, Generator, json_lines, words, written
 from bench.fuzz.mutations import pick
 from cvxrelu import ReLUNetwork
-from cvxrelu.command_line.tables import UserError
+from cvxrelu.command_line.cells import UserError
+from cvxrelu.command_line.tables import Table
 from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.support.errors import InputError
 
@@ -73,6 +75,7 @@ def networks(rng: Generator, folder: Path, outside: Path) -> Case:
 @functools.lru_cache(maxsize=1)
 def _templates() -> dict[str, dict[str, bytes]]:
     """The files of valid folders by kind, made once."""
+    from cvxrelu.command_line.columns import Column
     from cvxrelu.command_line.model_folder import write_model
     from cvxrelu_llm.heads.head import ConvexRewardHead, as_pair_features
     from cvxrelu_llm.survey.page import build_survey
@@ -89,12 +92,16 @@ def _templates() -> dict[str, dict[str, bytes]]:
         network = ReLUNetwork(rng.standard_normal((2, 3)), rng.standard_normal((3, 3)))
         record = {"feature_names": ["a", "b"], "target": "kind", "classes": ["x", "y", "z"], "gap": 0.1}
         write_model(place / "model", network, record)
+        (place / "table model").mkdir()
+        columns = [Column("a", "number", ".", 1.5), Column("b", "category", levels=("x",), base="w")]
+        record |= {"feature_names": ["a", "b = x"], "columns": [column.record() for column in columns]}
+        write_model(place / "table model", network, record)
         Checkpoint(place / "run", {"X": "a" * 64, "beta": 0.5}, {"tol": 1e-3, "seed": 0}).save("sampled", TREE)
         items = [{"prompt": f"p{i}", "answers": {"m1": "a", "m2": "b"}} for i in range(3)]
         build_survey(items, place / "page.html", place / "key.json", seed=1)
         found: dict[str, dict[str, bytes]] = {
             kind: {file.name: file.read_bytes() for file in (place / kind).iterdir()}
-            for kind in ("head", "second", "model", "run")
+            for kind in ("head", "second", "model", "table model", "run")
         }
         found["features"] = {"features.safetensors": (place / "features.safetensors").read_bytes()}
         found["survey"] = {"key.json": (place / "key.json").read_bytes()}
@@ -150,9 +157,17 @@ def models(rng: Generator, folder: Path, outside: Path) -> Case:
     place, valid = folder / "model", rng.random() < 0.1
     place.mkdir()
     targets = ["solution.json", "network.safetensors"]
-    which, name = _folder(rng, place, outside, _templates()["model"], targets, valid)
+    files = _templates()[pick(rng, ["model", "table model"])]
+    which, name = _folder(rng, place, outside, files, targets, valid)
 
     def right(model: Any) -> str | None:
+        if model.plan is not None:
+            names = [column.name for column in model.plan.columns]
+            cells = [[text] * len(names) for text in ("1", "x", "")]
+            with contextlib.suppress(UserError):  # of a cell that is no date, say
+                features, _ = model.features(Table(Path("t.csv"), names, cells, [2, 3, 4]))
+                if features.shape != (3, model.network.n_features) or not np.isfinite(features).all():
+                    return "other features"
         output = _prediction(model.network)
         return (
             None

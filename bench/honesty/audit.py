@@ -42,7 +42,7 @@ from bench.common.report import ROOT, put_between_markers, save_json
 from bench.honesty.judge import Found, search
 from bench.honesty.price import price_of_zero
 from bench.honesty.problems import Case, draw
-from bench.honesty.programs import Program, network_parts, program_of
+from bench.honesty.programs import clear_rank, network_parts, plain, program_of
 from bench.honesty.rules import violations
 from cvxrelu.certificates.exact_pricing import exact_price
 
@@ -172,7 +172,7 @@ class Audit:
         value = self.call("beta_max", cvxrelu.beta_max, self.case.X, self.case.y, **options)
         if value is None:
             return
-        if _clear_rank(self.program) and value < 0.999 * self.price - 1e-9 * self.size:
+        if clear_rank(self.program) and value < 0.999 * self.price - 1e-9 * self.size:
             by = self.price / max(value, 1e-300) - 1
             self.rows.append({"rule": "beta_max", "of": "a direction found", "by": by, "text": f"{value!r}"})
         if exact:
@@ -199,7 +199,7 @@ def audit(k: int, *, small: bool = False, quick: bool = False) -> dict[str, Any]
     if turn == 0 or not quick:
         sampled = at.solve("sampled", refine=False, patterns=12, certificate="relaxed", seed=k)
         if sampled is not None:
-            at.sampled(sampled, not quick and k % 5 == 0 and _plain(program))
+            at.sampled(sampled, not quick and k % 5 == 0 and plain(program))
     if "equality" not in case.options and sol is not None and (turn == 1 or not quick):
         at.certify("certify relaxed", sol.network, "relaxed")
     elif turn == 1:
@@ -227,24 +227,6 @@ def audit(k: int, *, small: bool = False, quick: bool = False) -> dict[str, Any]
         "rows": at.rows, "overstated": at.overstated, "warnings": dict(at.warnings), "seconds": at.seconds,
         "total_seconds": time.process_time() - started,
     }  # fmt: skip
-
-
-def _clear_rank(program: Program) -> bool:
-    """Whether a free skip takes the same from y whoever computes it: its columns have no part of rounding's size."""
-    if program.columns.shape[1] == 0 or program.l2 > 0:
-        return True
-    columns = np.sqrt(program.weight) * program.read(program.columns - program.columns.mean(axis=0))
-    values = np.linalg.svd(columns, compute_uv=False)
-    noise = np.finfo(float).eps * np.abs(program.columns).max() * np.sqrt(columns.size) * np.sqrt(program.weight.max())
-    return not np.any((values > 1e-3 * noise) & (values < 1e3 * noise))
-
-
-def _plain(program: Program) -> bool:
-    """Whether an interior point method is to be trusted: columns near one in size and about the origin, few rows."""
-    sizes = np.abs(program.X).max(axis=0)
-    used = sizes[sizes > 0]
-    target = np.abs(program.y).max()
-    return used.size > 0 and used.min() > 0.1 and used.max() < 20 and len(program.X) <= 30 and 0.05 < target < 50
 
 
 def _as_network(case: Case, found: Found) -> Any:

@@ -9,7 +9,7 @@ from scipy.special import expit, softmax
 
 from bench.honesty.problems import Case
 
-__all__ = ["Program", "network_parts", "program_of"]
+__all__ = ["Program", "clear_rank", "network_parts", "plain", "program_of"]
 
 EPS = float(np.finfo(np.float64).eps)
 LONG = np.longdouble
@@ -121,3 +121,21 @@ def network_parts(program: Program, network: Any) -> Network:
     if program.pairs is not None:  # a constant drops out of pairs, and is in no objective
         theta = theta[:K]
     return W, A, theta if len(theta) == K else np.zeros((K, c))
+
+
+def clear_rank(program: Program) -> bool:
+    """Whether a free skip takes the same from y whoever computes it: its columns have no part of rounding's size."""
+    if program.columns.shape[1] == 0 or program.l2 > 0:
+        return True
+    columns = np.sqrt(program.weight) * program.read(program.columns - program.columns.mean(axis=0))
+    values = np.linalg.svd(columns, compute_uv=False)
+    noise = np.finfo(float).eps * np.abs(program.columns).max() * np.sqrt(columns.size) * np.sqrt(program.weight.max())
+    return not np.any((values > 1e-3 * noise) & (values < 1e3 * noise))
+
+
+def plain(program: Program) -> bool:
+    """Whether an interior point method is to be trusted: columns near one in size and about the origin, few rows."""
+    sizes = np.abs(program.X).max(axis=0)
+    used = sizes[sizes > 0]
+    target = np.abs(program.y).max()
+    return used.size > 0 and used.min() > 0.1 and used.max() < 20 and len(program.X) <= 30 and 0.05 < target < 50

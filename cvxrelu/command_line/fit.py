@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cvxrelu.command_line.cells import UserError
+from cvxrelu.command_line.data import load_data
 from cvxrelu.command_line.model_folder import FILES, check_folder, describe, write_model
 from cvxrelu.command_line.parsing import (
     COUNT,
@@ -15,7 +17,6 @@ from cvxrelu.command_line.parsing import (
     exit_code_of,
     need,
 )
-from cvxrelu.command_line.tables import UserError, load_data
 from cvxrelu.command_line.training import Task, Trained, decide_task, train
 from cvxrelu.reports import environment
 from cvxrelu.reports import page as report
@@ -36,13 +37,18 @@ def run_fit(options: argparse.Namespace) -> int:
     check_folder(out, options.overwrite)
     if options.report:
         need(load_matplotlib)  # before the solve, so that a missing extra costs no waiting
-    data = load_data(options.data, options.target, options.header)
+    data = load_data(
+        options.data, options.target, options.header, features=options.features or (), drop=options.drop or (),
+        na=options.na or (), decimal=options.decimal,
+    )  # fmt: skip
     task = decide_task(data, options.task, options.test_size, options.seed)
     n_train, n_test = len(task.train_rows), len(task.test_rows)
     if not options.quiet:
         kind = f"classification, {len(task.classes)} classes" if task.classes else "regression"
         names = f"target {data.target_name}" if data.target_name else "no header row: columns go by position"
-        print(f"{options.data}: {n_train + n_test} rows, {data.X.shape[1]} features, {names}; {kind} (see --task)")
+        print(f"{options.data}: {n_train + n_test} rows, {task.data.X.shape[1]} features, {names}; {kind} (see --task)")
+        for note in task.data.left_out:
+            print(f"left out: {note}")
         print(f"{n_train} rows to train on, {n_test} to test on", flush=True)
     forwarded = ("beta", "loss", "refine", "certificate", "seed", "tol", "max_iter", "time_limit", "backend", "dtype")
     settings = {name: getattr(options, name) for name in forwarded}
@@ -52,6 +58,7 @@ def run_fit(options: argparse.Namespace) -> int:
     solution = trained.solution
     record = {**task.facts, **describe(solution)}
     record["settings"] = {**solution.settings, "seed": options.seed, "test_size": options.test_size}
+    record["columns"] = task.columns
     record["standardisation"] = trained.standardisation
     record["scores"] = {"rows": trained.where, "n": len(trained.truth), **trained.scores}
     record["command"], record["versions"] = options.command_line, environment.versions()
@@ -98,6 +105,14 @@ def add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--target", metavar="NAME|INDEX", help="column to predict, by name or position (0 first, -1 last)")
     fit.add_argument("--header", action=argparse.BooleanOptionalAction,
                      help="whether the first line holds names (default: if it has words and no number)")  # fmt: skip
+    fit.add_argument(
+        "--features", nargs="+", metavar="NAME", help="columns to learn from (default: all but the target)"
+    )
+    fit.add_argument("--drop", nargs="+", metavar="NAME", help="columns to leave out")
+    fit.add_argument(
+        "--na", nargs="+", metavar="TEXT", help="cells that stand for missing values, beside NA, NaN, ? ..."
+    )
+    fit.add_argument("--decimal", choices=(".", ","), help="decimal mark, where numbers could have either")
     fit.add_argument("--out", required=True, metavar="FOLDER", help="the model folder to make")
     fit.add_argument("--overwrite", action="store_true", help="replace the model that --out holds")
     fit.add_argument("--task", choices=("auto", "regression", "classification"), default="auto",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cvxrelu.backends import BackendError
+from cvxrelu.command_line.cells import UserError
 from cvxrelu.command_line.fit import add_fit_options, run_fit
 from cvxrelu.command_line.parsing import (
     BROKEN_BACKEND,
@@ -22,7 +23,6 @@ from cvxrelu.command_line.parsing import (
     need,
 )
 from cvxrelu.command_line.predict import add_predict_options, run_predict
-from cvxrelu.command_line.tables import UserError
 from cvxrelu.reports import environment
 from cvxrelu.support.program import BAD_INPUT, OK, complain, exit_code
 
@@ -111,8 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
         "train a network on a file",
         "Train a network on DATA and write a model folder: network.safetensors (takes raw features), solution.json\n"
         "(status, objective, bounds, settings) and, with --report, report.html.\n\n"
-        "DATA is a .csv file (or .csv.gz; comma, semicolon or tab; header row optional; numbers only, the target of a\n"
-        "classification may be text), a .npz file with arrays X and y, or a .npz or .npy file with one 2-D table.",
+        "DATA is a table: .csv (or .csv.gz; commas, semicolons, tabs or bars; header row optional), .parquet, or - for a\n"
+        "CSV on standard input, with numbers, dates, categories and missing values as people have them; a .npz file with\n"
+        "arrays X and y; or a .npz or .npy file with one 2-D array of numbers.",
         "  cvxrelu fit houses.csv --target price --out model\n"
         "  cvxrelu fit iris.csv --target -1 --out model --task classification --report\n"
         "  cvxrelu fit data.npz --out model --beta 0.003 --tol 1e-4 --certificate relaxed\n",

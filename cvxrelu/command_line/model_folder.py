@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.command_line.tables import Table, UserError
+from cvxrelu.command_line.cells import UserError
+from cvxrelu.command_line.columns import Column, Plan
+from cvxrelu.command_line.tables import Table
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.runs.solution import Solution
 from cvxrelu.support.files import atomic_write
@@ -19,7 +21,7 @@ from cvxrelu.support.stored import damage, read_json, short
 
 __all__ = ["FILES", "Model", "check_folder", "describe", "read_model", "write_model"]
 
-_FORMAT, _FORMAT_VERSION = "cvxrelu-model", 1
+_FORMAT, _FORMAT_VERSION = "cvxrelu-model", 2  # version 1 had no columns, only numbers
 _NETWORK, _RECORD = "network.safetensors", "solution.json"
 FILES = (_NETWORK, _RECORD, "report.html")
 
@@ -32,24 +34,39 @@ class Model:
     feature_names: list[str] | None
     target: str | None
     classes: list[Any] | None
+    plan: Plan | None = None
 
-    def features(self, table: Table) -> np.ndarray:
-        """The columns of a table that the network takes: by name where both have names, else by position."""
-        names, d = self.feature_names, self.network.n_features
+    @property
+    def wanted(self) -> list[str]:
+        """Names of the columns that a table must have, none where the training table had no header."""
+        if self.plan is not None:
+            return [column.name for column in self.plan.columns] if self.feature_names is not None else []
+        return self.feature_names or []
+
+    def features(self, table: Table) -> tuple[np.ndarray, list[str]]:
+        """(what the network takes of a table, notes): columns by name where both have names, else by position."""
+        names = self.wanted or None
+        d = self.network.n_features if self.plan is None else len(self.plan.columns)
+        positions, notes = self._positions(table, names, d)
+        if self.plan is None:
+            return table.numbers(positions), notes
+        values, more = self.plan.encode(table, positions)
+        return values, notes + more
+
+    def _positions(self, table: Table, names: list[str] | None, d: int) -> tuple[list[int], list[str]]:
         if names is None or table.names is None:
             if table.n_columns != d:
                 raise UserError(
                     f"{table.path}: {table.n_columns} columns; the model takes {d} features, without the target"
                 )
-            return table.numbers(range(d))
+            return list(range(d)), []
         absent = [name for name in names if name not in table.names]
         if absent:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             raise UserError(f"{table.path}: the model's feature {absent[0]!r}{more} is not among the columns")
         unknown = [name for name in table.names if name not in names and name != self.target]
-        if unknown:
-            raise UserError(f"{table.path}: column {unknown[0]!r} is no feature of the model; take it out")
-        return table.numbers([table.names.index(name) for name in names])
+        notes = [f"columns that are no features of the model are left out: {', '.join(map(repr, unknown[:5]))}"]
+        return [table.names.index(name) for name in names], notes if unknown else []
 
 
 def read_model(folder: Path) -> Model:
@@ -67,8 +84,10 @@ def _model(network: ReLUNetwork, record: Mapping[str, Any]) -> Model:
     """A network and what its record says of it; ValueError where the two do not fit, or the record is another's."""
     if record.get("format") != _FORMAT:
         raise ValueError(f"its format is {short(record.get('format'))}; expected {_FORMAT!r}")
-    if type(version := record.get("format_version")) is not int or version != _FORMAT_VERSION:
-        raise ValueError(f"its format version is {short(version)}; this cvxrelu reads {_FORMAT_VERSION}: update it")
+    if type(version := record.get("format_version")) is not int or not 1 <= version <= _FORMAT_VERSION:
+        raise ValueError(
+            f"its format version is {short(version)}; this cvxrelu reads 1 to {_FORMAT_VERSION}: update it"
+        )
     names, target, classes = (record[name] for name in ("feature_names", "target", "classes"))
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if names is not None and not (texts and len(set(names)) == len(names) == network.n_features):
@@ -81,7 +100,19 @@ def _model(network: ReLUNetwork, record: Mapping[str, Any]) -> Model:
         raise ValueError(f"classes must be null or {count} different texts or numbers, as the network has outputs")
     if not classes and (network.n_outputs != 1 or classes not in (None, [])):
         raise ValueError(f"classes must be a list, as the network has {network.n_outputs} outputs")
-    return Model(network, names, target, classes)
+    plan = None if record.get("columns") is None else _plan(record["columns"])
+    if plan is not None and len(plan.features) != network.n_features:
+        raise ValueError(f"columns make {len(plan.features)} features; expected {network.n_features}")
+    return Model(network, names, target, classes, plan)
+
+
+def _plan(columns: Any) -> Plan:
+    if not isinstance(columns, list) or not columns:
+        raise ValueError("columns must be null or a list")
+    found = [Column.of(column) for column in columns]
+    if len({column.name for column in found}) < len(found):
+        raise ValueError("two columns have the same name")
+    return Plan(found, [])
 
 
 def write_model(folder: Path, network: ReLUNetwork, record: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.command_line.tables import UserError
+from cvxrelu.command_line.cells import UserError
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 from cvxrelu.support.program import BAD_INPUT, INTERRUPTED, OK

@@ -1,12 +1,8 @@
-"""Tables of numbers and text out of .csv, .csv.gz, .npz and .npy files, and features and target out of a table.
+"""Tables of numbers and text out of .csv, .csv.gz, .parquet, .npz and .npy files, and the target out of a table.
 
 A cell is a number where it is one in ASCII digits, `-12`, `.5`, `1.5e-3`, blanks around it aside. What Python's `float`
 takes beyond that (`1_000`, the digits of other scripts, `inf`) is text here: where it stands for a number, only the one
 who wrote the file knows which.
-
-The first line is the header where it holds words and no number, or numbers and words among which are the names asked
-for. It is data where it holds numbers alone, or a word that comes again below it. What could be either is refused,
-with the option that decides.
 """
 
 from __future__ import annotations
@@ -14,26 +10,25 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import datetime
 import gzip
-import io
 import os
 import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Data", "Table", "UserError", "is_number", "load_data", "read_table"]
+from cvxrelu.command_line.cells import MISSING, UserError, as_number, is_number, looks_like_number
+from cvxrelu.command_line.csv_text import decoded, rows_of
 
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_POSITION = re.compile(r"-?[0-9]{1,9}")
+__all__ = ["POSITION", "Table", "array_table", "load_arrays", "no_header", "read_table"]
 
-
-class UserError(Exception):
-    """Something the user can mend: shown as one line, exit code 2."""
+POSITION = re.compile(r"-?[0-9]{1,9}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,40 +39,59 @@ class Table:
     names: list[str] | None
     cells: list[list[str]] | np.ndarray
     lines: list[int] | None = None
+    missing: frozenset[str] = MISSING
 
     @property
     def n_columns(self) -> int:
         return len(self.cells[0])
 
-    def index(self, target: str) -> int:
-        """Position of the column called `target`, or counted from 0 (negative: from the end)."""
+    def index(self, target: str, option: str = "--target") -> int:
+        """Position of the column called `target`, or counted from 0 (negative: from the end); of that option."""
         target = target.strip()
         named = self.names.index(target) if self.names and target in self.names else None
         counted, far = None, False
-        if _POSITION.fullmatch(target):
+        if POSITION.fullmatch(target):
             far = not -self.n_columns <= int(target) < self.n_columns
             counted = None if far else int(target) % self.n_columns
         if named is not None and counted not in (None, named):
             raise UserError(
-                f"--target {target}: in {self.path} a column is called {target!r}, and another one stands at position "
+                f"{option} {target}: in {self.path} a column is called {target!r}, and another one stands at position "
                 f"{target}; count from the end, {named - self.n_columns} for the one of that name"
             )
         position = counted if named is None else named
         if position is not None:
             return position
         if far:
-            raise UserError(f"--target {target}: {self.path} has {self.n_columns} columns, counted from 0")
+            raise UserError(f"{option} {target}: {self.path} has {self.n_columns} columns, counted from 0")
         known = ", ".join(self.names[:20]) if self.names else "it has no header row; give the column's position"
         if self.names is None and self.lines is not None:
             known += ", or --header if its first line is one"
-        raise UserError(f"--target {target!r}: no such column in {self.path} ({known})")
+        raise UserError(f"{option} {target!r}: no such column in {self.path} ({known})")
+
+    def name(self, column: int) -> str:
+        """What the header calls a column, or its position, from 1."""
+        return self.names[column] if self.names else f"column {column + 1}"
+
+    def column(self, column: int) -> list[str | None]:
+        """A column as it stands; None where a value is missing."""
+        cells = [str(line[column]).strip() for line in self.cells]
+        return [None if cell.lower() in self.missing else cell for cell in cells]
+
+    def without(self, rows: Sequence[int]) -> Table:
+        """The table without these rows."""
+        gone = set(rows)
+        kept = [row for row in range(len(self.cells)) if row not in gone]
+        cells = self.cells[kept] if isinstance(self.cells, np.ndarray) else [self.cells[row] for row in kept]
+        lines = None if self.lines is None else [self.lines[row] for row in kept]
+        return dataclasses.replace(self, cells=cells, lines=lines)
 
     def text(self, column: int) -> list[str]:
         """A column as it stands, without missing cells."""
-        for row, line in enumerate(self.cells):
-            if str(line[column]).strip().lower() in _MISSING:
-                raise UserError(f"{self._place(row, column)}: missing value")
-        return [str(line[column]).strip() for line in self.cells]
+        cells = self.column(column)
+        for row, cell in enumerate(cells):
+            if cell is None:
+                raise UserError(f"{self.place(row, column)}: missing value")
+        return [cell for cell in cells if cell is not None]
 
     def numbers(self, columns: Sequence[int]) -> np.ndarray:
         """Columns as float64 (n, len(columns)); an error names file, line and column of the first bad cell."""
@@ -86,7 +100,7 @@ class Table:
             values = self.cells[:, list(columns)].astype(np.float64)
         else:
             with contextlib.suppress(ValueError):
-                values = np.array([[_as_number(str(line[column])) for column in columns] for line in self.cells])
+                values = np.array([[as_number(str(line[column])) for column in columns] for line in self.cells])
         if values is None or not np.isfinite(values).all():
             for row, line in enumerate(self.cells):
                 for column in columns:
@@ -95,49 +109,97 @@ class Table:
         return values
 
     def _check_number(self, cell: str, row: int, column: int) -> None:
-        if cell.lower() in _MISSING:
-            raise UserError(f"{self._place(row, column)}: missing value; fill it in or leave the row out")
+        if cell.lower() in self.missing:
+            raise UserError(f"{self.place(row, column)}: missing value; fill it in or leave the row out")
         if is_number(cell) and np.isfinite(float(cell)):
             return
-        if _looks_like_number(cell) and not np.isfinite(float(cell)):
-            raise UserError(f"{self._place(row, column)}: {cell[:40]} is not a finite number")
-        raise UserError(f"{self._place(row, column)}: {cell[:40]!r} is not a number")
+        if looks_like_number(cell) and not np.isfinite(float(cell)):
+            raise UserError(f"{self.place(row, column)}: {cell[:40]} is not a finite number")
+        raise UserError(f"{self.place(row, column)}: {cell[:40]!r} is not a number")
 
-    def _place(self, row: int, column: int) -> str:
+    def place(self, row: int, column: int) -> str:
+        """Where a cell stands, in words."""
         if self.lines is None:
             return f"{self.path}, row {row}, column {column} (counted from 0)"
         name = f" ({self.names[column]})" if self.names else ""
         return f"{self.path}, line {self.lines[row]}, column {column + 1}{name}"
 
 
-def read_table(path: str | os.PathLike[str], wanted: Sequence[str] = (), header: bool | None = None) -> Table:
-    """Read the table in a .csv, .csv.gz, .npy or .npz file.
+def read_table(
+    path: str | os.PathLike[str], wanted: Sequence[str] = (), header: bool | None = None, na: Sequence[str] = ()
+) -> Table:
+    """Read the table in a .csv, .csv.gz, .tsv, .txt, .parquet, .npy or .npz file, or "-" for a CSV on standard input.
 
     wanted : names of columns; a first line of numbers and words that holds them all is a header.
     header : whether the first line is one; None decides by what it holds, or refuses to.
+    na : cells that stand for missing values, beside the usual ones.
     """
+    table = _read_table(path, wanted, header)
+    return dataclasses.replace(table, missing=MISSING | {text.strip().lower() for text in na})
+
+
+def _read_table(path: str | os.PathLike[str], wanted: Sequence[str], header: bool | None) -> Table:
+    if os.fspath(path) == "-":
+        place = Path("standard input")
+        if not (data := sys.stdin.buffer.read()):
+            raise UserError(f"{place}: nothing came")
+        with _naming(place):
+            return Table(place, *rows_of(place, decoded(place, data), wanted, header))
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] in ([".npy"], [".npz"]):
-        arrays = _load_arrays(path)
+        arrays = load_arrays(path)
         if len(arrays) > 1 and "X" not in arrays:
             raise UserError(f"{path}: no array X among {', '.join(arrays)}")
-        _no_header(path, header)
-        return _array_table(path, arrays["X"] if "X" in arrays else next(iter(arrays.values())))
+        no_header(path, header)
+        return array_table(path, arrays["X"] if "X" in arrays else next(iter(arrays.values())))
+    if suffixes[-1:] == [".parquet"]:
+        no_header(path, header)
+        return _parquet_table(path)
     with _reading(path):
         packed = suffixes[-1:] == [".gz"]
         if (suffixes[:-1] if packed else suffixes)[-1:] not in ([".csv"], [".tsv"], [".txt"]):
-            raise UserError(f"{path}: unknown kind of file; expected .csv, .csv.gz, .npz or .npy")
+            raise UserError(f"{path}: unknown kind of file; expected .csv, .csv.gz, .parquet, .npz or .npy")
         data = path.read_bytes()
-        return _csv_table(path, (gzip.decompress(data) if packed else data).decode("utf-8-sig"), wanted, header)
+        return Table(path, *rows_of(path, decoded(path, gzip.decompress(data) if packed else data), wanted, header))
 
 
-def _no_header(path: Path, header: bool | None) -> None:
+def _parquet_table(path: Path) -> Table:
+    try:
+        from pyarrow import parquet, types
+    except ImportError as error:
+        raise UserError(f"{path}: Parquet files need: pip install 'cvxrelu[parquet]'") from error
+    with _reading(path):
+        found = parquet.read_table(path)
+        names = [str(name) for name in found.column_names]
+        if len(set(names)) < len(names):
+            raise UserError(f"{path}: two columns have the same name")
+        if not found.num_rows or not names:
+            raise UserError(f"{path}: no rows, or no columns")
+        columns = []
+        for name, column in zip(names, found.columns, strict=True):
+            kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+            if types.is_nested(kind) or types.is_binary(kind):
+                raise UserError(f"{path}: column {name!r} holds {kind}, not numbers or text; leave it out of the file")
+            columns.append([_cell(value) for value in column.to_pylist()])
+        return Table(path, names, [list(row) for row in zip(*columns, strict=True)])
+
+
+def _cell(value: Any) -> str:
+    """A value of a Parquet file as a CSV would have it."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, datetime.datetime):
+        return value.replace(tzinfo=None).isoformat(timespec="seconds")
+    return repr(value) if isinstance(value, float) else str(value).strip()
+
+
+def no_header(path: Path, header: bool | None) -> None:
     if header is not None:
         raise UserError(f"{path}: arrays have no header row; leave --{'' if header else 'no-'}header out")
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz file by name, or that of a .npy file under the name ""."""
     with _reading(path), open(path, "rb") as file:  # opened here: NumPy leaves damaged archives open
         loaded = np.load(file, allow_pickle=False)
@@ -150,7 +212,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn what can go wrong with a file into one clear line."""
-    try:
+    with _naming(path):
         if not path.exists():
             raise UserError(f"{path}: no such file")
         if path.is_dir():
@@ -158,10 +220,17 @@ def _reading(path: Path) -> Iterator[None]:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
         yield
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Any error of reading as one line that begins with the file."""
+    try:
+        yield
     except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: the file is truncated or damaged ({error})") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise UserError(f"{path}: not a text file in UTF-16 (byte {error.start}); save it as UTF-8") from error
     except UserError:
         raise
     except Exception as error:  # decoders of damaged content raise whatever they happen to stumble over
@@ -171,149 +240,9 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({words})") from error
 
 
-def _array_table(path: Path, array: np.ndarray) -> Table:
+def array_table(path: Path, array: np.ndarray) -> Table:
     if array.ndim != 2 or not array.size:
         raise UserError(f"{path}: expected a 2-D array with rows and columns, found shape {array.shape}")
     if array.dtype.kind not in "biuf":
         raise UserError(f"{path}: expected numbers, found an array of type {array.dtype}")
     return Table(path, None, array)
-
-
-def _csv_table(path: Path, text: str, wanted: Sequence[str], header: bool | None) -> Table:
-    if "\0" in text:
-        raise UserError(f"{path}: not a text file in UTF-8 (zero bytes, as in UTF-16); save it as UTF-8")
-    first = re.sub('"[^"]*"', "", text[: 1 << 20]).lstrip().split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    lines: list[list[str]] = []
-    numbers: list[int] = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    for line in reader:
-        # A blank line is no row; one of empty cells is a row whose values are missing.
-        if line and (len(line) > 1 or not line[0] or line[0].strip()):
-            lines.append([cell.strip() for cell in line])
-            numbers.append(reader.line_num)
-    if not lines:
-        raise UserError(f"{path}: the file is empty")
-    for line, number in zip(lines, numbers, strict=True):
-        if len(line) != len(lines[0]):
-            comment = next((k for row, k in zip(lines, numbers, strict=True) if row[0].startswith("#")), None)
-            hint = "" if comment is None else f"; line {comment} begins with #: take comments out"
-            raise UserError(f"{path}, line {number}: {len(line)} columns, but the first line has {len(lines[0])}{hint}")
-    if len(lines[0]) > 1 and not any(line[-1] for line in lines):  # every line ends in a delimiter
-        lines = [line[:-1] for line in lines]
-    if header is None:
-        header = _is_header(path, lines, wanted)
-    names = lines[0] if header else None
-    if names is not None:
-        if "" in names:
-            raise UserError(
-                f"{path}: column {names.index('') + 1} has no name; leave row numbers out (pandas: index=False)"
-            )
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise UserError(f"{path}: two columns are called {twice[0]!r}")
-        lines, numbers = lines[1:], numbers[1:]
-    if not lines:
-        raise UserError(f"{path}: a header, but no rows")
-    return Table(path, names, lines, numbers)
-
-
-def _is_header(path: Path, lines: Sequence[Sequence[str]], wanted: Sequence[str]) -> bool:
-    """Whether the first line holds names; an error where it might and might not."""
-    first = lines[0]
-    words = [k for k, cell in enumerate(first) if cell.lower() not in _MISSING and not _looks_like_number(cell)]
-    numbers = [k for k, cell in enumerate(first) if _looks_like_number(cell)]
-    named = bool(wanted) and all(name in first for name in wanted)
-    again = next((k for k in words if any(line[k] == first[k] for line in lines[1:])), None)
-    if not words:
-        # pandas calls columns 0, 1, 2, ... where they have no names
-        if not named and (len(first) < 2 or list(first) != [str(k) for k in range(len(first))]):
-            return False
-        why = "it holds numbers alone, but they could be names"
-    elif again is None:
-        if not numbers or named:
-            return True
-        why = f"it holds numbers and {first[words[0]][:40]!r}"
-    else:
-        if numbers and not named:
-            return False
-        why = f"its {first[again][:40]!r} comes again below, in column {again + 1}"
-    raise UserError(f"{path}: the first line may be a header or data ({why}); say which: --header or --no-header")
-
-
-def is_number(cell: str) -> bool:
-    """Whether the cell is a number in ASCII digits, as the module says; it may be too large to be finite."""
-    return _NUMBER.fullmatch(cell) is not None
-
-
-def _as_number(cell: str) -> float:
-    cell = cell.strip()
-    if not is_number(cell):
-        raise ValueError(cell)
-    return float(cell)
-
-
-def _looks_like_number(cell: str) -> bool:
-    """Whether Python's `float` takes it, which says that no one meant a name; whether it is one says `is_number`."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return cell.lower() not in _MISSING
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Features (n, d) float64 and the target column, not yet read as numbers or as classes."""
-
-    X: np.ndarray
-    feature_names: list[str] | None
-    target: Table
-    target_index: int
-
-    @property
-    def target_name(self) -> str | None:
-        return self.target.names[self.target_index] if self.target.names else None
-
-
-def load_data(path: str, target: str | None, header: bool | None = None) -> Data:
-    """Features and target out of one file; see `cvxrelu fit --help` for what the file may hold.
-
-    header : of `read_table`.
-    """
-    if path.lower().endswith(".npz"):
-        arrays = _load_arrays(Path(path))
-        label = "y" if target is None else target
-        others = [name for name in arrays if name != label]
-        if label in arrays and others:
-            rows = "X" if "X" in others else others[0]
-            if rows != "X" and len(others) > 1:
-                raise UserError(f"{path}: no array X among {', '.join(others)}")
-            _no_header(Path(path), header)
-            return _pair(Path(path), rows, arrays[rows], label, arrays[label])
-        if len(arrays) != 1:
-            raise UserError(
-                f"{path}: expected arrays X and {label} (or a single table and --target COLUMN), found "
-                f"{', '.join(arrays)}"
-            )
-    if target is None:
-        raise UserError("--target is missing: the name of the column to predict, or its position (0 first, -1 last)")
-    # A whole number may be a position, so that its being in the first line says nothing.
-    table = read_table(path, [] if _POSITION.fullmatch(target.strip()) else [target.strip()], header)
-    index = table.index(target)
-    if table.n_columns < 2:
-        raise UserError(f"{path}: a single column; expected features beside the target")
-    columns = [column for column in range(table.n_columns) if column != index]
-    names = [table.names[column] for column in columns] if table.names else None
-    return Data(table.numbers(columns), names, table, index)
-
-
-def _pair(path: Path, rows: str, X: np.ndarray, label: str, y: np.ndarray) -> Data:
-    features = _array_table(path, X)
-    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-    if y.ndim != 1 or len(y) != len(X):
-        raise UserError(f"{path}: {label} has shape {y.shape}; expected ({len(X)},), one value per row of {rows}")
-    if y.dtype.kind not in "biufU":
-        raise UserError(f"{path}: {label} has type {y.dtype}; expected numbers or text")
-    y = y.astype(int) if y.dtype.kind == "b" else y
-    return Data(features.numbers(range(features.n_columns)), None, Table(path, None, y[:, None]), 0)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.api.standardised import solve_standardised
-from cvxrelu.command_line.tables import Data, UserError, is_number
+from cvxrelu.command_line.cells import UserError, is_number
+from cvxrelu.command_line.columns import number_column
+from cvxrelu.command_line.data import Data
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.runs.solution import Solution
 
@@ -46,6 +48,11 @@ class Task:
             "classes": self.classes or None,
         }
 
+    @property
+    def columns(self) -> list[dict[str, Any]] | None:
+        """How the columns of the table became features, for solution.json; None for arrays."""
+        return None if self.data.plan is None else [column.record() for column in self.data.plan.columns]
+
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
@@ -71,7 +78,7 @@ def decide_task(data: Data, kind: str, test_size: float, seed: int) -> Task:
     train_rows, test_rows = _split(target, test_size, bool(classes), seed)
     if len(train_rows) < 2 or (test_size and not len(test_rows)):
         raise UserError(f"{data.target.path}: {len(target)} rows cannot be split with --test-size {test_size}")
-    return Task(data, kind, target, classes, train_rows, test_rows)
+    return Task(data.planned(train_rows), kind, target, classes, train_rows, test_rows)
 
 
 def train(
@@ -125,6 +132,11 @@ def _read_target(data: Data, kind: str) -> tuple[str, np.ndarray, list[Any]]:
     """The kind, the target (values, or positions among the classes), and the classes (none for a regression)."""
     cells = data.target.text(data.target_index)
     numeric = [is_number(cell) for cell in cells]
+    if kind != "classification" and data.columns and not all(numeric):
+        # Numbers as people write them, $1,234.50 say; a slip among them is named.
+        column = number_column(data.target, data.target_index, data.decimal)
+        if column is not None:
+            return "regression", column.values(cells), []
     if kind == "auto":
         # Text alone is a class. Text among numbers is more likely a slip, which reading the numbers then names.
         kind = "regression" if any(numeric) else "classification"

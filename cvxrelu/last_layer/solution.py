@@ -34,7 +34,7 @@ class LogisticSolution(Answer):
     rows : the data as the solver saw them, for `leave_one_out`; never saved.
     """
 
-    data_field: ClassVar[str] = "rows"
+    _data_field: ClassVar[str] = "rows"
 
     theta: np.ndarray
     objective: float

@@ -112,7 +112,7 @@ class Solution(Answer):
     problem : the data as the solver saw them, for `leave_one_out`; never saved.
     """
 
-    data_field: ClassVar[str] = "problem"
+    _data_field: ClassVar[str] = "problem"
 
     network: ReLUNetwork
     objective: float

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cvxrelu.command_line.cells import UserError
+from cvxrelu.command_line.data import Data, load_data
 from cvxrelu.command_line.main import main
-from cvxrelu.command_line.tables import Data, UserError, load_data, read_table
+from cvxrelu.command_line.tables import read_table
 
 ROWS = "5.1,0,3.5\n4.9,1,3.0\n4.7,0,3.2\n"
 NUMBERS = np.array([[5.1, 0, 3.5], [4.9, 1, 3.0], [4.7, 0, 3.2]])
@@ -117,13 +119,13 @@ def test_arrays_have_no_header(tmp_path: Path) -> None:
 
 # -- the target --------------------------------------------------------------------------------------------------------
 def test_a_name_has_precedence_and_a_contradiction_is_refused(tmp_path: Path) -> None:
-    header = "x,2,0,y\n1,2,3,4\n"
+    header = "x,2,0,y\n1,2,3,4\n5,6,7,8\n"
     assert "count from the end, -2 for the one of that name" in refused(tmp_path, header, "0", True)
     for target, index in (("-2", 2), ("-4", 0), ("y", 3), ("1", 1)):
         assert loaded(tmp_path, header, target, True).target_index == index
-    assert loaded(tmp_path, "x,1,z\n1,2,3\n", "1", True).target_index == 1  # both say the same
-    assert loaded(tmp_path, "x,17,z\n1,2,3\n", "17", True).target_index == 1  # no such position
-    assert loaded(tmp_path, "x,-1,z\n1,2,3\n", "-3", True).target_index == 0
+    assert loaded(tmp_path, "x,1,z\n1,2,3\n4,5,6\n", "1", True).target_index == 1  # both say the same
+    assert loaded(tmp_path, "x,17,z\n1,2,3\n4,5,6\n", "17", True).target_index == 1  # no such position
+    assert loaded(tmp_path, "x,-1,z\n1,2,3\n4,5,6\n", "-3", True).target_index == 0
 
 
 @pytest.mark.parametrize("target", ["3", "-4", "1_0", "+1", "0x1", "1.0", "\u0661", "9" * 5000, "", "price"])
@@ -136,14 +138,14 @@ def test_what_is_no_column_is_refused(tmp_path: Path, target: str) -> None:
     "cell", ["1", "-1.5", "+.5", "2.", "1e3", "1E-3", " 7 ", "\u00a07\u00a0", "007", "-0", "1e-400"]
 )
 def test_numbers_are_read_as_python_reads_them(tmp_path: Path, cell: str) -> None:
-    data = loaded(tmp_path, f"a,b\n1,2\n{cell},3\n", "b")
+    data = loaded(tmp_path, f"a,b\n17,2\n{cell},3\n", "b")
     assert data.X[1, 0] == float(cell.strip())
 
 
 @pytest.mark.parametrize(
     "cell",
-    ["1_000", "\u0661\u0662", "\u0967\u0968", "\uff11\uff12", "0x10", "1d5", "+ 1", "--1", "1e", ".", "e5", "\u22125", 
-     "5%", "True", "1,5", "1 000", "1\u200b"],
+    ["1_000", "\u0661\u0662", "\u0967\u0968", "\uff11\uff12", "0x10", "1d5", "+ 1", "--1", "1e", ".", "e5", "True",
+     "1 000", "1\u200b"],
 )  # fmt: skip
 @pytest.mark.parametrize("line", [1, 2, 3])
 def test_what_only_looks_like_a_number_is_none(tmp_path: Path, cell: str, line: int) -> None:
@@ -165,10 +167,12 @@ def test_numbers_without_a_value_are_refused(tmp_path: Path, cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["", "NA", "nan", "?", "null"])
 @pytest.mark.parametrize("line", [0, 2])
-def test_missing_values_are_named(tmp_path: Path, cell: str, line: int) -> None:
-    lines = ["1,2", "3,4", "5,6"]
+def test_missing_values_are_filled_and_marked(tmp_path: Path, cell: str, line: int) -> None:
+    lines = ["1,2", "3,4", "5,6", "7,8"]
     lines[line] = f"{cell},9"
-    assert f"line {line + 1}, column 1: missing value" in refused(tmp_path, "\n".join(lines), "1")
+    X = loaded(tmp_path, "\n".join(lines), "1").X
+    assert X[line].tolist() == [np.median(np.delete([1.0, 3.0, 5.0, 7.0], line)), 1.0]
+    assert not np.delete(X[:, 1], line).any()
 
 
 def test_text_arrays_keep_the_same_rule(tmp_path: Path) -> None:
@@ -185,11 +189,11 @@ def test_text_arrays_keep_the_same_rule(tmp_path: Path) -> None:
         (b"# made today\na,b\n1,2\n", "line 1 begins with #"),
         (b"a,b\n1,2\n# the end\n", "line 3 begins with #"),
         (b"a,b,c\n1,2,3,\n", "line 2: 4 columns, but the first line has 3"),
-        ("a,b\n1,2\n".encode("utf-16"), "save it as UTF-8"),
         ("a,b\n1,2\n".encode("utf-16-le"), "zero bytes, as in UTF-16"),
-        ("a,größe\n1,2\n".encode("latin-1"), "not a text file in UTF-8 (byte 4); save it as UTF-8"),
-        (b"a,b\n1,2\n,\n", "line 3, column 1 (a): missing value"),
-        (b"a,b\n1,2\n\"\",\"\"\n", "line 3, column 1 (a): missing value"),
+        (b"a,gr\x81\xf6e\n1,2\n", "not a text file in UTF-8 (byte 4), nor in Windows-1252; save it as UTF-8"),
+        (b"\xff\xfea\x00\x00", "not a text file in UTF-16"),
+        (b"a,b\n,2\n,3\n", "no column can be a feature: 'a' (no value)"),
+        (b"a,b\n1,\n2,\n", "the target 'b' has no value at all"),
         (b"a,b,\n1,2,3\n", "column 3 has no name"),
     ],
 )  # fmt: skip
