@@ -111,9 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
         "train a network on a file",
         "Train a network on DATA and write a model folder: network.safetensors (takes raw features), solution.json\n"
         "(status, objective, bounds, settings) and, with --report, report.html.\n\n"
-        "DATA is a table: .csv (or .csv.gz; commas, semicolons, tabs or bars; header row optional), .parquet, or - for a\n"
-        "CSV on standard input, with numbers, dates, categories and missing values as people have them; a .npz file with\n"
-        "arrays X and y; or a .npz or .npy file with one 2-D array of numbers.",
+        "DATA is a table: .csv (or .csv.gz; commas, semicolons, tabs or bars; header row optional), .parquet, or -\n"
+        "for a CSV on standard input, with numbers, dates, categories and missing values as people have them; a .npz\n"
+        "file with arrays X and y; or a .npz or .npy file with one 2-D array of numbers.",
         "  cvxrelu fit houses.csv --target price --out model\n"
         "  cvxrelu fit iris.csv --target -1 --out model --task classification --report\n"
         "  cvxrelu fit data.npz --out model --beta 0.003 --tol 1e-4 --certificate relaxed\n",
