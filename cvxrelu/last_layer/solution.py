@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ __all__ = ["LogisticSolution"]
 
 
 @dataclass(frozen=True)
-class LogisticSolution(Answer):
+class LogisticSolution(Answer, data="rows"):
     """A minimiser of the last-layer program and the proof of how good it is.
 
     Attributes
@@ -33,8 +33,6 @@ class LogisticSolution(Answer):
     backend, dtype, device, settings : where, in which precision and with which options it ran.
     rows : the data as the solver saw them, for `leave_one_out`; never saved.
     """
-
-    _data_field: ClassVar[str] = "rows"
 
     theta: np.ndarray
     objective: float

@@ -14,14 +14,18 @@ Self = TypeVar("Self", bound="Answer")
 
 
 class Answer:
-    """Base of the frozen dataclasses that a solve returns; `_data_field` names the field with the training data."""
+    """Base of the frozen dataclasses that a solve returns; `data` names the field with the training data."""
 
-    _data_field: ClassVar[str]
+    _data: ClassVar[str]
     status: Status
+
+    def __init_subclass__(cls, data: str, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        cls._data = data
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled, by joblib and within a fitted estimator too: everything but the training data."""
-        return {**self.__dict__, self._data_field: None}
+        return {**self.__dict__, self._data: None}
 
     def __copy__(self: Self) -> Self:
         return replace(self)  # type: ignore[type-var] # a copy, unlike a pickle, keeps the data

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class SampledSolution:
 
 
 @dataclass(frozen=True)
-class Solution(Answer):
+class Solution(Answer, data="problem"):
     """A network, its objective, and a bound on how far from the global optimum it can be.
 
     `objective`, `lower_bound`, `gap` and `certificate` are always about the network program (N); `sampled` is about
@@ -111,8 +111,6 @@ class Solution(Answer):
     n_rounds : rounds of refinement.
     problem : the data as the solver saw them, for `leave_one_out`; never saved.
     """
-
-    _data_field: ClassVar[str] = "problem"
 
     network: ReLUNetwork
     objective: float
