@@ -16,6 +16,7 @@ from cvxrelu.sampled.cones import project_onto_cones
 __all__ = ["beta_max", "of_network_program", "of_sampled_program"]
 
 BATCH = 8
+SMALL = 200_000  # entries of X up to which ascents take many steps
 STARTS = 256  # Gaussian starts of a priced value, and an eighth of that for every kind of spectral ones
 
 
@@ -83,7 +84,9 @@ def of_network_program(problem: Problem, space: SearchSpace, seed: int) -> float
     p, _ = problem.pull_back(dual_of_zero(problem))
     backend, at = select_backend("numpy", (), 0.0), space.coordinates()
     pricing = Pricing(backend, space.ground(backend, at), np.random.default_rng([seed, 4]), even=problem.even)
-    return pricing.price(p, np.zeros((pricing.d, 0)), STARTS, steps=(30, 60)).price
+    # With many rows the value is smoother in the direction, and every step dearer.
+    steps = (30, 60) if problem.X.size <= SMALL else (12, 24)
+    return pricing.price(p, np.zeros((pricing.d, 0)), STARTS, steps=steps).price
 
 
 def of_sampled_program(problem: Problem) -> float:
