@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from cvxrelu.command_line.cells import UserError
@@ -61,6 +62,7 @@ def run_fit(options: argparse.Namespace) -> int:
     record["columns"] = task.columns
     record["standardisation"] = trained.standardisation
     record["scores"] = {"rows": trained.where, "n": len(trained.truth), **trained.scores}
+    record["training_scores"] = trained.on_training
     record["command"], record["versions"] = options.command_line, environment.versions()
     failure = None
     with new_folder(out, replace=FILES if options.overwrite else None) as folder:
@@ -77,8 +79,13 @@ def run_fit(options: argparse.Namespace) -> int:
         words = [
             f"{name} {value:.4g} (baseline {trained.baseline[name]:.4g})" for name, value in trained.scores.items()
         ]
+        if len(task.test_rows):
+            own = ", ".join(f"{name} {value:.4g}" for name, value in trained.on_training.items())
+            print(f"{'training rows':15} {own}")
         print(f"{trained.where:15} {', '.join(words)}")
         print(f"written         {', '.join(sorted(str(out / file.name) for file in out.iterdir()))}")
+    for doubt in trained.doubts:
+        print(f"cvxrelu: {doubt}", file=sys.stderr)
     return exit_code_of([solution])
 
 
@@ -145,4 +152,4 @@ def add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--test-size", type=SHARE, default=0.2, metavar="SHARE",
                      help="share of rows held out for the scores, 0 for none (default: %(default)s)")  # fmt: skip
     fit.add_argument("--report", action="store_true", help="write report.html too (needs cvxrelu[report])")
-    fit.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    fit.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")

@@ -58,7 +58,8 @@ class Task:
 class Trained:
     """A solved task: `network` takes raw features; `truth` and `guess` are on the scored `rows`, named by `where`.
 
-    `baseline` holds the same scores for a guess that ignores the features, `baseline_name` says which.
+    `baseline` holds the same scores for a guess that ignores the features, `baseline_name` says which. `on_training`
+    holds them for the training rows.
     """
 
     solution: Solution
@@ -70,6 +71,21 @@ class Trained:
     scores: dict[str, float]
     baseline: dict[str, float]
     baseline_name: str
+    on_training: dict[str, float]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What someone should know before they use the network, in words."""
+        if self.network.n_neurons == 0:
+            return ["the network has no neuron and predicts a constant: lower --beta"]
+        name = next(iter(self.scores))
+        if self.where == "test rows" and not self.scores[name] > self.baseline[name]:
+            own = f"{name} {self.scores[name]:.3g}, and {self.on_training[name]:.3g} on the rows it was trained on"
+            return [
+                f"on the test rows the network is no better than the {self.baseline_name} ({own}): raise --beta, or there "
+                "is nothing to learn"
+            ]
+        return []
 
 
 def decide_task(data: Data, kind: str, test_size: float, seed: int) -> Task:
@@ -111,14 +127,19 @@ def train(
     network = dataclasses.replace(solved.network, metadata={**solved.network.metadata, **task.facts})
 
     scored, where = (task.test_rows, "test rows") if len(task.test_rows) else (rows, "training rows")
-    truth, guess = target[scored], network.predict(task.data.X[scored])
     if classes:
-        truth, guess = np.array(classes)[truth], np.array(labels(classes, guess, network))
         constant, name = classes[np.bincount(target[rows]).argmax()], "most frequent class"
     else:
         constant, name = target[rows].mean(), "training mean"
+
+    def predicted(which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        truth, guess = target[which], network.predict(task.data.X[which])
+        return (np.array(classes)[truth], np.array(labels(classes, guess, network))) if classes else (truth, guess)
+
+    truth, guess = predicted(scored)
     scores, baseline = (_scores(truth, values, bool(classes)) for values in (guess, np.full(len(truth), constant)))
-    return Trained(solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name)
+    on_training = _scores(*predicted(rows), bool(classes))
+    return Trained(solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name, on_training)
 
 
 def labels(classes: Sequence[object], output: np.ndarray, network: ReLUNetwork) -> list[object]:

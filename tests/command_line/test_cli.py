@@ -340,6 +340,20 @@ def test_only_a_model_is_ever_replaced(houses: str, here: Path, capsys: pytest.C
     assert main(["predict", "empty", houses, "--out", "p.csv", "--overwrite"]) == 0
 
 
+def test_a_network_that_learned_nothing_is_said_to_have(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes without any signal: what is fitted is noise, and exit code 0 must not be all that is heard."""
+    rng = np.random.default_rng(0)
+    rows = [[*map(float, x), label] for x, label in zip(rng.standard_normal((60, 3)), "abc" * 20, strict=True)]
+    data = write_csv(here / "noise.csv", rows, ["x", "y", "z", "kind"])
+    assert fit(data, "--target", "kind", "--quiet") == 0
+    said = capsys.readouterr().err
+    assert "no better than the most frequent class" in said and "raise --beta" in said
+    record = json.loads((here / "model" / "solution.json").read_text())
+    assert record["training_scores"]["accuracy"] > record["scores"]["accuracy"]
+    assert fit(data, "--target", "kind", "--beta", "1.1", "--overwrite") == 0
+    assert "has no neuron and predicts a constant: lower --beta" in capsys.readouterr().err
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 HEAD = "a,b,price\n"
 
