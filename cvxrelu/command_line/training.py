@@ -82,8 +82,8 @@ class Trained:
         if self.where == "test rows" and not self.scores[name] > self.baseline[name]:
             own = f"{name} {self.scores[name]:.3g}, and {self.on_training[name]:.3g} on the rows it was trained on"
             return [
-                f"on the test rows the network is no better than the {self.baseline_name} ({own}): raise --beta, or there "
-                "is nothing to learn"
+                f"on the test rows the network is no better than the {self.baseline_name} ({own}): raise --beta, or "
+                "there is nothing to learn"
             ]
         return []
 
