@@ -53,8 +53,14 @@ QUICK_RESULTS = ROOT / "bench" / ".cache" / "honesty-quick.jsonl"
 LIMIT = 60.0  # seconds for a solve
 FULL = {"rounds": 6, "count": 150}
 QUICK = {"rounds": 2, "count": 60}
-# What certificate="exact" says of data whose rank or cells are a matter of rounding, before any work.
-REFUSALS = ("needs X of rank at most 3", "must have rank at most 3", "float64 cannot tell the cells apart")
+# What is said, before any work, of float32 data that it cannot hold, and by certificate="exact" of data whose rank or
+# cells are a matter of rounding.
+REFUSALS = (
+    "for float32: rescale it",
+    "needs X of rank at most 3",
+    "must have rank at most 3",
+    "float64 cannot tell the cells apart",
+)
 CERTIFY = ("loss", "pairs", "sample_weight", "margin", "skip_l2")  # options of `certify`
 BETA_MAX = ("loss", "pairs", "sample_weight", "margin", "intercept", "skip", "skip_l2", "equality")
 

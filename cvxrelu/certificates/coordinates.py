@@ -120,7 +120,8 @@ def snapped(
     products = Q @ (sizes[:, None] * c)
     outputs = p.T @ np.maximum(products, 0.0)
     w = p @ (outputs / np.maximum(np.linalg.norm(outputs, axis=0), TINY))
-    distance = np.where(w < 0, np.abs(products) / lengths[:, None], np.inf)
+    # A zero row has no kink.
+    distance = np.where((w < 0) & (lengths[:, None] > TINY), np.abs(products) / lengths[:, None], np.inf)
     nearest = np.argsort(distance, axis=0)[: min(n, 2 * r)].T  # (k, .)
     active = np.where(products > 0, w, 0.0)
     total = (sizes[:, None] * (Q.T @ active)).T
@@ -132,7 +133,9 @@ def snapped(
             weights = np.take_along_axis(active.T, chosen, axis=1)
             rows = Q[chosen] * sizes
             g = total - np.einsum("kj,kjr->kr", weights, rows)
-            basis = np.linalg.qr(np.swapaxes(rows / np.linalg.norm(rows, axis=2, keepdims=True), 1, 2))[0]
+            basis = np.linalg.qr(
+                np.swapaxes(rows / np.maximum(np.linalg.norm(rows, axis=2, keepdims=True), TINY), 1, 2)
+            )[0]
             for _ in range(2):  # what is left is short beside g
                 g = g - np.einsum("krj,kj->kr", basis, np.einsum("krj,kr->kj", basis, g))
                 g = g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), TINY)

@@ -261,3 +261,16 @@ def test_ranks_do_not_depend_on_units():
     X = rng.standard_normal((30, 4)) * [1e9, 1.0, 1.0, 1e-9]
     with pytest.raises(ValueError, match="rank at most 3, got rank 4"):
         cvxrelu.solve(X, rng.standard_normal(30), beta=1.0, certificate="exact")
+
+
+def test_zero_rows_have_no_kinks():
+    """Beside columns far apart they used to make every direction that was moved onto their kinks a NaN."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 3)) * [1.0, 1e3, 1e-2]
+    X[:4] = 0.0
+    at = SearchSpace(X).coordinates()
+    assert at.sizes is not None
+    Q = at.rows / at.sizes
+    c = rng.standard_normal((3, 5))
+    moved = snapped(Q, at.sizes, rng.standard_normal((20, 1)), c / np.linalg.norm(c, axis=0), rng)
+    assert moved.shape[1] > 5 and np.isfinite(moved).all()
