@@ -140,7 +140,13 @@ class Plan:
 
     @property
     def features(self) -> list[str]:
-        return [name for column in self.columns for name in column.features]
+        """Their names, all different: a column may be called what another one's feature is."""
+        found: dict[str, None] = {}
+        for name in (name for column in self.columns for name in column.features):
+            while name in found:
+                name += "'"
+            found[name] = None
+        return list(found)
 
     def encode(self, table: Table, positions: Sequence[int]) -> tuple[np.ndarray, list[str]]:
         """(features (n, d), notes) of these columns of a table, in the order of the plan."""

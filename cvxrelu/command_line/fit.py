@@ -59,7 +59,7 @@ def run_fit(options: argparse.Namespace) -> int:
     solution = trained.solution
     record = {**task.facts, **describe(solution)}
     record["settings"] = {**solution.settings, "seed": options.seed, "test_size": options.test_size}
-    record["columns"] = task.columns
+    record["columns"], record["layout"] = task.columns, task.layout
     record["standardisation"] = trained.standardisation
     record["scores"] = {"rows": trained.where, "n": len(trained.truth), **trained.scores}
     record["training_scores"] = trained.on_training

@@ -35,6 +35,7 @@ class Model:
     target: str | None
     classes: list[Any] | None
     plan: Plan | None = None
+    layout: tuple[int, list[int]] | None = None  # of a training table without header: its columns, and the features
 
     @property
     def wanted(self) -> list[str]:
@@ -55,6 +56,8 @@ class Model:
 
     def _positions(self, table: Table, names: list[str] | None, d: int) -> tuple[list[int], list[str]]:
         if names is None or table.names is None:
+            if self.layout is not None and table.n_columns == self.layout[0]:
+                return self.layout[1], []  # the columns that were left out in training are there too
             if table.n_columns != d:
                 raise UserError(
                     f"{table.path}: {table.n_columns} columns; the model takes {d} features, without the target"
@@ -103,7 +106,19 @@ def _model(network: ReLUNetwork, record: Mapping[str, Any]) -> Model:
     plan = None if record.get("columns") is None else _plan(record["columns"])
     if plan is not None and len(plan.features) != network.n_features:
         raise ValueError(f"columns make {len(plan.features)} features; expected {network.n_features}")
-    return Model(network, names, target, classes, plan)
+    layout = None if plan is None or record.get("layout") is None else _layout(record["layout"], len(plan.columns))
+    return Model(network, names, target, classes, plan, layout)
+
+
+def _layout(found: Any, count: int) -> tuple[int, list[int]]:
+    """(columns of a table, positions of the features among them)."""
+    width, places = (found.get("columns"), found.get("features")) if isinstance(found, Mapping) else (None, None)
+    if (
+        type(width) is not int or not isinstance(places, list) or len(places) != count
+        or not all(type(k) is int and 0 <= k < width for k in places) or len(set(places)) < count
+    ):  # fmt: skip
+        raise ValueError(f"layout must be null, or a number of columns and {count} different positions among them")
+    return width, places
 
 
 def _plan(columns: Any) -> Plan:

@@ -49,6 +49,16 @@ class Task:
         }
 
     @property
+    def layout(self) -> dict[str, Any] | None:
+        """Of a table without header: how many columns it has beside the target, and which of them are features."""
+        data = self.data
+        if data.plan is None or data.target.names is not None:
+            return None
+        beside = [k for k in range(data.target.n_columns) if k != data.target_index]
+        place = {data.target.name(k): i for i, k in enumerate(beside)}
+        return {"columns": len(beside), "features": [place[column.name] for column in data.plan.columns]}
+
+    @property
     def columns(self) -> list[dict[str, Any]] | None:
         """How the columns of the table became features, for solution.json; None for arrays."""
         return None if self.data.plan is None else [column.record() for column in self.data.plan.columns]
@@ -79,7 +89,7 @@ class Trained:
         if self.network.n_neurons == 0:
             return ["the network has no neuron and predicts a constant: lower --beta"]
         name = next(iter(self.scores))
-        if self.where == "test rows" and not self.scores[name] > self.baseline[name]:
+        if self.where == "test rows" and self.scores[name] <= self.baseline[name]:
             own = f"{name} {self.scores[name]:.3g}, and {self.on_training[name]:.3g} on the rows it was trained on"
             return [
                 f"on the test rows the network is no better than the {self.baseline_name} ({own}): raise --beta, or "

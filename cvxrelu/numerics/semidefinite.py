@@ -18,9 +18,10 @@ MORE = 30.0  # times the shift before
 def semidefinite_solver(matrix: Float[np.ndarray, "k k"]) -> Callable[[np.ndarray], np.ndarray]:
     """b -> x with (matrix + shift) x = b, for b of shape (k,) or (k, m).
 
-    The matrix is scaled to a unit diagonal, so that entries of any size count, and the shift is the smallest multiple
-    of the diagonal, from its rounding on, with which a Cholesky factor exists: what an indefinite remainder of
-    cancellations needs. x is exact to rounding where the matrix is well conditioned; in any case x @ b >= 0.
+    The matrix is scaled to a unit diagonal, so that entries of any size count. The shift is a multiple of the diagonal:
+    its rounding, or where no Cholesky factor exists with that, the first that has one in a geometric sequence from
+    there; an indefinite remainder of cancellations needs it. x is exact to rounding where the matrix is well
+    conditioned; in any case x @ b >= 0.
     """
     k = len(matrix)
     root = np.sqrt(np.maximum(np.diagonal(matrix), np.finfo(np.float64).tiny))

@@ -273,3 +273,40 @@ def test_features_are_chosen_by_name(tmp_path: Path) -> None:
     assert load_data(path, "price", drop=["date", "colour", "3"]).feature_names == ["size"]
     with pytest.raises(UserError, match="--drop 'colur': no such column"):
         load_data(path, "price", drop=["colur"])
+
+
+def test_features_of_columns_with_awkward_names_are_different(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = [
+        ["" if k == 3 else f"{x:.3f}", f"{z:.3f}", f"{x - z:.3f}"] for k, (x, z) in enumerate(rng.normal(size=(20, 2)))
+    ]
+    Path("d.csv").write_text("\n".join(",".join(row) for row in [["a", "a is missing", "y"], *rows]) + "\n")
+    assert main(["fit", "d.csv", "--target", "y", "--out", "m", *FAST]) == 0
+    record = json.loads(Path("m/solution.json").read_text())
+    assert record["feature_names"] == ["a", "a is missing", "a is missing'"]
+    assert main(["predict", "m", "d.csv"]) == 0 and capsys.readouterr().out.count("\n") == 21
+
+
+def test_without_header_columns_that_were_left_out_may_be_there_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    rows = [["7", f"{x:.3f}", f"{10 + x - z:.3f}", f"{z:.3f}"] for x, z in rng.normal(size=(40, 2))]
+    for name, places in (("d.csv", [0, 1, 2, 3]), ("same.csv", [0, 1, 3]), ("less.csv", [1, 3]), ("one.csv", [1])):
+        Path(name).write_text("\n".join(",".join(row[k] for k in places) for row in rows) + "\n")
+    assert main(["fit", "d.csv", "--target", "2", "--task", "regression", "--out", "m", *FAST]) == 0
+    said = []
+    for name in ("same.csv", "less.csv"):
+        assert main(["predict", "m", name]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and said[0].count("\n") == 41
+    assert main(["predict", "m", "one.csv"]) == 2
+    record = json.loads(Path("m/solution.json").read_text())
+    assert record["layout"] == {"columns": 3, "features": [1, 2]}
+    for wrong in ({"columns": 3, "features": [1, 1]}, {"columns": 2, "features": [1, 2]}, [3], {"columns": 3}):
+        Path("m/solution.json").write_text(json.dumps({**record, "layout": wrong}))
+        assert main(["predict", "m", "same.csv"]) == 2 and "layout must be" in capsys.readouterr().err
