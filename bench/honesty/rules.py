@@ -23,4 +23,7 @@ def violations(record: dict[str, Any]) -> list[dict[str, Any]]:
             found.append({"rule": rule, "of": of, "by": by, "text": text})
     for name in record["overstated"]:
         found.append({"rule": "status", "of": name, "by": None, "text": "optimal, with a gap above tol"})
+    for text in record["warnings"]:
+        if text.startswith("RuntimeWarning"):  # arithmetic that went wrong unseen; a `UserWarning` is for the user
+            found.append({"rule": "warning", "of": "NumPy", "by": None, "text": text})
     return found

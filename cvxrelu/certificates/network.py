@@ -15,22 +15,20 @@ from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.numerics.row_space import row_space
+from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.solution import Certificate
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.support.errors import OutOfTime
 
-__all__ = ["check_kind", "network_certificate", "network_objective", "proof_begins"]
+__all__ = ["check_kind", "network_certificate", "network_objective", "not_refuted", "proof_begins"]
 
 
 STARTS = 160  # of every kind, for a priced certificate of one dual variable
 
 
 PROOF = 0.2  # of a time limit, for a certificate other than the one of the search
-
-
-ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
 
 def network_objective(network: ReLUNetwork, problem: Problem) -> tuple[float, np.ndarray]:
@@ -89,14 +87,21 @@ def network_certificate(
     if kind == "relaxed":
         bound, magnitude, feasible = relaxed_lower_bound(problem, dual, deadline=deadline)
     else:
-        bound, magnitude, feasible = problem.dual_bound(dual, (1.0 - ROUNDING) * beta / price if price > 0 else np.inf)
+        bound, magnitude, feasible = problem.dual_bound(dual, largest_multiple(beta, price))
     bound = max(0.0, bound - gamma(*dual.shape) * magnitude - _leak(problem, feasible, objective))
+    if kind == "priced":
+        bound = not_refuted(bound, objective)
     if objective <= problem.resolution:
         bound = min(bound, objective)  # both are rounding
     gap = relative_gap(objective, bound, problem.resolution)
     if problem.scalar_output:
         feasible = feasible[:, 0]
     return Certificate(kind, kind != "priced", bound, gap, feasible, starts, objective)
+
+
+def not_refuted(bound: float, objective: float) -> float:
+    """An estimate that a network lies below is wrong by that much at least, and is taken to be wrong by twice that."""
+    return min(bound, 2.0 * objective - bound)
 
 
 def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:

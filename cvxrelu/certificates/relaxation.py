@@ -40,6 +40,7 @@ from cvxrelu.certificates.relaxed_network import relaxed_network_dual
 from cvxrelu.certificates.subdivision import subdivided_price
 from cvxrelu.numerics.rounding import EPS, gamma, power_of_two
 from cvxrelu.numerics.row_space import row_space
+from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.problem import Problem
 
 __all__ = ["relaxed_lower_bound", "relaxed_price"]
@@ -146,7 +147,7 @@ def relaxed_lower_bound(
         dual = candidate()
         p, slack = problem.pull_back(dual)
         price = relaxed_price(problem.X, p, rounds=rounds, cones=cones, deadline=deadline) + slack
-        found.append(problem.dual_bound(dual, (1.0 - 4.0 * EPS) * problem.beta / price if price > 0 else np.inf))
+        found.append(problem.dual_bound(dual, largest_multiple(problem.beta, price)))
     return max(found, key=lambda bound: bound[0])
 
 

@@ -72,7 +72,8 @@ def _search_step(slope: Callable[[Any], tuple[Any, Any]], state: _Search) -> _Se
     x, _, lo, hi, previous, best, smallest, count = state
     xp = array_namespace(x)
     value, derivative = slope(x)
-    size, low, rising = xp.abs(value), value < 0, derivative > 0
+    size, low = xp.abs(value), value < 0
+    rising = derivative > float(xp.finfo(x.dtype).smallest_normal) * (size + 1.0)  # so that no quotient overflows
     better = size < smallest
     lo, hi = xp.where(low, x, lo), xp.where(low, hi, x)
     newton = x - value / xp.where(rising, derivative, size + 1.0)

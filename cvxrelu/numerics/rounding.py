@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["gamma", "power_of_two"]
+__all__ = ["EPS", "UNDERFLOW", "gamma", "power_of_two"]
 
 
 EPS = float(np.finfo(np.float64).eps)
+UNDERFLOW = 1e-150  # more than a norm can lose where squares of its entries vanish
 
 
 def power_of_two(array: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace, is_numpy_array
 from jaxtyping import Float
 
 from cvxrelu.numerics.proximal import block_norms
-from cvxrelu.numerics.rounding import EPS, gamma
+from cvxrelu.numerics.rounding import EPS, UNDERFLOW, gamma
 from cvxrelu.program.loss import Loss
 from cvxrelu.program.readout import Pairs, adjoint
 from cvxrelu.support.blocks import each
@@ -17,7 +17,7 @@ from cvxrelu.support.blocks import each
 Array = Any
 
 
-__all__ = ["Ridge", "pull_back", "row_lengths", "sampled_bound"]
+__all__ = ["Ridge", "largest_multiple", "pull_back", "row_lengths", "sampled_bound"]
 
 
 class Ridge(NamedTuple):
@@ -55,26 +55,30 @@ def sampled_bound(
     return scaled_bound(loss, dual, largest, beta, ridge)
 
 
+def largest_multiple(beta: Any, price: Any) -> Any:
+    """The kappa with kappa * price <= beta, rounded downwards; of a price that is a norm whose squares may vanish."""
+    return (1.0 - 4.0 * EPS) * beta / (price + UNDERFLOW)
+
+
 def scaled_bound(loss: Loss, dual: Any, largest: Any, beta: Any, ridge: Ridge | None) -> tuple[Any, Any]:
     """D(kappa t) less the skip's part for the best kappa with kappa * largest <= beta, less the rounding of all that.
 
     One kappa per output where `largest` has one: outputs then separate, unless the loss couples them.
     """
     xp = array_namespace(dual)
-    positive = largest > 0
-    one, zero = xp.ones((), dtype=dual.dtype), xp.zeros((), dtype=dual.dtype)
-    kappa_max = xp.where(positive, (1.0 - 4 * EPS) * beta / xp.where(positive, largest, one), xp.inf * one)
+    zero = xp.zeros((), dtype=dual.dtype)
+    kappa_max = largest_multiple(beta, largest)
     quadratic, constant = zero, zero
     if ridge is not None:
         # |C^T t| per output, from above.
         pull = ridge.columns.T @ dual
-        pull = xp.abs(pull) + gamma(*ridge.columns.shape) * (xp.abs(ridge.columns).T @ xp.abs(dual))
+        pull = UNDERFLOW + xp.abs(pull) + gamma(*ridge.columns.shape) * (xp.abs(ridge.columns).T @ xp.abs(dual))
         quadratic, constant = xp.sum(pull * pull, axis=0) / ridge.l2, ridge.constant
         quadratic = quadratic if kappa_max.ndim else xp.sum(quadratic)
     kappa = loss.best_dual_scale(dual, kappa_max, quadratic)
     feasible = kappa * dual
     value, magnitude = loss.dual_value(feasible)
-    taken = 0.5 * xp.sum(kappa * kappa * quadratic)
+    taken = 0.5 * xp.sum((kappa * xp.sqrt(quadratic)) ** 2)  # of a kappa whose square may overflow
     allowance = gamma(*dual.shape) * (magnitude + taken + constant)
     # Non-negative losses: the optimum is never below the constant, whatever t says.
     return xp.maximum(value - taken - allowance, zero) + constant, feasible

@@ -113,14 +113,14 @@ class Multinomial(NamedTuple):
         """
         xp = array_namespace(self.y)
         zero, one = xp.zeros((), dtype=t.dtype), xp.ones((), dtype=t.dtype)
-        eps = float(xp.finfo(t.dtype).eps)
+        eps, tiny = float(xp.finfo(t.dtype).eps), float(xp.finfo(t.dtype).smallest_normal)
         largest, quadratic = xp.min(kappa_max), xp.sum(zero + quadratic)
         positive = self.weight > 0
         share = xp.where(positive, t / xp.where(positive, self.weight, one), zero)
         label = self.y > 0
         own = xp.max(xp.where(label, share, zero))  # what the label's probability falls by at kappa = 1
         wrong = xp.any((label & (share < 0)) | (~label & (share > 0)) | (~positive & (t != 0)))
-        usable = (own > 0) & ~wrong & (largest > 0)
+        usable = (own >= tiny) & ~wrong & (largest > 0)
         top = xp.minimum(largest, (1.0 - 8.0 * eps) / xp.where(usable, own, one))
         top = xp.where(usable, top, one)
         share = xp.where(usable, share, zero)
@@ -137,8 +137,8 @@ class Multinomial(NamedTuple):
             kappa, rest = top * sigmoid, xp.where(x >= 0, e / (1.0 + e), 1.0 / (1.0 + e))
             left = 1.0 - kappa * own_share
             rise = xp.sum(own_mass * xp.log(left)) + others * xp.log(kappa) + constant - kappa * quadratic
-            fall = xp.sum(own_mass * own_share / left) - others / kappa + quadratic
-            return -rise, fall * kappa * rest
+            fall = kappa * (xp.sum(own_mass * own_share / left) + quadratic) - others  # times kappa, which may be tiny
+            return -rise, fall * rest
 
         hi = 37.0 * one
         start = xp.minimum(-xp.log(xp.maximum(top - one, eps * top)), hi)  # kappa = 1

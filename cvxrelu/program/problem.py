@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.numerics.rounding import EPS, gamma
+from cvxrelu.numerics.rounding import EPS, UNDERFLOW, gamma
 from cvxrelu.program.loss import Loss
 from cvxrelu.program.patterns import Patterns, as_patterns
 from cvxrelu.program.readout import Pairs, adjoint, make_pairs, read
@@ -141,11 +141,15 @@ class Problem:
         skip, quadratic, constant = self.penalised_skip, 0.0, 0.0
         if skip is not None:
             rounding = gamma(*skip.columns.shape)
-            pull = np.linalg.norm(skip.columns.T @ t) + rounding * np.linalg.norm(np.abs(skip.columns.T) @ np.abs(t))
+            pull = (
+                UNDERFLOW
+                + np.linalg.norm(skip.columns.T @ t)
+                + rounding * np.linalg.norm(np.abs(skip.columns.T) @ np.abs(t))
+            )
             quadratic, constant = float(pull) ** 2 / skip.l2, skip.constant
         kappa = float(self.loss.best_dual_scale(t, np.asarray(kappa_max, dtype=np.float64), quadratic))
         value, magnitude = self.loss.dual_value(kappa * t)
-        ridge = 0.5 * kappa * kappa * quadratic
+        ridge = 0.5 * (kappa * quadratic**0.5) ** 2  # the square of kappa alone may overflow
         return float(value) - ridge + constant, float(magnitude) + ridge + constant, kappa * t
 
 

@@ -4,7 +4,8 @@
 
 Eliminating the constraint: theta = origin + basis z, basis orthonormal on the null space of C and origin the shortest
 solution, hence orthogonal to it, so that |theta|^2 = |origin|^2 + |z|^2. What is left is a shift of the prediction,
-which the loss absorbs, free coefficients z on the columns `R (X, 1) basis`, and a constant.
+which the loss absorbs, free coefficients z on the columns `R (X, 1) basis`, and a constant. A free bias is counted
+from where the columns have their means.
 
 With l2 > 0 the dual value of any t gains `-|columns^T t|^2 / (2 l2)`. Without, t must satisfy `columns^T t = 0`, which
 `losses.Squared` sees to by minimising over the span of its `free` columns.
@@ -92,6 +93,10 @@ def make_skip(
     if skip is None or (skip == "bias" and not bias):
         return None, None
     columns = skip_columns(data, intercept, skip, bias)
+    means = np.zeros(columns.shape[1])
+    if bias and l2 == 0 and equality is not None:
+        # Combinations of columns as they are would lose small deviations beside large means. A free bias takes these.
+        columns, means = _centred(columns, np.ones((len(columns), 1)), bias)
     basis, origin = np.eye(columns.shape[1]), np.zeros((columns.shape[1], n_outputs))
     if equality is not None:
         d = columns.shape[1] - bias
@@ -100,9 +105,15 @@ def make_skip(
         basis[:d, : linear_basis.shape[1]] = linear_basis
         basis[d:, linear_basis.shape[1] :] = 1.0
         origin[:d] = linear_origin
+        if bias:
+            basis[d], origin[d] = basis[d] - means @ basis, origin[d] - means @ origin
     read_columns = read(readout, columns)
-    shift = read_columns @ origin if origin.any() else None
-    seen = read_columns if equality is None else read_columns @ basis
+    linear = slice(0, columns.shape[1] - bias)  # of centred columns
+    shift = read_columns[:, linear] @ origin[linear] if origin.any() else None
+    seen = read_columns
+    if equality is not None:
+        k = basis.shape[1] - bias
+        seen = np.concatenate([read_columns[:, linear] @ basis[linear, :k], read_columns[:, linear.stop :]], axis=1)
     return Skip(seen, l2, basis, origin, skip == "linear", bias), shift
 
 

@@ -10,7 +10,8 @@ p = R^T t and t minus the derivative of the loss at the prediction. A round take
     descend  move all neurons by L-BFGS on balanced weights, then weigh again
 
 Neither step raises the objective of (N); a descent that would is discarded. A gap below the tolerance is believed only
-after several waves of new starts brought nothing. It stays an estimate: a maximum over the ascents made.
+after another pricing, with more starts, confirmed it: of many pricings, one finds nothing by chance. It stays an
+estimate: a maximum over the ascents made.
 
 Source: the conditional gradient method over measures with local descent, e.g. Boyd, Schiebinger & Recht, "The
 alternating descent conditional gradient method", SIAM J. Optimization 27, 2017; the parametrisation by Pilanci & Ergen.
@@ -32,6 +33,7 @@ from cvxrelu.certificates.exact_pricing import price_on
 from cvxrelu.certificates.pricing import Priced, Pricing
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.program.best_skip import dual_of_zero
+from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import adjoint
 from cvxrelu.refinement import neurons
@@ -64,6 +66,8 @@ class Effort(NamedTuple):
 
 FAR = Effort(0, (12, 4), 0)  # violators abound
 NEAR = Effort(8, (20, 4), 32)
+SURE = Effort(8, (20, 4), 64)  # with more starts, of which there are
+MOST_SURE, SURE_FLOPS = 4, 2e9  # times as many where ascents cost little
 
 
 class Refined(NamedTuple):
@@ -156,10 +160,11 @@ class Refinement:
         while status is None:
             if save is not None:
                 save(self)
-            priced = self._price(self.near, deadline)
-            before = self.objective
-            gap = self._gap(self.lower_bound)
-            confirmed = gap <= self.tol and priced.complete and (self.near or self.arrangement is not None)
+            priced = self._price(NEAR if self.near else FAR, deadline)
+            if self._gap(self.lower_bound) <= self.tol and self.arrangement is None:
+                priced = self._price(SURE, deadline)
+            before, gap = self.objective, self._gap(self.lower_bound)
+            confirmed = gap <= self.tol and priced.complete
             new = self._violators(priced, confirmed)
             stop = record(self, new.width, priced)
             if confirmed:
@@ -170,15 +175,13 @@ class Refinement:
                 status = Status.TIME_LIMIT
             elif self.rounds >= MAX_ROUNDS:
                 status = Status.MAX_ITER
-            elif gap <= self.tol:
-                self.near = True
             else:
                 self.near = gap <= FAR_GAP
                 self._round(new, deadline)
                 progress = self.objective < before * (1 - self.program.little * min(self.tol, 1e-3))
                 self.idle = 0 if progress else self.idle + 1
                 if self.idle >= STALLED:
-                    priced = self._price(True, deadline)
+                    priced = self._price(SURE, deadline)
                     gap = self._gap(self.lower_bound)
                     close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.STALLED
                     status = Status.OPTIMAL if gap <= self.tol else Status.ILL_CONDITIONED if self.blind else close
@@ -210,7 +213,7 @@ class Refinement:
         self.pricing.rng.bit_generator.state = state["random"]
 
     # -- the four steps -----------------------------------------------------------------------------------------
-    def _price(self, near: bool, deadline: float) -> Priced:
+    def _price(self, effort: Effort, deadline: float) -> Priced:
         """Directions, and the lower bound D(kappa t) their largest value allows. Replaces the bound there was."""
         known = self.neurons.u
         p = adjoint(self.problem.readout, self.dual)
@@ -219,12 +222,14 @@ class Refinement:
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
             count = max(FEWEST_STARTS, known.shape[1] // 2)
-            effort = NEAR if near else FAR
+            if effort is SURE:
+                ascent = 16.0 * self.X.size * sum(effort.steps)
+                count *= int(max(1, min(MOST_SURE, SURE_FLOPS / (ascent * count))))
             priced = self.pricing.price(
                 p,
                 known,
                 count,
-                coarse=not near,
+                coarse=effort is FAR,
                 waves=effort.waves,
                 steps=effort.steps,
                 polished=effort.polished,
@@ -248,7 +253,7 @@ class Refinement:
 
     def _bound(self, price: float) -> tuple[float, np.ndarray]:
         """(lower bound, multiple of the dual variable that has it) if this is the price of the dual variable."""
-        bound, _, proof = self.problem.dual_bound(self.dual, self.beta / price if price > 0 else np.inf)
+        bound, _, proof = self.problem.dual_bound(self.dual, largest_multiple(self.beta, price))
         return max(0.0, bound), proof
 
     def _violators(self, priced: Priced, confirmed: bool) -> Neurons:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.certificates.network import network_certificate, network_objective, proof_begins
+from cvxrelu.certificates.network import network_certificate, network_objective, not_refuted, proof_begins
 from cvxrelu.certificates.pricing import Priced
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.balanced import to_arrays
@@ -123,6 +123,7 @@ class RefinementStage(Progress):
         if settings.certificate == "priced":
             proof = found.dual[:, 0] if problem.scalar_output else found.dual
             bound = found.lower_bound if objective > problem.resolution else min(found.lower_bound, objective)
+            bound = max(0.0, not_refuted(bound, objective))
             gap = relative_gap(objective, bound, problem.resolution)
             certificate = Certificate("priced", False, bound, gap, proof, found.starts, objective)
         else:

@@ -104,7 +104,8 @@ def check(
     penalty = beta * xp.sum(lengths)
     skip, offset, beside, constant = None, None, loss, zero  # `beside`: the loss of what stands beside the skip
     if ridge is not None:
-        skip = xp.astype(scaled_skip, X.dtype) / xp.sqrt(ridge.l2)
+        none = xp.zeros((0, loss.y.shape[1]), dtype=X.dtype)  # the constraints leave nothing free
+        skip = none if scaled_skip is None else xp.astype(scaled_skip, X.dtype) / xp.sqrt(ridge.l2)
         offset = ridge.columns @ skip
         beside, constant = loss.shifted(offset), ridge.penalty(skip)
 

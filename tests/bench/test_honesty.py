@@ -28,9 +28,10 @@ def test_no_answer_is_false(chunk):
     assert not broken
 
 
-@pytest.mark.parametrize("k", [357, 643, 895, 998, 3492])
+@pytest.mark.parametrize("k", [357, 643, 895, 998, 2484, 2550, 3492, 7149, 8305, 9016, 9306, 9420])
 def test_what_thousands_of_problems_found(k):
-    """A bias beside pairs, Hessians that rounding made indefinite, a dual variable of columns that cancel."""
+    """What each was is in CHANGELOG.md: a pricing that found nothing by chance, squares that vanish, columns that
+    cancel, Hessians that rounding made indefinite, and others."""
     assert honesty.violations(honesty.audit(k, quick=True)) == []
 
 
@@ -95,11 +96,14 @@ def test_runs_go_on_where_they_were(tmp_path, monkeypatch):
 
 
 def test_tables_tell_what_was_broken():
-    good, bad = made_up(k=1), made_up(k=2, best=1.5, statuses={"solve": "max_iter"}, warnings={"UserWarning: #": 3})
+    warnings = {"UserWarning: #": 3, "RuntimeWarning: invalid value": 1}
+    good, bad = made_up(k=1), made_up(k=2, best=1.5, statuses={"solve": "max_iter"}, warnings=warnings)
+    bad["overstated"] = ["solve"]
     bad["rows"] = [{"rule": "error", "of": "solve", "by": None, "text": "ValueError | of a kind"}]
     result = summary([bad, good])
     assert result["violations"]["rigorous"] == result["violations"]["priced"] == result["violations"]["error"] == 1
-    assert [case["k"] for case in result["worst"]] == [2, 2, 2]
+    assert result["violations"]["status"] == result["violations"]["warning"] == 1
+    assert [case["k"] for case in result["worst"]] == [2] * 5
     assert result["offsets"][0]["cannot_tell"] == 1
     text = tables(result)
     assert "50.0 %" in text and "UserWarning: #" in text and "ValueError / of a kind" in text

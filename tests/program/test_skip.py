@@ -234,6 +234,18 @@ def test_free_with_an_equality_is_that_of_the_problem():
     assert float(problem.loss.value(np.zeros((9, 1)))) == pytest.approx(0.5 * residual @ residual)
 
 
+def test_an_equality_beside_large_means_loses_no_small_deviation():
+    """Exact arithmetic by fractions: combined as they are, columns of mean 1e9 round away the deviations of others."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((12, 3)) * [1.0, 1e-6, 1e-6] + [2.0**30, 1.0, -1.0]
+    y, C = 1e6 * X[:, 1] + rng.standard_normal(12), np.array([[0.3, -0.5, 0.8]])
+    problem = build_problem(X, y, beta=1.0, skip="linear", equality=(C, np.zeros(1)), sampled=False)
+    deviations = (X - X.mean(axis=0)) @ null_space(C)
+    columns = np.hstack([deviations / np.linalg.norm(deviations, axis=0), np.ones((12, 1))])
+    residual = y - columns @ np.linalg.lstsq(columns, y)[0]
+    assert float(problem.loss.value(np.zeros((12, 1)))) == pytest.approx(0.5 * residual @ residual, rel=1e-6)
+
+
 @pytest.mark.parametrize("size", [1e7, 1e20, 1e100, 1e200])
 @pytest.mark.parametrize("margin", [50.0, 600.0, 1e6])
 def test_a_length_is_found_however_far_a_step_goes(size, margin):

@@ -14,8 +14,10 @@ from scipy.optimize import minimize
 
 import cvxrelu
 from cvxrelu import Status
+from cvxrelu.certificates.network import not_refuted
+from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.refinement.program import NetworkProgram
-from cvxrelu.refinement.search import Refinement
+from cvxrelu.refinement.search import NEAR, Refinement
 
 OPTIONS = {"backend": "numpy"}
 EXACT = {"backend": "numpy", "certificate": "exact", "tol": 1e-6}
@@ -475,3 +477,30 @@ def test_separable_classes_beside_a_faint_ridge(kind, scale):
         sol = cvxrelu.solve(scale * X, labels, beta=beta * scale, **options)
         assert sol.success or sol.status is Status.ILL_CONDITIONED
         assert np.isfinite(sol.objective) and sol.lower_bound <= sol.objective * (1 + 1e-9)
+
+
+def test_a_pricing_that_finds_nothing_is_not_believed_at_once(monkeypatch):
+    """Where every pricing on the way is blind, the search ends by the others, with more starts, alone."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 4))
+    y = np.maximum(X @ rng.standard_normal((4, 3)), 0.0) @ [1.0, -1.0, 1.0]
+    options = {"beta": 0.05, "tol": 1e-3, "seed": 0, "backend": "numpy"}
+    right = cvxrelu.solve(X, y, **options)
+    price, blinded = Pricing.price, []
+
+    def blind(self, p, known, count, **rest):
+        priced = price(self, p, known, count, **rest)
+        if rest["polished"] > NEAR.polished:
+            return priced
+        blinded.append(min(priced.price, options["beta"]) < priced.price)
+        return priced._replace(price=min(priced.price, options["beta"]))
+
+    monkeypatch.setattr(Pricing, "price", blind)
+    sol = cvxrelu.solve(X, y, **options)
+    assert sum(blinded) > 2 and sol.status is Status.OPTIMAL
+    assert sol.objective == pytest.approx(right.objective, rel=2e-3)
+
+
+def test_an_estimate_above_a_network_is_lowered():
+    assert not_refuted(2.0, 3.0) == 2.0 and not_refuted(3.0, 3.0) == 3.0
+    assert not_refuted(3.1, 3.0) == pytest.approx(2.9)

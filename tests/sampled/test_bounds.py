@@ -198,9 +198,12 @@ def test_one_row_by_hand():
     """min 1/2 (2 v - 3)^2 + |v| over v >= 0 leaves the residual t = 1/2."""
     p = Problem(np.array([[2.0]]), np.array([[3.0]]), np.ones((1, 1)), np.array([[True]]), 1.0)
     optimum = 0.5 * 0.5**2 + (3.0 - 0.5) / 2
-    for t in (0.5, 3.0, 1e-5, 1e5):
+    for t in (0.5, 3.0, 1e-5, 1e5, 1e-120):
         bound, feasible = relaxed_bound(loss_of(p), p.X, np.array([[t]]), np.asarray(1.0))
         assert bound == pytest.approx(optimum, rel=1e-12) and feasible == pytest.approx(0.5)
+    # so small that the squares of its norms vanish: then nothing is known, least of all that it has no price
+    for t in (1e-165, 1e-300, 5e-324):
+        assert 0 <= relaxed_bound(loss_of(p), p.X, np.array([[t]]), np.asarray(1.0))[0] <= optimum
     # the dual has the wrong sign: the best bound from it is none
     assert relaxed_bound(loss_of(p), p.X, np.array([[-1.0]]), np.asarray(1.0))[0] == 0
     # multipliers cannot help v, can undo z
