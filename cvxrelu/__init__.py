@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cvxrelu.api.two_phase import TwoPhase, two_phase
     from cvxrelu.backends import BackendError
     from cvxrelu.last_layer.solve import LogisticSolution, solve_logistic
+    from cvxrelu.model_selection.estimators import ConvexReLUClassifierCV, ConvexReLURegressorCV
     from cvxrelu.model_selection.path import Path, path
     from cvxrelu.network.relu_network import ReLUNetwork
     from cvxrelu.program.arrangement import enumerate_patterns
@@ -31,7 +32,9 @@ _MODULES = {
     "BackendError": "cvxrelu.backends",
     "Certificate": "cvxrelu.runs.solution",
     "ConvexReLUClassifier": "cvxrelu.api.estimators",
+    "ConvexReLUClassifierCV": "cvxrelu.model_selection.estimators",
     "ConvexReLURegressor": "cvxrelu.api.estimators",
+    "ConvexReLURegressorCV": "cvxrelu.model_selection.estimators",
     "History": "cvxrelu.runs.solution",
     "LeaveOneOut": "cvxrelu.api.leave_one_out",
     "LogisticSolution": "cvxrelu.last_layer.solve",
@@ -57,7 +60,9 @@ __all__ = [
     "BackendError",
     "Certificate",
     "ConvexReLUClassifier",
+    "ConvexReLUClassifierCV",
     "ConvexReLURegressor",
+    "ConvexReLURegressorCV",
     "History",
     "LeaveOneOut",
     "LogisticSolution",
@@ -86,7 +91,7 @@ def __getattr__(name: str) -> Any:
         try:
             module = importlib.import_module(_MODULES[name])
         except ImportError as error:
-            if name not in ("ConvexReLUClassifier", "ConvexReLURegressor"):
+            if not name.startswith(("ConvexReLUClassifier", "ConvexReLURegressor")):
                 raise
             raise ImportError(f"{name} needs scikit-learn: pip install 'cvxrelu[sklearn]' ({error})") from error
         found = globals()[name] = getattr(module, name)

@@ -22,7 +22,17 @@ import numpy as np
 from bench.common.problems import planted
 from bench.common.report import ROOT
 
-__all__ = ["PROBLEMS", "Problem", "Split", "available", "fingerprint", "sentence_polarity", "with_constant"]
+__all__ = [
+    "DATA",
+    "PROBLEMS",
+    "UCI",
+    "Problem",
+    "Split",
+    "available",
+    "fingerprint",
+    "sentence_polarity",
+    "with_constant",
+]
 
 DATA = ROOT.parent / "shared" / "data"
 DIGIT = 3  # the one against the rest

@@ -14,7 +14,7 @@ import numpy as np
 
 from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.backends import Backend
-from cvxrelu.backends.choose import select_backend, select_devices
+from cvxrelu.backends.choose import get_backend, select_backend, select_devices
 from cvxrelu.certificates.network import check_kind, network_certificate, network_objective
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -25,6 +25,7 @@ from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled.choice import method_ahead
 from cvxrelu.sampled.memory import LARGE, Plan, as_limit, plan, refuse_what_is_not_free, sizes_of
+from cvxrelu.sampled.newton_stage import pays
 from cvxrelu.sampled.stage import SampledStage
 
 __all__ = ["Prepared", "prepare"]
@@ -141,16 +142,18 @@ def prepare(
     divided = None if devices is None else select_devices(backend, devices, time_limit)
     loss, pairs, skip = data.get("loss", "squared"), data.get("pairs"), data.get("skip", False)
     sizes = sizes_of(X, y, pairs, patterns, data.get("intercept", False), settings.dtype, loss)
-    memory = None
+    memory, named = None, divided
+    plain = isinstance(loss, str) and loss == "squared" and pairs is None and (skip is None or skip is False)
     if sizes is not None:
         flops = 12.0 * sizes.slack * sizes.d / (2 * sizes.itemsize) if sampled else 0.0
+        if plain and pays(sizes[:4], plain, settings, get_backend("numpy")):
+            flops = 0.0  # Newton's method runs on the host
         named = divided or select_backend(backend, (X, y), flops)
         memory = plan(sizes, settings.linear_solver, named.name, settings.refine, sampled, limit)
         if memory.streamed:
             check_streamed(settings.certificate, skip, pairs, checkpoint)
         method = "refinement"
         if sampled:
-            plain = loss == "squared" and pairs is None and (skip is None or skip is False)
             method = method_ahead(sizes, plain, settings, named, memory)
         refuse_what_is_not_free(sizes, method, named.name, limit)
         if settings.verbose and (limit is not None or memory.estimate.bytes >= LARGE):
@@ -160,8 +163,8 @@ def prepare(
         streamed=memory is not None and memory.streamed, **data,
     )  # fmt: skip
     check_kind(settings.certificate, problem)
-    chosen = divided or select_backend(backend, (X, y), problem.flops if sampled else 0.0)
-    return Prepared(problem=problem, backend=chosen, sampled=sampled, memory=memory, space=SearchSpace(problem.X))
+    named = named or select_backend(backend, (X, y), problem.flops if sampled else 0.0)
+    return Prepared(problem=problem, backend=named, sampled=sampled, memory=memory, space=SearchSpace(problem.X))
 
 
 def check_streamed(kind: str, skip: Any, pairs: Any, folder: Any) -> None:

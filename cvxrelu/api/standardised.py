@@ -17,7 +17,7 @@ from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.support.checks import as_bool, as_positive, as_seed, check_scale
 
-__all__ = ["Standardised", "moments", "solve_standardised"]
+__all__ = ["Scaled", "Standardised", "moments", "solve_standardised", "standardise"]
 
 
 class Standardised(NamedTuple):
@@ -63,19 +63,11 @@ def solve_standardised(
         raise ValueError(f"patterns must be a positive integer, got {patterns!r}")
     beta, relative, seed = as_positive("beta", beta), as_bool("relative", relative), as_seed(seed)
     refine = as_bool("refine", refine)
-    for name, array in (("X", X), ("y", targets)):
-        check_scale(name, array, np.dtype(np.float64))
-    center, scale = moments(X, sample_weight)
-    if not intercept:
-        center = np.zeros_like(center)
-    target_center, target_scale = moments(targets, sample_weight) if loss == "squared" else (0.0, 1.0)
-    features, standardised = (X - center) / scale, targets
-    if loss == "squared":
-        standardised = (targets - target_center) / target_scale
+    scaled = standardise(X, targets, sample_weight, intercept=intercept, loss=loss)
     run = {name: options.pop(name) for name in Settings.keywords() if name in options}
     settings = Settings.read(refine=refine, seed=seed, **run)
     prepared = prepare(
-        features, standardised, settings=settings, beta=1.0 if relative else beta, loss=loss,
+        scaled.features, scaled.targets, settings=settings, beta=1.0 if relative else beta, loss=loss,
         sample_weight=sample_weight, intercept=intercept, skip=skip, skip_l2=skip_l2, patterns=int(patterns), **options,
     )  # fmt: skip
     if relative:
@@ -84,9 +76,49 @@ def solve_standardised(
         # beta_max is zero when the targets are constant; any beta then gives the zero network.
         beta = beta * (largest or 1.0)
     solution = prepared.solve(beta, settings, started=started)
-    network = solution.network.unstandardise(center, scale, target_center, target_scale)
-    values = {"mean": center, "scale": scale, "target_mean": target_center, "target_scale": target_scale}
-    return Standardised(solution, network, float(beta), values)
+    return Standardised(solution, scaled.raw(solution.network), float(beta), scaled.moments())
+
+
+class Scaled(NamedTuple):
+    """Data of mean zero and deviation one, and how to get back: raw = center + scale * scaled.
+
+    features (n, d), targets (n,) or (n, c). Without an intercept center is zero, and for losses other than the squared
+    one targets are what they were.
+    """
+
+    features: np.ndarray
+    targets: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    target_center: Any
+    target_scale: Any
+
+    def raw(self, network: ReLUNetwork) -> ReLUNetwork:
+        """The network for raw features and targets."""
+        return network.unstandardise(self.center, self.scale, self.target_center, self.target_scale)
+
+    def moments(self) -> dict[str, Any]:
+        return {
+            "mean": self.center, "scale": self.scale, "target_mean": self.target_center,
+            "target_scale": self.target_scale,
+        }  # fmt: skip
+
+
+def standardise(
+    X: np.ndarray, targets: np.ndarray, weight: np.ndarray | None = None, *, intercept: bool = True,
+    loss: str = "squared",
+) -> Scaled:  # fmt: skip
+    """Columns, and with the squared loss targets, less their weighted means and over their weighted deviations."""
+    for name, array in (("X", X), ("y", targets)):
+        check_scale(name, array, np.dtype(np.float64))
+    center, scale = moments(X, weight)
+    if not intercept:
+        center = np.zeros_like(center)
+    features = (X - center) / scale
+    if loss != "squared":
+        return Scaled(features, targets, center, scale, 0.0, 1.0)
+    target_center, target_scale = moments(targets, weight)
+    return Scaled(features, (targets - target_center) / target_scale, center, scale, target_center, target_scale)
 
 
 def moments(values: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +37,9 @@ class BackendReport:
 def select_backend(name: Any, inputs: tuple[Any, ...], flops: float) -> Backend:
     """The backend for a solve.
 
-    `"auto"` follows the array library of the inputs (JAX or CuPy arrays); for others it takes JAX if JAX has an
-    accelerator, else NumPy for iterations below `JAX_CPU_FLOPS` flops and JAX above.
+    `"auto"` takes CuPy for CuPy arrays, and JAX for JAX arrays on an accelerator. Otherwise it takes JAX if JAX has an
+    accelerator, or for iterations of `JAX_CPU_FLOPS` flops and more, else NumPy: JAX arrays on a CPU too, where
+    compilation takes longer than most solves.
     """
     if not isinstance(name, str) or name not in ("auto", *BACKENDS):
         raise ValueError(f"backend must be 'auto', 'numpy', 'jax' or 'cupy', got {name!r}")
@@ -44,13 +47,29 @@ def select_backend(name: Any, inputs: tuple[Any, ...], flops: float) -> Backend:
         return get_backend(name)
     if any(array_api_compat.is_cupy_array(a) for a in inputs):
         return get_backend("cupy")
-    if any(array_api_compat.is_jax_array(a) for a in inputs):
+    if any(array_api_compat.is_jax_array(a) and not _on_cpu(a) for a in inputs):
         return get_backend("jax")
+    if flops < JAX_CPU_FLOPS and not _may_have_accelerator():
+        return get_backend("numpy")
     try:
         jax = get_backend("jax")
     except BackendError:
         return get_backend("numpy")
     return jax if jax.is_accelerator or flops >= JAX_CPU_FLOPS else get_backend("numpy")
+
+
+def _on_cpu(array: Any) -> bool:
+    """Whether this JAX array is on one device, a CPU."""
+    devices = array.devices()
+    return len(devices) == 1 and all(device.platform == "cpu" for device in devices)
+
+
+@functools.cache
+def _may_have_accelerator() -> bool:
+    """Whether to import JAX, which takes half a second, and ask: false where none of its plugins is installed."""
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    modules = ("jax_plugins", "libtpu")
+    return "jax" in sys.modules or bool(plugins) or any(importlib.util.find_spec(name) for name in modules)
 
 
 def select_devices(name: Any, devices: Any, time_limit: Any = None) -> Backend:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cvxrelu.backends import Backend
 from cvxrelu.certificates.exact_pricing import exact_price
-from cvxrelu.certificates.pricing import Pricing
+from cvxrelu.certificates.pricing import Priced, Pricing
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -25,7 +25,8 @@ from cvxrelu.support.errors import OutOfTime
 __all__ = ["check_kind", "network_certificate", "network_objective", "not_refuted", "proof_begins"]
 
 
-STARTS = 160  # of every kind, for a priced certificate of one dual variable
+FEW, STARTS = 32, 160  # of every kind, for a priced certificate of one dual variable
+FAR_GAP = 0.1  # a gap that few ascents find to be larger than this needs no more of them
 
 
 PROOF = 0.2  # of a time limit, for a certificate other than the one of the search
@@ -80,10 +81,17 @@ def network_certificate(
         at = space.coordinates(beta / size if size > 0 else np.inf)
         pricing = Pricing(backend, space.ground(backend, at), np.random.default_rng([seed, 3]), even=problem.even)
         known = np.zeros((pricing.d, 0)) if known is None else at.inward(known)
-        priced = pricing.price(p, known, STARTS, waves=3, steps=(20, 30), deadline=deadline)
-        best = at.outward(priced.directions[:, :1])
-        price = slack + priced.price + problem.noise(p, best) + at.unseen * size
-        starts = priced.starts
+
+        def bounded(priced: Priced) -> float:
+            best = at.outward(priced.directions[:, :1])
+            return slack + priced.price + problem.noise(p, best) + at.unseen * size
+
+        priced = pricing.price(p, known, FEW, steps=(12, 8), deadline=deadline)
+        price, starts = bounded(priced), priced.starts
+        bound = problem.dual_bound(dual, largest_multiple(beta, price))[0]
+        if relative_gap(objective, bound, problem.resolution) <= FAR_GAP and priced.complete:
+            more = pricing.price(p, known, STARTS, waves=3, steps=(20, 30), deadline=deadline)
+            price, starts = max(price, bounded(more)), starts + more.starts
     if kind == "relaxed":
         bound, magnitude, feasible = relaxed_lower_bound(problem, dual, deadline=deadline)
     else:

@@ -7,18 +7,21 @@ onto s >= 0: many variables enter and leave at once, and once the right ones are
 start costs a few Cholesky factorisations. A projected step need not descend; where it does not, one step of an active
 set method is taken: to the minimiser over the positive variables, or where that is reached over one more, but only as
 far as all stay positive. That always descends, and it lets at least one variable leave or settles the others, so the
-method ends. After a few such steps in a row, or where many variables want to enter, all that the full step makes
-negative are dropped together, again and again until none is, and the point is taken if it is lower.
+method ends. But among columns that are nearly dependent it may take hundreds of steps. After a few, an interior point
+method therefore says which variables are positive, in some ten factorisations whatever the columns are, and the steps
+above settle what it left open.
 
 The variables are scaled to a unit diagonal, and a tiny ridge, which is raised where G in its precision is not positive
 definite, makes the minimiser unique.
 Source: Bertsekas, "Projected Newton methods for optimization problems with simple constraints", SIAM J. Control and
-Optimization 20, 1982; Lawson & Hanson, "Solving least squares problems", 1974, chapter 23.
+Optimization 20, 1982; Lawson & Hanson, "Solving least squares problems", 1974, chapter 23; Mehrotra, "On the
+implementation of a primal-dual interior point method", SIAM J. Optimization 2, 1992.
 """
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -29,8 +32,9 @@ __all__ = ["nonnegative_quadratic"]
 RIDGE = 1e-12  # of the diagonal: keeps the factorisation when columns repeat
 TOLERANCE = 1e-11  # of the largest magnitude in the gradient
 LENGTHS = (1.0, 0.5, 0.2)  # of projected steps
-CRAWL = 5  # steps of the active set method in a row, or variables that want to enter, which are too many for it
-PRUNINGS = 20
+QUICK = 4  # steps before the interior point method
+INTERIOR_STEPS, CENTRED = 60, 1e-12  # of it at most; complementarity, relative, at its end
+SHORT = 0.99  # of the way to the boundary
 
 
 def nonnegative_quadratic(
@@ -43,11 +47,13 @@ def nonnegative_quadratic(
     diagonal = np.diagonal(G)
     scale = np.where(diagonal > 0, np.sqrt(np.abs(diagonal)), 1.0)
     G, b, s = G / scale / scale[:, None], b / scale, s * scale
-    ridge, crawled = RIDGE, 0
+    ridge = RIDGE
     G[np.diag_indices_from(G)] += ridge
-    for _ in range(100 + 10 * b.size):
+    for step in range(100 + 10 * b.size):
         if time.perf_counter() > deadline:
             break
+        if step == QUICK:
+            s = _lower(G, b, s, _interior(G, b, s))
         of_G = G @ s
         gradient = of_G - b
         tolerance = TOLERANCE * (float(np.abs(b).max(initial=0.0)) + float(np.abs(of_G).max(initial=0.0)))
@@ -57,11 +63,7 @@ def nonnegative_quadratic(
         if settled and not wanting.any():
             break
         try:
-            free = positive | wanting
-            better = _projected(G, gradient, s, _newton(G, gradient, free))
-            crawled = crawled + 1 if better is None else 0
-            if crawled > CRAWL or (better is None and np.sum(wanting) > CRAWL):
-                better, crawled = _pruned(G, gradient, s, free), 0
+            better = _projected(G, gradient, s, _newton(G, gradient, positive | wanting))
             if better is None:
                 if settled:
                     positive[np.argmin(np.where(wanting, gradient, np.inf))] = True
@@ -76,15 +78,10 @@ def nonnegative_quadratic(
     return s / scale
 
 
-def _newton(
-    G: np.ndarray, gradient: np.ndarray, free: Bool[np.ndarray, " m"], leaving: Float[np.ndarray, " m"] | None = None
-) -> Float[np.ndarray, " m"]:
-    """The step to the minimiser over the free variables; with `leaving` the others go to zero from these values."""
+def _newton(G: np.ndarray, gradient: np.ndarray, free: Bool[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """The step to the minimiser over the free variables."""
     factor = scipy.linalg.cho_factor(G[np.ix_(free, free)], lower=True, overwrite_a=True, check_finite=False)
     step = np.zeros(len(gradient))
-    if leaving is not None:
-        step[~free] = -leaving[~free]
-        gradient = gradient + G[:, ~free] @ step[~free]
     step[free] = -scipy.linalg.cho_solve(factor, gradient[free], check_finite=False)
     return step
 
@@ -100,18 +97,6 @@ def _projected(G: np.ndarray, gradient: np.ndarray, s: np.ndarray, step: np.ndar
     return None
 
 
-def _pruned(G: np.ndarray, gradient: np.ndarray, s: np.ndarray, free: np.ndarray) -> np.ndarray | None:
-    """The minimiser over the free variables without those that turn negative, again and again, if it is lower."""
-    for _ in range(PRUNINGS):
-        trial = s + _newton(G, gradient, free, s)
-        negative = free & (trial < 0)
-        if not negative.any():
-            move = trial - s
-            return trial if float(gradient @ move) + 0.5 * float(move @ (G @ move)) < 0 else None
-        free = free & ~negative
-    return None
-
-
 def _within(s: np.ndarray, step: np.ndarray) -> np.ndarray:
     """The step as far as no variable becomes negative; the one that stops it becomes zero."""
     falling = np.flatnonzero(step < 0)
@@ -122,3 +107,50 @@ def _within(s: np.ndarray, step: np.ndarray) -> np.ndarray:
     trial = np.maximum(s + lengths[first] * step, 0.0)
     trial[falling[first]] = 0.0
     return trial
+
+
+def _interior(G: np.ndarray, b: np.ndarray, s: np.ndarray) -> Float[np.ndarray, " m"]:
+    """Near the minimiser: `G s - b = dual`, s * dual nearly 0 and both positive; s is zero where dual is the larger.
+
+    Every step solves with G + diag(dual / s), once for where complementarity would be lost and once for the step.
+    """
+    largest, size = float(s.max(initial=0.0)), float(np.abs(b).max(initial=0.0))
+    s = np.maximum(s, 1e-2 * largest if largest > 0 else 1.0)
+    gradient = G @ s - b
+    dual = np.maximum(gradient, 0.0) + 0.1 * float(np.abs(gradient).mean()) + np.finfo(np.float64).tiny
+    for _ in range(INTERIOR_STEPS):
+        gradient = G @ s - b
+        rest, mean = gradient - dual, float(s @ dual) / s.size
+        if np.abs(rest).max() <= CENTRED * size and mean * s.size <= CENTRED * abs(float(b @ s)):
+            break
+        matrix = G.copy()
+        matrix[np.diag_indices_from(matrix)] += dual / s
+        try:
+            factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        except scipy.linalg.LinAlgError:
+            break  # no closer than rounding allows
+        target: Any = 0.0
+        for corrected in (False, True):
+            of_s = scipy.linalg.cho_solve(factor, target / s - dual - rest, check_finite=False)
+            of_dual = (target - dual * of_s) / s - dual
+            length = min(1.0, _reach(s, of_s), _reach(dual, of_dual))
+            if not corrected:
+                left = float((s + length * of_s) @ (dual + length * of_dual)) / s.size
+                target = (left / mean) ** 3 * mean - of_s * of_dual
+        if not np.isfinite(length):
+            break
+        s, dual = s + SHORT * length * of_s, dual + SHORT * length * of_dual
+    # In units of which both are of one size.
+    return np.where(s * dual.max(initial=0.0) > dual * s.max(initial=0.0), s, 0.0)
+
+
+def _reach(v: np.ndarray, step: np.ndarray) -> float:
+    """How much of the step keeps v >= 0."""
+    falling = step < 0
+    return float(np.min(v[falling] / -step[falling], initial=np.inf))
+
+
+def _lower(G: np.ndarray, b: np.ndarray, s: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The one with the lower value."""
+    move = other - s
+    return other if float((G @ s - b) @ move) + 0.5 * float(move @ (G @ move)) < 0 else s

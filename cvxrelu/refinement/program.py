@@ -73,7 +73,7 @@ class NetworkProgram:
             if time.perf_counter() > deadline:
                 break
             at = Neurons(given.u, given.a, s)
-            terms = self.terms if self.coordinates.sizes is None else self.exact
+            terms = self.exact
             gram, slope = self._on_device(neurons.moments, terms, *at.padded(size), z)
             keep = np.r_[:m, size : len(slope)]
             gram, slope = gram[np.ix_(keep, keep)].astype(np.float64), slope[keep].astype(np.float64)

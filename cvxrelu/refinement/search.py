@@ -53,6 +53,7 @@ SEEN = 0.5  # of tol: more than this between the bounds of price and attained va
 SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
+SLOW = 0.1
 KEPT = ("z", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near")  # by a checkpoint
 
 
@@ -93,7 +94,9 @@ class Refinement:
     dtype : "float32" or "float64", of descent, lasso and ascents; objectives, duals and prices are float64.
     strict : False where dtype may give way to float64, which is taken where columns are far from alike.
     tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output), unless
-        these are not enumerated at the deadline. space : of the X of the problem, None for one of its own.
+        these are not enumerated at the deadline. space : of the X of the problem, None for one of its own. rough : end
+        when a round lowers the objective by less than `SLOW * tol` of it. Pricings are then short, and their bound is
+        not to be believed.
     """
 
     def __init__(
@@ -108,8 +111,9 @@ class Refinement:
         strict: bool = True,
         deadline: float = np.inf,
         space: SearchSpace | None = None,
+        rough: bool = False,
     ) -> None:
-        self.problem, self.backend, self.tol = problem, backend, tol
+        self.problem, self.backend, self.tol, self.rough = problem, backend, tol, rough
         self.loss, self.beta = problem.loss, problem.beta
         p = float(np.linalg.norm(adjoint(problem.readout, dual_of_zero(problem))))
         space = SearchSpace(problem.X) if space is None else space
@@ -160,15 +164,15 @@ class Refinement:
         while status is None:
             if save is not None:
                 save(self)
-            priced = self._price(NEAR if self.near else FAR, deadline)
-            if self._gap(self.lower_bound) <= self.tol and self.arrangement is None:
+            priced = self._price(NEAR if self.near and not self.rough else FAR, deadline)
+            if self._gap(self.lower_bound) <= self.tol and self.arrangement is None and not self.rough:
                 priced = self._price(SURE, deadline)
             before, gap = self.objective, self._gap(self.lower_bound)
             confirmed = gap <= self.tol and priced.complete
             new = self._violators(priced, confirmed)
             stop = record(self, new.width, priced)
             if confirmed:
-                status = Status.OPTIMAL
+                status = Status.OPTIMAL_INACCURATE if self.rough else Status.OPTIMAL
             elif stop:
                 status = Status.INTERRUPTED
             elif time.perf_counter() > deadline:
@@ -178,9 +182,11 @@ class Refinement:
             else:
                 self.near = gap <= FAR_GAP
                 self._round(new, deadline)
+                if self.rough and self.objective > before * (1 - SLOW * self.tol):
+                    status = Status.OPTIMAL_INACCURATE
                 progress = self.objective < before * (1 - self.program.little * min(self.tol, 1e-3))
                 self.idle = 0 if progress else self.idle + 1
-                if self.idle >= STALLED:
+                if status is None and self.idle >= STALLED:
                     priced = self._price(SURE, deadline)
                     gap = self._gap(self.lower_bound)
                     close = Status.OPTIMAL_INACCURATE if gap <= 10 * self.tol else Status.STALLED

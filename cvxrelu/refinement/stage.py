@@ -61,7 +61,7 @@ class RefinementStage(Progress):
         search = Refinement(
             problem, self.backend, dtype=self.dtype, tol=settings.tol, seed=settings.seed,
             exact=settings.certificate == "exact", strict=settings.dtype is not None, deadline=self.until,
-            space=self.space,
+            space=self.space, rough=settings.rough,
         )  # fmt: skip
         self.dtype = search.dtype
         setup = self.elapsed() - before

@@ -35,11 +35,12 @@ class Settings:
     verbose: bool = False
     callback: Callable[[dict[str, Any]], Any] | None = None
     of_admm: bool = False  # whether rho, max_iter or linear_solver was given: they speak of ADMM
+    rough: bool = False  # a network to be scored and not believed: refinement ends when it slows down, without a bound
 
     @classmethod
     def keywords(cls) -> tuple[str, ...]:
-        """The names that a user may give: those of the fields but the ones that follow from others."""
-        return tuple(field.name for field in fields(cls) if field.name != "of_admm")
+        """The names that a user may give: fields that neither follow from others nor are internal."""
+        return tuple(field.name for field in fields(cls) if field.name not in ("of_admm", "rough"))
 
     @classmethod
     def read(

@@ -76,7 +76,8 @@ class ConeMemory:
         self.faces = [whole] * blocks
         self.margin: np.ndarray | None = None  # of every row at its gate
         if gates is not None:
-            self.margin = self.signs * (self.unit @ (gates / np.linalg.norm(gates, axis=0)))
+            lengths = np.linalg.norm(gates, axis=0)
+            self.margin = self.signs * (self.unit @ (gates / np.where(lengths > 0, lengths, 1.0)))
         self.near: list[np.ndarray | None] = [None] * patterns.shape[1]
         # Normals and inverses of all faces, padded with zeros: pages that are never touched take no memory.
         self.normals, self.inverses = np.zeros((blocks, self.d, self.d)), np.zeros((blocks, self.d, self.d))

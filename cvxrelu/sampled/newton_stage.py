@@ -22,7 +22,7 @@ from cvxrelu.runs.status import Status
 from cvxrelu.sampled.bounds import Check
 from cvxrelu.sampled.cone_memory import ConeMemory
 from cvxrelu.sampled.run import SampledRun
-from cvxrelu.sampled.semismooth import SampledNewton
+from cvxrelu.sampled.semismooth import SampledNewton, gates_of
 
 __all__ = ["pays", "run"]
 
@@ -68,7 +68,10 @@ class _NewtonStage:
     def run(self) -> Status | None:
         stage, problem, settings = self.stage, self.stage.problem, self.stage.settings
         started = time.perf_counter()
-        gates, deadline = problem.patterns.gates, stage.started + 0.9 * settings.time_limit
+        deadline = stage.started + 0.9 * settings.time_limit
+        gates = problem.patterns.gates
+        if gates is None:
+            gates = gates_of(problem.X, problem.patterns.patterns)
         memory = ConeMemory(problem.X, problem.patterns.patterns, gates)
         arrived, saved = True, self._position()
         for k in range(0 if saved is None else saved["output"], problem.shape[3]):

@@ -21,7 +21,8 @@ Every evaluation gives both bounds for nothing: U(t) is in its cones, and the mu
 dual constraint, `|Proj_b(F_b^T t)| <= beta + |u_b(t) - u_old| / sigma`. Proximal points converge ever faster as sigma
 grows, and no constraint qualification is asked for: a cone without interior, or one that is {0}, needs no care.
 
-The start is the best combination of the gates, which lie in their cones: a non-negative lasso over 2 P columns.
+The start is the best combination of the gates: a non-negative lasso over 2 P columns. Patterns that come without gates
+have those that fit their signs best, by least squares, which are nearly in their cones.
 Sources: Li, Sun & Toh, "A highly efficient semismooth Newton augmented Lagrangian method for solving lasso problems",
 SIAM J. Optimization 28, 2018; Rockafellar, "Augmented Lagrangians and applications of the proximal point algorithm",
 1976. The proximal map of p: Yu, "On decomposing the proximal map", NIPS 2013.
@@ -43,14 +44,16 @@ from cvxrelu.program.losses import Squared
 from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.sampled.cone_memory import ConeMemory
+from cvxrelu.sampled.cones import TOLERANCE
 from cvxrelu.support.errors import OutOfTime
 
-__all__ = ["SampledNewton"]
+__all__ = ["SampledNewton", "gates_of"]
 
 GROWTH = 2.0  # of sigma, from one proximal point to the next
 START = 1.0  # first sigma, in units of the largest block of the start over beta
 INEXACT = 0.5  # a proximal point is good enough when its error is below this share of what it gained, and of the gap
 MAX_POINTS, MAX_STEPS = 60, 30
+NOTHING = 1e-9  # of its length: what is left of a gate after projection onto a cone that is {0}
 STALLED = 8  # proximal points without progress of the gap
 # What a checkpoint holds of an output.
 KEPT = (
@@ -68,6 +71,13 @@ class _Evaluation(NamedTuple):
     lengths: Float[np.ndarray, " a"]
     U: Float[np.ndarray, "d B"]
     prediction: Float[np.ndarray, " n"]
+
+
+def gates_of(X: Float[np.ndarray, "n d"], patterns: Bool[np.ndarray, "n P"]) -> Float[np.ndarray, "d P"]:
+    """Vectors whose signs on the rows are nearly those of the patterns: least squares to +-1, rows of unit length."""
+    lengths = np.linalg.norm(X, axis=1, keepdims=True)
+    rows = X / np.where(lengths > 0, lengths, 1.0)
+    return np.linalg.lstsq(rows, np.where(patterns, 1.0, -1.0))[0]
 
 
 class SampledNewton:
@@ -97,6 +107,7 @@ class SampledNewton:
         self.n, self.d = X.shape
         self.P = patterns.shape[1]
         self.masks = patterns.astype(np.float64)
+        gates = gates_of(X, patterns) if gates is None else gates
         self.memory = memory or ConeMemory(X, patterns, gates)
         self.row_lengths = np.linalg.norm(X, axis=1)
         weight = loss.weight[:, 0]
@@ -157,30 +168,43 @@ class SampledNewton:
             report()
         return False
 
-    def _start(self, gates: np.ndarray | None) -> None:
-        """The best combination of the gates where they are in their cones, else zero; a sigma of its size."""
-        loss, beta = self.loss, self.beta
-        largest = 0.0
-        if gates is not None:
-            lengths = np.linalg.norm(gates, axis=0)
-            directions = gates / np.where(lengths > 0, lengths, 1.0)
+    def _start(self, gates: np.ndarray) -> None:
+        """The best combination of the gates; a sigma of its size. Gates outside of their cones are projected first."""
+        lengths = np.linalg.norm(gates, axis=0)
+        directions = gates / np.where(lengths > 0, lengths, 1.0)
+        hidden = self.X @ directions
+        signed = np.where(self.patterns, hidden, -hidden)
+        inside = (lengths > 0) & np.all(signed >= 0, axis=0)
+        if not inside.all():
+            # Few of them will be used: which, the gates tell as they are.
+            sizes = self._combine(np.maximum(signed, 0.0) * self.masks)
+            wanted = np.flatnonzero(~inside & ((sizes[: self.P] > 0) | (sizes[self.P :] > 0)))
+            directions[:, ~inside] = 0.0
+            v, longest = self.memory.project(wanted, gates[:, wanted], 0.0, self.deadline), lengths[wanted]
+            lengths = np.linalg.norm(v, axis=0)
+            left = lengths > NOTHING * longest
+            directions[:, wanted[left]] = v[:, left] / lengths[left]
             hidden = self.X @ directions
-            usable = (lengths > 0) & np.all(np.where(self.patterns, hidden, -hidden) >= 0, axis=0)
-            columns = np.where(usable, np.maximum(hidden, 0.0), 0.0)
-            gram = columns.T @ (self.curvature[:, None] * columns)
-            linear = columns.T @ loss.dual(np.zeros((self.n, 1)))[:, 0]
-            sizes = nonnegative_quadratic(
-                np.block([[gram, -gram], [-gram, gram]]), np.concatenate([linear, -linear]) - beta, np.zeros(2 * self.P)
-            )
-            self._offer_point(np.tile(directions, 2) * sizes)
-            self.working = sizes > 0
-            largest = float(sizes.max(initial=0.0))
+            outside = np.where(self.patterns, -hidden, hidden) > 2.0 * TOLERANCE * self.row_lengths[:, None]
+            directions[:, outside.any(axis=0)] = 0.0  # by a projection that did not converge
+            hidden[:, outside.any(axis=0)] = 0.0
+        sizes = self._combine(np.maximum(hidden, 0.0) * self.masks)
+        self._offer_point(np.tile(directions, 2) * sizes)
+        self.working = sizes > 0
+        largest = float(sizes.max(initial=0.0))
         prediction = self._predict(self.blocks)
-        self.t = loss.dual(prediction[:, None])[:, 0]
+        self.t = self.loss.dual(prediction[:, None])[:, 0]
         if largest == 0:
             q = float(np.linalg.norm(self._adjoint(self.t), axis=0).max(initial=0.0))
-            largest = self.objective / q * beta / q if q > 0 else 1.0
-        self.sigma = START * largest / beta
+            largest = self.objective / q * self.beta / q if q > 0 else 1.0
+        self.sigma = START * largest / self.beta
+
+    def _combine(self, columns: Float[np.ndarray, "n P"]) -> Float[np.ndarray, " B"]:
+        """The non-negative lasso over these columns, and their negatives."""
+        gram = columns.T @ (self.curvature[:, None] * columns)
+        linear = columns.T @ self.loss.dual(np.zeros((self.n, 1)))[:, 0]
+        both, zero = np.block([[gram, -gram], [-gram, gram]]), np.zeros(2 * self.P)
+        return nonnegative_quadratic(both, np.concatenate([linear, -linear]) - self.beta, zero, self.deadline)
 
     def _proximal_point(self, U: np.ndarray, t: np.ndarray) -> _Evaluation:
         """Newton steps on phi from t until the point is good enough, or the gap is."""
