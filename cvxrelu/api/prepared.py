@@ -84,7 +84,8 @@ class Prepared:
     def _options(self, settings: Settings) -> dict[str, Any]:
         """What a checkpoint must have been written with, beside the problem."""
         return {
-            "refine": settings.refine, "certificate": settings.certificate, "rho": settings.rho,
+            "refine": "rough" if settings.rough else settings.refine, "certificate": settings.certificate,
+            "rho": settings.rho,
             "linear_solver": settings.linear_solver, "seed": settings.seed,
             "dtype": "auto" if settings.dtype is None else "given", "working_dtype": self.problem.dtype.name,
             "backend": self.backend.name, "devices": self.backend.n_devices,

@@ -36,7 +36,7 @@ def solve(
     equality: Any = None,
     patterns: Any = 128,
     check_patterns: bool = False,
-    refine: bool = True,
+    refine: bool | str = True,
     tol: float = 1e-3,
     max_iter: int | None = None,
     time_limit: float | None = None,
@@ -81,7 +81,9 @@ def solve(
     margin : number or (m,), of any sign, of the logistic loss: what y a has to exceed 0 by.
     beta : weight of the regulariser, > 0, in the units of the loss.
     refine : True solves (N): neurons are moved, added by pricing and weighed until the gap of (N) is at most `tol`.
-        False solves (S) only.
+        False solves (S) only. "rough" is for networks that are to be compared and not believed, as on the folds of a
+        cross-validation: it ends when a round lowers the objective by less than a tenth of tol, seeks no bound, and
+        certifies by the relaxed one in closed form; the status is then "stalled", unless that bound is enough.
     tol : relative gap to stop at, of (N) with `refine`, else of (S).
     certificate : kind of the bound on (N). "priced": an estimate, from many ascents. "relaxed": rigorous in any
         dimension, less tight. "exact": rigorous and tight, one output and rank(X) at most 3. With `refine` the search

@@ -105,8 +105,9 @@ def path(
 
     Notes
     -----
-    A point's certificate is of the kind asked for; the folds, which are only scored, are solved to a priced gap of tol.
-    Points that do not reach tol are kept, with bounds that hold as ever: see `Path.status` and `Solution.status`.
+    A point's certificate is of the kind asked for; the folds, which are only scored, are refined until a round lowers
+    the objective by less than a tenth of tol, as by `solve(refine="rough")`. Points that do not
+    reach tol are kept, with bounds that hold as ever: see `Path.status` and `Solution.status`.
 
     Examples
     --------
@@ -271,7 +272,7 @@ class _Walk:
         solved = time.perf_counter()
         scores = []
         for fold in self.folds:
-            found = fold.rows.solve(beta, replace(self.quiet, certificate="priced"), deadline)
+            found = fold.rows.solve(beta, replace(self.quiet, certificate="priced", rough=True), deadline)
             scores.append(self.score(found.network, fold.test))
         self.timings["solve"] += solved - begun
         self.timings["cross_validate"] += time.perf_counter() - solved

@@ -172,7 +172,7 @@ class Refinement:
             new = self._violators(priced, confirmed)
             stop = record(self, new.width, priced)
             if confirmed:
-                status = Status.OPTIMAL_INACCURATE if self.rough else Status.OPTIMAL
+                status = Status.STALLED if self.rough else Status.OPTIMAL
             elif stop:
                 status = Status.INTERRUPTED
             elif time.perf_counter() > deadline:
@@ -183,7 +183,7 @@ class Refinement:
                 self.near = gap <= FAR_GAP
                 self._round(new, deadline)
                 if self.rough and self.objective > before * (1 - SLOW * self.tol):
-                    status = Status.OPTIMAL_INACCURATE
+                    status = Status.STALLED
                 progress = self.objective < before * (1 - self.program.little * min(self.tol, 1e-3))
                 self.idle = 0 if progress else self.idle + 1
                 if status is None and self.idle >= STALLED:

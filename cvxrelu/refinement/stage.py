@@ -29,6 +29,7 @@ ALL_ROUNDS = (
     f"{MAX_ROUNDS} rounds of refinement, the most there are, ended before the gap was at most tol; raise tol, or start "
     "from this solution with warm_start="
 )
+ROUGH = "progress slowed, where refine='rough' ends without a search for a bound"
 UNCONFIRMED = "time_limit reached before a gap of at most tol was confirmed; raise time_limit or tol"
 
 
@@ -120,7 +121,7 @@ class RefinementStage(Progress):
             plain["skip_l2"] = problem.penalised_skip.l2
         network = self._network(found)
         objective, dual = network_objective(network, problem)
-        if settings.certificate == "priced":
+        if settings.certificate == "priced" and not settings.rough:
             proof = found.dual[:, 0] if problem.scalar_output else found.dual
             bound = found.lower_bound if objective > problem.resolution else min(found.lower_bound, objective)
             bound = max(0.0, not_refuted(bound, objective))
@@ -132,7 +133,7 @@ class RefinementStage(Progress):
                 known=found.neurons.u, space=self.space,
             )  # fmt: skip
             try:
-                certificate = prove(deadline=self.started + settings.time_limit)
+                certificate = prove(deadline=-np.inf if settings.rough else self.started + settings.time_limit)
             except KeyboardInterrupt:  # the network is worth keeping, with the bound that costs nothing
                 found = found._replace(status=Status.INTERRUPTED)
                 certificate = prove(deadline=-np.inf)
@@ -159,10 +160,12 @@ class RefinementStage(Progress):
         tol, advice = self.settings.tol, status.advice
         if status is Status.MAX_ITER:
             advice = ALL_ROUNDS
+        elif status is Status.STALLED and self.settings.rough:
+            advice = ROUGH
         elif status is Status.TIME_LIMIT and certificate.gap <= tol:
             advice = UNCONFIRMED
         words = in_words(certificate)
-        if certificate.kind == "relaxed":
+        if certificate.kind == "relaxed" and not self.settings.rough:
             estimate = relative_gap(found.objective, found.lower_bound, self.problem.resolution)
             words += f"; {estimate:.1e} by the search's own estimate"
         return f"{advice} ({words}, tol {tol:.1e})"

@@ -23,7 +23,7 @@ class Settings:
     Made by `read`, which checks what a user gives.
     """
 
-    refine: bool = True
+    refine: bool = True  # "rough" of the user is True here
     certificate: str = "priced"
     tol: float = 1e-3
     max_iter: int = DEFAULT_MAX_ITER
@@ -49,8 +49,11 @@ class Settings:
         callback: Any = None, dtype: Any = None,
     ) -> Settings:  # fmt: skip
         """Options as a user gives them, or one error that names what is wrong."""
+        rough = isinstance(refine, str) and refine == "rough"
+        if isinstance(refine, str) and not rough:
+            raise TypeError(f"refine must be True, False or 'rough', got {short(refine)}")
         refine, verbose, certificate = (
-            as_bool("refine", refine),
+            rough or as_bool("refine", refine),
             as_bool("verbose", verbose),
             as_certificate(certificate),
         )
@@ -76,6 +79,7 @@ class Settings:
             seed=as_seed(seed),
             verbose=verbose,
             callback=callback,
+            rough=rough,
             of_admm=rho is not None or max_iter is not None or linear_solver != "auto",
         )
 

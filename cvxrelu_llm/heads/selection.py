@@ -215,7 +215,7 @@ def select_beta(
                     solution = cvxrelu.solve(
                         rows.Z, beta=factor * largest * share, loss="logistic", pairs=rows.pairs,
                         sample_weight=rows.weight, margin=rows.margin, warm_start=before[j],
-                        skip_l2=skip_l2 * share, **options,
+                        skip_l2=skip_l2 * share, refine="rough", **options,
                     )  # fmt: skip
                 refuse_interrupted(solution)
                 network = solution.network
