@@ -11,8 +11,7 @@ With `best` the least objective by a plain formula in extended precision, and `z
     sampled    the bound of (S): at most its own objective, and at most Clarabel's, where the data are well scaled
     beta_max   at least 0.999 times the largest |p^T (X u)_+| found, and at rank at most 3 no more than the exact value
     status     `optimal` only where the gap reported is at most tol
-    error      no exception
-    warning    no RuntimeWarning
+    error, warning    no exception, no RuntimeWarning
 
 What breaks a rule is a violation, with the factor by which: a row each in the report. One line of JSON for each problem
 goes to bench/.cache/honesty.jsonl (honesty-quick.jsonl with --quick); a run that was stopped goes on where it was. A

@@ -27,6 +27,7 @@ from cvxrelu.sampled.choice import method_ahead
 from cvxrelu.sampled.memory import LARGE, Plan, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.sampled.newton_stage import pays
 from cvxrelu.sampled.stage import SampledStage
+from cvxrelu.support.threads import blas_threads
 
 __all__ = ["Prepared", "prepare"]
 
@@ -63,7 +64,7 @@ class Prepared:
             raise ValueError("warm_start needs refine=True: the sampled program starts from zero")
         saves = open_checkpoint(checkpoint, problem, self._options(settings), start)
         solution = None
-        with self.backend.scope():
+        with self.backend.scope(), blas_threads(problem.X.size):
             if self.sampled:
                 first = SampledStage(
                     problem, self.backend, settings, started=started, checkpoint=saves, memory=self.memory
