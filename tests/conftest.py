@@ -27,7 +27,7 @@ BOUNDARY = {
     "cvxrelu.api.certify",
     "cvxrelu.network.foreign",
     "cvxrelu.api.estimators",
-    "cvxrelu.model_selection.beta_search",
+    "cvxrelu.api.beta_search",
     "cvxrelu.model_selection.estimators",
     "cvxrelu.api.guards",  # counts the frames between a warning and the user's call
     "cvxrelu.network.relu_network",

@@ -109,7 +109,7 @@ def solve(
     time_limit : seconds from the call on, None for no limit; the certificate counts. Kept to within one chunk of
         iterations, ascents or descent, once the first system of the u-step is prepared and, on JAX, compiled. Where no
         time is left for the certificate asked for, it is the relaxed one in closed form, and the message says so.
-    backend : "auto", "numpy", "jax" or "cupy"; "auto" follows the arrays passed in, then the machine.
+    backend : "auto", "numpy", "jax" or "cupy"; "auto" follows arrays on an accelerator, then the machine.
     dtype : precision of the iterations, "float32" or "float64". None means that of X for ADMM; refinement then works in
         float32 while tol is at least 1e-4. Objectives, dual variables and bounds are float64 always.
     seed : nonnegative integer; everything random is drawn from it on the host, the same for every backend.

@@ -35,6 +35,9 @@ def run_fit(options: argparse.Namespace) -> int:
     for name in ("patterns", "max_iter"):
         if options.refine and getattr(options, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} is about the sampled program only: pass --no-refine too")
+    if options.beta is None and (options.absolute_beta or not options.refine):
+        other = "--absolute-beta" if options.absolute_beta else "--no-refine"
+        raise UserError(f"--beta auto finds a share of the refined network's beta; it goes without {other}")
     check_folder(out, options.overwrite)
     if options.report:
         need(load_matplotlib)  # before the solve, so that a missing extra costs no waiting
@@ -63,6 +66,9 @@ def run_fit(options: argparse.Namespace) -> int:
     record["standardisation"] = trained.standardisation
     record["scores"] = {"rows": trained.where, "n": len(trained.truth), **trained.scores}
     record["training_scores"] = trained.on_training
+    if trained.choice is not None:
+        betas, scores, best = trained.choice[:3]
+        record["beta_choice"] = {"betas": betas.tolist(), "scores": scores.tolist(), "best": best}
     record["command"], record["versions"] = options.command_line, environment.versions()
     failure = None
     with new_folder(out, replace=FILES if options.overwrite else None) as folder:
@@ -87,6 +93,11 @@ def run_fit(options: argparse.Namespace) -> int:
     for doubt in trained.doubts:
         print(f"cvxrelu: {doubt}", file=sys.stderr)
     return exit_code_of([solution])
+
+
+def _share_or_auto(text: str) -> float | None:
+    """A positive number, or None for "auto"."""
+    return None if text == "auto" else POSITIVE(text)
 
 
 def _write_report(path: Path, task: Task, trained: Trained, options: argparse.Namespace) -> None:
@@ -126,8 +137,9 @@ def add_fit_options(fit: argparse.ArgumentParser) -> None:
                      help="auto: classification if the target is text or few whole numbers")  # fmt: skip
     fit.add_argument("--loss", choices=("squared", "logistic"), default="squared",
                      help="logistic: of classes, multinomial for more than two (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--beta", type=POSITIVE, default=0.01, metavar="B",
-                     help="weight decay, as a share of what gives the zero network (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--beta", type=_share_or_auto, default=0.01, metavar="B|auto",
+                     help="weight decay, as a share of what gives the zero network (default: %(default)s); auto: the "
+                     "one that predicts held-out parts of the training rows best")  # fmt: skip
     fit.add_argument("--absolute-beta", action="store_true", help="take --beta as it is")
     fit.add_argument("--tol", type=POSITIVE, default=1e-3,
                      help="relative gap to stop at, by the bound the search uses (default: %(default)s)")  # fmt: skip

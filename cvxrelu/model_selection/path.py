@@ -18,9 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvxrelu.api.beta_max import of_network_program
-from cvxrelu.api.guards import warn_of_scales
-from cvxrelu.api.prepared import Prepared, prepare
-from cvxrelu.model_selection.cross_validation import (
+from cvxrelu.api.cross_validation import (
     Fold,
     Samples,
     Scorer,
@@ -29,6 +27,8 @@ from cvxrelu.model_selection.cross_validation import (
     check_spread,
     standard_errors,
 )
+from cvxrelu.api.guards import warn_of_scales
+from cvxrelu.api.prepared import Prepared, prepare
 from cvxrelu.model_selection.path_solution import Path, path_row
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.settings import Settings

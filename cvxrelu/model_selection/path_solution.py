@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu.model_selection.cross_validation import standard_errors
+from cvxrelu.api.cross_validation import standard_errors
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 

@@ -218,7 +218,7 @@ def test_scores_agree_with_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
     from scipy.special import expit, softmax
 
-    from cvxrelu.model_selection.cross_validation import accuracy, neg_log_loss, neg_mean_squared_error, r2
+    from cvxrelu.api.cross_validation import accuracy, neg_log_loss, neg_mean_squared_error, r2
 
     data, targets = planted(30, 4, c=3)
     weight = np.random.default_rng(0).uniform(0, 1, 30)
@@ -241,7 +241,7 @@ def test_scores_agree_with_scikit_learn():
 
 
 def test_folds_part_the_rows_and_scikit_learns_splits_are_taken():
-    from cvxrelu.model_selection.cross_validation import as_folds
+    from cvxrelu.api.cross_validation import as_folds
 
     weight = np.arange(11.0)
     folds = as_folds(4, weight, 0)

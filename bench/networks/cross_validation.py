@@ -1,5 +1,6 @@
-"""Choosing beta by cross-validation beside the grids of others: python -m bench.cross_validation [--only NAME ...]
-[--splits N] [--redo] [--write-docs]
+"""Choosing beta by cross-validation beside the grids of others.
+
+`python -m bench.networks.cross_validation [--only NAME ...] [--splits N] [--redo] [--write-docs]`
 
 Tables of `../shared/data/uci`, a quarter of the rows held out, three folds on the others. Timed is one call of `fit`,
 as a user makes it, everything included, one job at a time on the cores there are:
