@@ -25,6 +25,45 @@ __all__ = ["ConvexReLUClassifierCV", "ConvexReLURegressorCV"]
 class _ChoosesBeta:
     """What the two estimators share: folds and scores as scikit-learn has them, and the fit on all rows."""
 
+    def __init__(
+        self,
+        betas: Any = 13,
+        *,
+        smallest: float = 1e-3,
+        cv: Any = 5,
+        scoring: Any = None,
+        patience: int | None = 2,
+        path_tol: float = 3e-2,
+        n_jobs: int | None = None,
+        intercept: bool = True,
+        skip: bool | str = False,
+        skip_l2: float = 0.0,
+        certificate: str = "priced",
+        tol: float = 1e-2,
+        time_limit: float | None = None,
+        backend: str = "auto",
+        dtype: Any = None,
+        random_state: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.betas = betas
+        self.smallest = smallest
+        self.cv = cv
+        self.scoring = scoring
+        self.patience = patience
+        self.path_tol = path_tol
+        self.n_jobs = n_jobs
+        self.intercept = intercept
+        self.skip = skip
+        self.skip_l2 = skip_l2
+        self.certificate = certificate
+        self.tol = tol
+        self.time_limit = time_limit
+        self.backend = backend
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
     def _fit(self: Any, X: np.ndarray, targets: np.ndarray, sample_weight: Any, loss: str = "squared") -> ReLUNetwork:
         started = time.perf_counter()
         seed = as_seed(0 if self.random_state is None else self.random_state)
@@ -125,45 +164,6 @@ class ConvexReLURegressorCV(_ChoosesBeta, ConvexReLURegressor):
     (True, True, 3)
     """
 
-    def __init__(
-        self,
-        betas: Any = 13,
-        *,
-        smallest: float = 1e-3,
-        cv: Any = 5,
-        scoring: Any = None,
-        patience: int | None = 2,
-        path_tol: float = 3e-2,
-        n_jobs: int | None = None,
-        intercept: bool = True,
-        skip: bool | str = False,
-        skip_l2: float = 0.0,
-        certificate: str = "priced",
-        tol: float = 1e-2,
-        time_limit: float | None = None,
-        backend: str = "auto",
-        dtype: Any = None,
-        random_state: int = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.betas = betas
-        self.smallest = smallest
-        self.cv = cv
-        self.scoring = scoring
-        self.patience = patience
-        self.path_tol = path_tol
-        self.n_jobs = n_jobs
-        self.intercept = intercept
-        self.skip = skip
-        self.skip_l2 = skip_l2
-        self.certificate = certificate
-        self.tol = tol
-        self.time_limit = time_limit
-        self.backend = backend
-        self.dtype = dtype
-        self.random_state = random_state
-        self.verbose = verbose
-
     @property
     def mse_path_(self) -> np.ndarray:
         """(len(betas_), folds), mean squared errors on the test rows."""
@@ -210,24 +210,12 @@ class ConvexReLUClassifierCV(_ChoosesBeta, ConvexReLUClassifier):
         random_state: int = 0,
         verbose: bool = False,
     ) -> None:
-        self.betas = betas
+        super().__init__(
+            betas, smallest=smallest, cv=cv, scoring=scoring, patience=patience, path_tol=path_tol, n_jobs=n_jobs,
+            intercept=intercept, skip=skip, skip_l2=skip_l2, certificate=certificate, tol=tol, time_limit=time_limit,
+            backend=backend, dtype=dtype, random_state=random_state, verbose=verbose,
+        )  # fmt: skip
         self.loss = loss
-        self.smallest = smallest
-        self.cv = cv
-        self.scoring = scoring
-        self.patience = patience
-        self.path_tol = path_tol
-        self.n_jobs = n_jobs
-        self.intercept = intercept
-        self.skip = skip
-        self.skip_l2 = skip_l2
-        self.certificate = certificate
-        self.tol = tol
-        self.time_limit = time_limit
-        self.backend = backend
-        self.dtype = dtype
-        self.random_state = random_state
-        self.verbose = verbose
 
     def _scoring(self, loss: str) -> str:
         return "accuracy" if loss == "squared" else "neg_log_loss"
