@@ -29,7 +29,7 @@ from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 from cvxrelu.support.checks import as_finite_array, as_fraction, as_positive, short
 
-__all__ = ["FINAL", "Chosen", "Held", "Part", "read_betas", "search_beta"]
+__all__ = ["FINAL", "Chosen", "Held", "Part", "as_betas", "read_betas", "search_beta"]
 
 FINAL = 0.3  # of a time limit, for the fit on all rows
 
@@ -73,18 +73,24 @@ class Chosen(NamedTuple):
         return float(self.betas[self.best])
 
 
-def read_betas(betas: Any, smallest: Any) -> Float[np.ndarray, " k"]:
-    """Shares of `beta_max` in falling order: so many down to the smallest, or those given."""
+def as_betas(betas: Any) -> tuple[int, Float[np.ndarray, " k"]]:
+    """(number of values below beta_max, none) or (0, values in falling order)."""
     if isinstance(betas, (int, np.integer)) and not isinstance(betas, bool):
         if betas < 1:
             raise ValueError(f"betas must be a positive number of values, or the values themselves, got {betas}")
-        return np.geomspace(1.0, as_fraction("smallest", smallest), int(betas))
+        return int(betas), np.zeros(0)
     if isinstance(betas, (bool, float, str)) or betas is None:
-        raise TypeError(f"betas must be an integer or an array of positive shares of beta_max, got {short(betas)}")
+        raise TypeError(f"betas must be an integer or an array of positive values, got {betas!r}")
     values = as_finite_array("betas", betas, ndim=(1,)).astype(np.float64)
     if values.size == 0 or values.min() <= 0:
         raise ValueError(f"betas must hold at least one value, all positive, got {short(betas)}")
-    return np.sort(values)[::-1]
+    return 0, np.sort(values)[::-1]
+
+
+def read_betas(betas: Any, smallest: Any) -> Float[np.ndarray, " k"]:
+    """Shares of `beta_max` in falling order: so many down to the smallest, or those given."""
+    count, given = as_betas(betas)
+    return np.geomspace(1.0, as_fraction("smallest", smallest), count) if count else given
 
 
 def search_beta(

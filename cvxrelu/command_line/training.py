@@ -183,10 +183,12 @@ def _choose_beta(
         Held(Part.of(X, goal, None, fold.train), Part.of(X, goal, None, fold.test), fold.share)
         for fold in as_folds(min(FOLDS, len(X)), np.ones(len(X)), seed)
     ]
-    settings = Settings.read(time_limit=options.get("time_limit"), tol=options["tol"], seed=seed)
+    settings = Settings.read(
+        time_limit=options.get("time_limit"), tol=options["tol"], seed=seed, dtype=options["dtype"]
+    )
     program = {
         "settings": settings, "loss": loss, "intercept": True, "skip": False, "skip_l2": 0.0,
-        "backend": options["backend"],
+        "backend": options["backend"], "memory_limit": options.get("memory_limit"),
     }  # fmt: skip
     if options["verbose"]:
         print(f"beta by {len(folds)}-fold cross-validation, minus the mean {name}:")

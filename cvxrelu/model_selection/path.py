@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvxrelu.api.beta_max import of_network_program
+from cvxrelu.api.beta_search import as_betas
 from cvxrelu.api.cross_validation import (
     Fold,
     Samples,
@@ -34,7 +35,7 @@ from cvxrelu.program.problem import Problem
 from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
-from cvxrelu.support.checks import as_finite_array, as_fraction, short
+from cvxrelu.support.checks import as_finite_array, as_fraction
 
 __all__ = ["Path", "path"]
 
@@ -124,7 +125,7 @@ def path(
         callback=callback,
     )  # fmt: skip
     smallest = as_fraction("smallest", smallest)
-    count, given = _as_betas(betas)
+    count, given = as_betas(betas)
     data: dict[str, Any] = {
         "loss": loss, "intercept": intercept, "skip": skip, "skip_l2": skip_l2, "equality": equality,
     }  # fmt: skip
@@ -160,20 +161,6 @@ def path(
         "cv": len(folds), "scorer": name
     }  # fmt: skip
     return walk.path(status, plain)
-
-
-def _as_betas(betas: Any) -> tuple[int, np.ndarray]:
-    """(number of values below beta_max, none) or (0, values in falling order)."""
-    if isinstance(betas, (int, np.integer)) and not isinstance(betas, bool):
-        if betas < 1:
-            raise ValueError(f"betas must be a positive number of values, or the values themselves, got {betas}")
-        return int(betas), np.zeros(0)
-    if isinstance(betas, (bool, float, str)) or betas is None:
-        raise TypeError(f"betas must be an integer or an array of positive values, got {betas!r}")
-    values = as_finite_array("betas", betas, ndim=(1,)).astype(np.float64)
-    if values.size == 0 or values.min() <= 0:
-        raise ValueError(f"betas must hold at least one value, all positive, got {short(betas)}")
-    return 0, np.sort(values)[::-1]
 
 
 def _samples(problem: Problem, X: np.ndarray, pairs: Any, margin: Any) -> Samples:
