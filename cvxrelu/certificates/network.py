@@ -109,7 +109,7 @@ def network_certificate(
 
 def not_refuted(bound: float, objective: float) -> float:
     """An estimate that a network lies below is wrong by that much at least, and is taken to be wrong by twice that."""
-    return min(bound, 2.0 * objective - bound)
+    return min(bound, max(0.0, 2.0 * objective - bound))
 
 
 def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:

@@ -35,7 +35,7 @@ class NetworkProgram:
     """Data on the device, in float64 and in the working precision; neurons and z come from the host and go there.
 
     coordinates : those in which directions are searched. ground : their rows on the device, in dtype. dtype : "float32"
-        or "float64", of descent and lasso. tol : relative gap asked for. rng : of the numbers by which activation
+        or "float64", of descent. tol : relative gap asked for. rng : of the numbers by which activation
         patterns are told apart.
     """
 
@@ -73,8 +73,7 @@ class NetworkProgram:
             if time.perf_counter() > deadline:
                 break
             at = Neurons(given.u, given.a, s)
-            terms = self.exact
-            gram, slope = self._on_device(neurons.moments, terms, *at.padded(size), z)
+            gram, slope = self._on_device(neurons.moments, self.exact, *at.padded(size), z)
             keep = np.r_[:m, size : len(slope)]
             gram, slope = gram[np.ix_(keep, keep)].astype(np.float64), slope[keep].astype(np.float64)
             slope[:m] -= self.beta

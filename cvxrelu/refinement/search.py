@@ -53,7 +53,7 @@ SEEN = 0.5  # of tol: more than this between the bounds of price and attained va
 SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
-SLOW = 0.1
+SLOW = 0.1  # of tol: see `rough`
 KEPT = ("z", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near")  # by a checkpoint
 
 
@@ -91,7 +91,7 @@ class Refinement:
     Parameters
     ----------
     problem : the data and the program, on the host and in float64; its patterns are not looked at.
-    dtype : "float32" or "float64", of descent, lasso and ascents; objectives, duals and prices are float64.
+    dtype : "float32" or "float64", of descent and ascents; objectives, duals and prices are float64.
     strict : False where dtype may give way to float64, which is taken where columns are far from alike.
     tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output), unless
         these are not enumerated at the deadline. space : of the X of the problem, None for one of its own. rough : end

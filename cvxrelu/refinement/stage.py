@@ -124,7 +124,7 @@ class RefinementStage(Progress):
         if settings.certificate == "priced" and not settings.rough:
             proof = found.dual[:, 0] if problem.scalar_output else found.dual
             bound = found.lower_bound if objective > problem.resolution else min(found.lower_bound, objective)
-            bound = max(0.0, not_refuted(bound, objective))
+            bound = not_refuted(bound, objective)
             gap = relative_gap(objective, bound, problem.resolution)
             certificate = Certificate("priced", False, bound, gap, proof, found.starts, objective)
         else:

@@ -503,4 +503,4 @@ def test_a_pricing_that_finds_nothing_is_not_believed_at_once(monkeypatch):
 
 def test_an_estimate_above_a_network_is_lowered():
     assert not_refuted(2.0, 3.0) == 2.0 and not_refuted(3.0, 3.0) == 3.0
-    assert not_refuted(3.1, 3.0) == pytest.approx(2.9)
+    assert not_refuted(3.1, 3.0) == pytest.approx(2.9) and not_refuted(7.0, 3.0) == 0.0
