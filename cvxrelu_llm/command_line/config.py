@@ -109,6 +109,8 @@ def config_arguments(parser: argparse.ArgumentParser, values: Mapping[str, Any],
             options += flags[:1]
         elif several:
             options += [action.option_strings[0], *(_text(item, name, path) for item in value)]
+        elif isinstance(value, list) and value and name in COMMAS:
+            options.append(f"{action.option_strings[0]}={','.join(_text(item, name, path) for item in value)}")
         elif isinstance(value, list) and isinstance(action, argparse._AppendAction):
             options += [f"{action.option_strings[0]}={_text(item, name, path)}" for item in value]
         else:
@@ -124,4 +126,5 @@ def _text(value: Any, name: str, path: str) -> str:
     return str(value)
 
 
+COMMAS = ("layer", "pooling")  # options that take several values in one argument
 DEEPEST = 50  # nested lists and sections of a configuration

@@ -17,7 +17,7 @@ from cvxrelu.support.values import is_missing, plain
 from cvxrelu_llm.command_line.command import Command, count, input_errors, whole
 from cvxrelu_llm.command_line.common import add_reading_options, read_triples, refuse_existing
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.features.sweep import LayerScore, Sweep
+from cvxrelu_llm.features.sweep import LayerScore, Sweep, Worth
 from cvxrelu_llm.heads.data import IDENTITY
 from cvxrelu_llm.preferences.records import read_records
 
@@ -105,10 +105,17 @@ def _sweep(features: Path, settings: Mapping[str, Any]) -> Sweep | None:
         return None
     try:
         record = read_json(file, finite=False)
-        if record["sweep"] is None or any(record["settings"].get(name) != settings.get(name) for name in IDENTITY):
+        swept = record["sweep"]
+        if swept is None or any(record["settings"].get(name) != settings.get(name) for name in IDENTITY):
             return None
-        table = [LayerScore(**row) for row in record["sweep"]["table"]]
-        return Sweep(table[0].layer, table[0].pooling, table, record["sweep"]["pairs"], {})
+        rows: list[dict[str, Any]] = [
+            {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()} for row in swept["table"]
+        ]
+        table, worth = [LayerScore(**row) for row in rows], swept.get("worth")
+        best = table[0]
+        return Sweep(
+            best.layer, best.pooling, table, swept["pairs"], {}, best.prompt, None if worth is None else Worth(**worth)
+        )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: not the record of an extraction, or a damaged one ({error})") from error
 

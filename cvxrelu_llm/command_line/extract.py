@@ -18,6 +18,7 @@ from cvxrelu.support.interrupts import shielded
 from cvxrelu_llm.command_line.command import Command, share, whole
 from cvxrelu_llm.command_line.common import add_data_options, add_model_options, add_text_options, counted, read_triples
 from cvxrelu_llm.features.extract import PairFeatures, extract
+from cvxrelu_llm.models.feature_map import PROMPTS, FeatureMap
 from cvxrelu_llm.models.load import load_model
 from cvxrelu_llm.models.pooling import POOLINGS
 from cvxrelu_llm.preferences import splits
@@ -28,13 +29,21 @@ FILES = ("train.safetensors", "test.safetensors", "extraction.json")
 CAUSAL = "--reference: answers have log-probabilities under causal models with --backend torch only"
 
 
-def _layer(text: str) -> int | str:
-    if text == "auto":
-        return text
+def _layers(text: str) -> Any:
     try:
-        return int(text)
+        found = [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 'auto' or a whole number") from None
+        if text == "auto":
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'auto', a whole number, or several with commas") from None
+    return found[0] if len(found) == 1 else found
+
+
+def _poolings(text: str) -> Any:
+    found = text.split(",")
+    if text != "auto" and (wrong := [name for name in found if name not in POOLINGS]):
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is not 'auto' or one of {', '.join(POOLINGS)}")
+    return found[0] if len(found) == 1 else found
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +51,19 @@ def _add(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("--out", metavar="FOLDER", help=f"folder for {', '.join(FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="replace these files where they are")
-    parser.add_argument("--layer", type=_layer, default="auto", metavar="K",
-                        help="from 1, negative from the end; auto: the best of a sweep on training pairs")  # fmt: skip
-    parser.add_argument("--pooling", choices=("auto", *POOLINGS), default="auto", help="how tokens become one vector")
+    parser.add_argument("--layer", type=_layers, default="auto", metavar="K",
+                        help="from 1, negative from the end; several, with commas, are joined; auto: the best of a "
+                        "sweep on training pairs")  # fmt: skip
+    parser.add_argument(
+        "--pooling",
+        type=_poolings,
+        default="auto",
+        metavar="NAME",
+        help=f"how tokens become one vector: {', '.join(POOLINGS)}; several are joined; or auto",
+    )
+    parser.add_argument("--prompt", choices=("auto", *PROMPTS), default=None,
+                        help="what of the prompt enters: read before the answer; ignore it (encoders); product of its "
+                        "state with the answer's (default: auto where layer or pooling is, else read)")  # fmt: skip
     add_text_options(parser)
     parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=False,
                         help="also log-probabilities of both answers, for `fit --reference`")  # fmt: skip
@@ -81,11 +100,11 @@ def _run(options: argparse.Namespace) -> int:
         say(f"{model.name}: {model.n_layers} layers of {model.hidden_size}, {model.dtype}")
         texts = ("template", "max_length", "max_response_length", "batch_tokens", "share_prefix", "cache", "seed")
         settings = {name: getattr(options, name) for name in texts} | {"progress": not options.quiet}
-        settings |= {"layer": options.layer, "pooling": options.pooling}
+        settings |= {name: getattr(options, name) for name in ("layer", "pooling", "prompt")}
         features = {}
         for name, part in parts.items():  # training first: what it chooses holds for the test
             features[name] = extract(model, part, **settings, prefixes=options.prefixes if name == "train" else 0)
-            settings |= {key: features[name].settings[key] for key in ("layer", "pooling")}
+            settings |= {key: features[name].settings[key] for key in ("layer", "pooling", "prompt")}
         if options.reference:
             say("log-probabilities of all answers, without a cache")
             features = _with_reference(options, model, parts, features)
@@ -112,8 +131,7 @@ def _run(options: argparse.Namespace) -> int:
         stats = result.stats
         speed = f"{stats['tokens_per_second']:.0f} tokens/s" if stats["tokens"] else "all from the cache"
         say(f"{name:15} {counted(result.counts)}; {speed}")
-    chosen = features["train"].settings
-    say(f"layer           {chosen['layer']} of {model.n_layers}, pooling {chosen['pooling']}")
+    say(f"features        {features['train'].X.shape[1]}: {FeatureMap.of(features['train'].settings)}")
     say(f"written         {', '.join(str(path) for path in sorted(out.iterdir()) if path.name in FILES)}")
     return 0
 
@@ -144,14 +162,21 @@ def _record(features: Mapping[str, PairFeatures], options: argparse.Namespace) -
         "settings": dict(features["train"].settings),
         "counts": {name: dict(part.counts) for name, part in features.items()},
         "stats": {name: dict(part.stats) for name, part in features.items()},
-        "sweep": None if swept is None else {"pairs": swept.n_pairs, "table": [row._asdict() for row in swept.table]},
+        "sweep": None
+        if swept is None
+        else {
+            "pairs": swept.n_pairs,
+            "table": [row._asdict() for row in swept.table],
+            "worth": None if swept.worth is None else swept.worth._asdict(),
+        },
     }
 
 
 command = Command(
     "turn preferences into features of a language model",
-    "Take hidden states of a language model at one layer, pooled over tokens, for every response. Prompts run once\n"
-    "for all of their responses, the pass ends at the layer, and with --cache a killed run goes on where it was.",
+    "Take hidden states of a language model, pooled over tokens, for every response; which layers and poolings,\n"
+    "and what of the prompt enters, is chosen on training pairs, or given. Prompts run once for all of their\n"
+    "responses, the pass ends at the last layer needed, and with --cache a killed run goes on where it was.",
     "  cvxrelu-llm extract pairs.jsonl.gz --model my-model --out features --cache cache\n"
     "  cvxrelu-llm extract pairs.jsonl.gz --model model.gguf --layer 20 --pooling response_mean --out features\n"
     "  cvxrelu-llm extract --config run.yaml\n",

@@ -25,6 +25,10 @@ def _auto(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number or 'auto'") from None
 
 
+def _components(text: str) -> int | str | None:
+    return text if text == "auto" else None if text == "all" else count(text)
+
+
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("features", nargs="?", metavar="FEATURES", help="train.safetensors of `cvxrelu-llm extract`")
     parser.add_argument("--out", metavar="FOLDER", help="a new folder for the head and its model card")
@@ -39,7 +43,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--select", choices=("significant", "lowest"), default="significant",
                         help="neurons where they beat the linear model significantly, or at all")  # fmt: skip
     parser.add_argument("--folds", type=count, default=3, metavar="K", help="of the cross-validation (%(default)s)")
-    parser.add_argument("--components", type=count, metavar="R", help="directions to fit on (all features)")
+    parser.add_argument("--components", type=_components, default="auto", metavar="R",
+                        help="directions that neurons see; all: every feature; auto: 64 of more than 512")  # fmt: skip
     parser.add_argument("--intercept", action=argparse.BooleanOptionalAction, default=True, help="biases of neurons")
     parser.add_argument("--gamma", type=float, default=0.0, help="margin added to that of every pair (%(default)s)")
     parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=False,

@@ -29,6 +29,7 @@ from cvxrelu import ReLUNetwork
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write, new_folder
 from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.models.feature_map import FeatureMap
 from cvxrelu_llm.models.torch_models import counts_positions
 
 __all__ = [
@@ -135,9 +136,14 @@ def export_reward_model(
     from cvxrelu_llm.exports import modeling_cvxrelu_reward as code
 
     pooling, layer = head.feature_settings.get("pooling"), head.feature_settings.get("layer")
-    if pooling not in ("last", "mean"):
+    if pooling not in ("last", "mean") or head.feature_settings.get("prompt", "read") != "read":
         raise InputError(
-            f"a sequence classifier sees no prompt length; pooling must be 'last' or 'mean', not {pooling}"
+            "a sequence classifier sees no prompt length; pooling must be 'last' or 'mean', and the prompt only read, "
+            f"but the head is on {FeatureMap.of(head.feature_settings)}"
+        )
+    if not isinstance(layer, int):
+        raise InputError(
+            f"this reward model reads one layer, but the head joins {FeatureMap.of(head.feature_settings)}"
         )
     base, source, keywords = _base_model(head, model, gguf_file)
     W, b, a, c = linear_relu_linear(head.network)
@@ -177,7 +183,8 @@ def export_sequence_classifier(
     settings, network, config = head.feature_settings, head.network, base.config
     if network.n_neurons or network.skip is None:
         raise InputError(f"a stock classifier is linear, the head has {head.n_neurons} neurons; fit with beta=inf")
-    if settings.get("pooling") != "last" or settings.get("layer") != config.num_hidden_layers:
+    found = (settings.get("layer"), settings.get("pooling"), settings.get("prompt", "read"))
+    if found != (config.num_hidden_layers, "last", "read"):
         raise InputError(
             f"a stock classifier reads the last token of the last layer, {config.num_hidden_layers}; the head reads "
             f"{settings.get('pooling')!r} of layer {settings.get('layer')}"
@@ -216,7 +223,8 @@ def export_qwen2_reward_model(
     config, settings = base.config, head.feature_settings
     if config.model_type != "qwen2":
         raise InputError(f"Qwen2 reward models need a Qwen2 model, got {config.model_type!r}")
-    if settings.get("pooling") != "last" or settings.get("layer") != config.num_hidden_layers:
+    found = (settings.get("layer"), settings.get("pooling"), settings.get("prompt", "read"))
+    if found != (config.num_hidden_layers, "last", "read"):
         raise InputError(
             f"served reward models read the last token of the last layer, {config.num_hidden_layers}; the head reads "
             f"{settings.get('pooling')!r} of layer {settings.get('layer')}"

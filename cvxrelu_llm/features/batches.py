@@ -20,7 +20,7 @@ import array_api_compat
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxrelu_llm.models.pooling import last_state, masked_sum
+from cvxrelu_llm.models.pooling import PROMPT_LAST, last_state, masked_sum
 from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.models.templates import Text
 
@@ -131,7 +131,9 @@ def _alone(
     of_response = (columns >= start[:, None]) & (columns < stop[:, None])
     hidden = model.forward(tokens, mask, layers).hidden
     nothing = [0.0] * len(layers)
-    return _pool(hidden, nothing, mask, of_response, stop - 1, mask.sum(axis=1), poolings), int(mask.sum()), mask.size
+    ends = [last_state(states, (start - 1).tolist()) for states in hidden] if PROMPT_LAST in poolings else nothing
+    pooled = _pool(hidden, nothing, ends, mask, of_response, stop - 1, mask.sum(axis=1), poolings)
+    return pooled, int(mask.sum()), mask.size
 
 
 def _shared(
@@ -151,6 +153,10 @@ def _shared(
     before: list[Any] = [0.0] * len(layers)
     if "mean" in poolings:
         before = [masked_sum(states, _on_device(prompt_mask, states))[_on_device(rows, states)] for states in hidden]
+    ends: list[Any] = [0.0] * len(layers)
+    if PROMPT_LAST in poolings:
+        last = prompt_mask.shape[1] - 1 - prompt_mask[:, ::-1].argmax(axis=1)
+        ends = [last_state(states, last.tolist())[_on_device(rows, states)] for states in hidden]
     del hidden
     n_run, n_padded = int(prompt_mask.sum()), prompt_mask.size
     order = sorted(range(len(texts)), key=lambda i: len(texts[i].response), reverse=True)
@@ -161,8 +167,11 @@ def _shared(
         stop = mask.shape[1] - mask[:, ::-1].argmax(axis=1)
         everything = np.concatenate([prompt_mask[rows[some]], mask], axis=1)
         hidden = model.forward(tokens, everything, layers, model.repeat(past, rows[some])).hidden
-        sums = [states if isinstance(states, float) else states[_on_device(some, states)] for states in before]
-        parts.append(_pool(hidden, sums, mask, mask, stop - 1, everything.sum(axis=1), poolings))
+        sums, closing = (
+            [states if isinstance(states, float) else states[_on_device(some, states)] for states in known]
+            for known in (before, ends)
+        )
+        parts.append(_pool(hidden, sums, closing, mask, mask, stop - 1, everything.sum(axis=1), poolings))
         n_run, n_padded = n_run + int(mask.sum()), n_padded + mask.size
     xp = array_api_compat.array_namespace(parts[0])
     back = np.empty(len(order), dtype=np.int64)
@@ -174,19 +183,22 @@ def _shared(
 def _pool(
     hidden: Sequence[Any],
     before: Sequence[Any],
+    ends: Sequence[Any],
     mask: Bool[np.ndarray, "b s"],
     of_response: Bool[np.ndarray, "b s"],
     last: Int[np.ndarray, " b"],
     n_tokens: Int[np.ndarray, " b"],
     poolings: Sequence[str],
 ) -> Any:
-    """(b, L, K, D) on the device; `before` holds the sums over prompts that were run apart."""
+    """(b, L, K, D) on the device; `before` holds sums over prompts that were run apart, `ends` prompts' last states."""
     xp = array_api_compat.array_namespace(hidden[0])
     layers = []
-    for states, sums in zip(hidden, before, strict=True):
+    for states, sums, end in zip(hidden, before, ends, strict=True):
         vectors = []
         for pooling in poolings:
-            if pooling == "last":
+            if pooling == PROMPT_LAST:
+                vectors.append(end)
+            elif pooling == "last":
                 vectors.append(last_state(states, last.tolist()))
             elif pooling == "mean":
                 total = masked_sum(states, _on_device(mask, states)) + sums

@@ -1,6 +1,7 @@
-"""Features of preference pairs: one vector per response, out of a layer of a language model.
+"""Features of preference pairs: one vector per response, out of hidden states of a language model.
 
-    x_r = pool over tokens t of h_t^(layer)(prompt, response)
+    x_r = pool over tokens t of h_t^(layer)(prompt, response),      several layers and poolings joined, and what of the
+                                                                    prompt enters: see `models.feature_map`
 
 A pair is (i, j): row i was preferred to row j. Equal texts share one row, and equal prompts one pass through the model.
 """
@@ -15,12 +16,14 @@ from jaxtyping import Float, Int
 
 from cvxrelu.support.checks import as_seed, as_whole
 from cvxrelu.support.errors import InputError
+from cvxrelu_llm.features.candidates import candidates
 from cvxrelu_llm.features.extraction import Extraction
 from cvxrelu_llm.features.pair_features import PairFeatures
-from cvxrelu_llm.features.sweep import Sweep, sweep, sweep_with
+from cvxrelu_llm.features.sweep import Sweep, prompts_of, sweep, sweep_with
+from cvxrelu_llm.models.feature_map import FeatureMap, as_feature_map, as_prompt
 from cvxrelu_llm.models.load import load_model
-from cvxrelu_llm.models.pooling import as_pooling
-from cvxrelu_llm.models.protocol import FeatureModel, as_layer
+from cvxrelu_llm.models.pooling import POOLINGS
+from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.models.templates import Text
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.formats import Triple
@@ -35,6 +38,7 @@ def extract(
     *,
     layer: Any = "auto",
     pooling: Any = "auto",
+    prompt: Any = None,
     template: Any = "auto",
     max_length: Any = None,
     max_response_length: Any = None,
@@ -52,9 +56,12 @@ def extract(
     ----------
     model : of `load_model`.
     triples : of `load_triples` or `alternate`.
-    layer : 1 to model.n_layers, negative from the end; "auto" chooses it, and the pooling, by `sweep` on a subset of
-        these triples. Pass training triples only then, and give the choice (in `settings`) for all others.
-    pooling : "last", "mean", "response_mean" or "auto".
+    layer : 1 to model.n_layers, negative from the end, or a list of such, which are joined; "auto" chooses, and the
+        pooling and the prompt with it, by `sweep` on a subset of these triples. Pass training triples only then, and
+        give the choice (in `settings`) for all others.
+    pooling : "last", "mean", "response_mean", a list of such, which are joined, or "auto".
+    prompt : what of the prompt enters: "read", "ignore" (encoders) or "product", see `models.feature_map`; "auto"
+        chooses. None is "auto" beside another "auto", else "read".
     template : "chat", the model's chat template; "plain"; "auto" is chat where the model has one.
     max_length : tokens per text, prompt and response; None is the model's limit, at most 1024. Prompts lose their
         oldest tokens.
@@ -85,17 +92,15 @@ def extract(
         model, template, max_length=max_length, max_response_length=max_response_length, batch_tokens=batch_tokens,
         share_prefix=share_prefix, padding_side=padding_side, cache=cache, progress=progress,
     )  # fmt: skip
-    swept = None
-    if layer == "auto" or pooling == "auto":
-        swept = sweep_with(
-            run,
-            triples,
-            layers=None if layer == "auto" else [as_layer(model, layer)],
-            poolings=None if pooling == "auto" else [as_pooling(pooling)],
-            seed=seed,
-        )
-        layer, pooling = swept.layer, swept.pooling
-    layer, pooling = as_layer(model, layer), as_pooling(pooling)
+    swept: Sweep | None = None
+    known: dict[Text, Any] = {}
+    if prompt is None:
+        prompt = "auto" if _is_auto(layer) or _is_auto(pooling) else "read"
+    if _is_auto(layer) or _is_auto(pooling) or _is_auto(prompt):
+        swept, known = sweep_with(run, triples, _tried(model, layer, pooling, prompt), seed=seed)
+        chosen = swept.chosen
+    else:
+        chosen = as_feature_map(model, layer, pooling, prompt)
     texts = run.tokenise([(t.prompt, r) for t in triples for r in (t.chosen, t.rejected)])
     left_out = np.array([a == b for a, b in zip(texts[::2], texts[1::2], strict=True)], dtype=bool)
     kept = np.flatnonzero(~left_out)
@@ -105,21 +110,36 @@ def extract(
     both, source, weight = _with_prefixes(whole, prefixes, seed)
     needed, kept = [text for pair in both for text in pair], kept[source]
     row = {text: i for i, text in enumerate(dict.fromkeys(needed))}
-    X, stats = run.states(list(row), [layer], [pooling])
+    X, stats = run.features(list(row), chosen, known)
     counts = {"triples": len(triples), "pairs": len(kept), "rows": len(row), "prefixes": len(both) - len(whole)}
     counts |= {"equal_after_truncation": int(left_out.sum()), **run.truncated}
     return PairFeatures(
-        X=X[:, 0, 0],
+        X=X,
         pairs=np.array([row[text] for text in needed]).reshape(-1, 2),
         weight=weight * np.array([triples[int(k)].weight for k in kept], dtype=np.float64),
         margin=np.array([triples[int(k)].margin for k in kept], dtype=np.float64),
         group=splits.components(triples)[kept],
         kept=kept,
-        settings=run.settings([layer], [pooling]) | {"layer": layer, "pooling": pooling},
+        settings=run.settings(chosen.layers, chosen.poolings) | chosen.settings,
         counts=counts,
         stats=stats,
         sweep=swept,
     )
+
+
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+def _tried(model: FeatureModel, layer: Any, pooling: Any, prompt: Any) -> list[FeatureMap]:
+    """What a sweep chooses from, beside what is given."""
+    every = FeatureMap(tuple(range(1, model.n_layers + 1)), POOLINGS)
+    given = as_feature_map(
+        model, every.layers if _is_auto(layer) else layer, every.poolings if _is_auto(pooling) else pooling
+    )
+    prompts = prompts_of(model) if _is_auto(prompt) else [as_prompt(model, prompt)]
+    return candidates(model, given.layers, given.poolings, prompts,
+                      join_layers=_is_auto(layer), join_poolings=_is_auto(pooling))  # fmt: skip
 
 
 def _with_prefixes(
@@ -144,6 +164,7 @@ def embed(
     *,
     layer: Any,
     pooling: Any,
+    prompt: Any = "read",
     template: Any = "auto",
     max_length: Any = None,
     max_response_length: Any = None,
@@ -152,14 +173,14 @@ def embed(
     padding_side: Any = None,
     cache: Any = None,
     progress: Any = False,
-) -> Float[np.ndarray, "n D"]:
-    """(n, D) float32 features of n (prompt, response) texts, as `extract` makes them; see there for the arguments."""
+) -> Float[np.ndarray, "n F"]:
+    """(n, F) float32 features of n (prompt, response) texts, as `extract` makes them; see there for the arguments."""
     run = Extraction(
         model, template, max_length=max_length, max_response_length=max_response_length, batch_tokens=batch_tokens,
         share_prefix=share_prefix, padding_side=padding_side, cache=cache, progress=progress,
     )  # fmt: skip
-    layers, poolings = [as_layer(model, layer)], [as_pooling(pooling)]
+    chosen = as_feature_map(model, layer, pooling, prompt)
     tokenised = run.tokenise([((Message("user", p),) if isinstance(p, str) else tuple(p), r) for p, r in texts])
     row = {text: i for i, text in enumerate(dict.fromkeys(tokenised))}
-    X, _ = run.states(list(row), layers, poolings)
-    return X[[row[text] for text in tokenised], 0, 0]
+    X, _ = run.features(list(row), chosen)
+    return X[[row[text] for text in tokenised]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.batches import plan, pooled_states
 from cvxrelu_llm.features.cache import FeatureCache
 from cvxrelu_llm.features.progress import TokenProgress
+from cvxrelu_llm.models.feature_map import FeatureMap, joined
+from cvxrelu_llm.models.pooling import PROMPT_LAST
 from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.models.templates import Text, as_template
 from cvxrelu_llm.preferences.messages import Message
@@ -89,6 +91,51 @@ class Extraction:
         room = self.max_length - self.max_response_length - len(template.tail)
         self.truncated["prompts_truncated"] += sum(len(tokens) > room for tokens in prompts.values())
         return texts
+
+    def features(
+        self, texts: Sequence[Text], chosen: FeatureMap, known: Mapping[Text, Any] | None = None
+    ) -> tuple[Float[np.ndarray, "n F"], dict[str, float]]:
+        """Features of texts, and what they took; `known`: rows that need no pass, by text."""
+        known = known or {}
+        todo = [text for text in texts if text not in known]
+        X = np.empty((len(texts), chosen.n_features(self.model.hidden_size)), dtype=np.float32)
+        if known:
+            X[[i for i, text in enumerate(texts) if text in known]] = [known[t] for t in texts if t in known]
+        if chosen.prompt == "read" or self.model.causal:
+            prompt = [PROMPT_LAST] * (chosen.prompt == "product")
+            H, stats = self.states(todo, chosen.layers, [*chosen.poolings, *prompt])
+            rows = joined(H[:, :, : len(chosen.poolings)], H[:, :, -1] if prompt else None)
+        else:
+            H, G, stats = self.states_apart(todo, chosen.layers, chosen.poolings, chosen.prompt == "product")
+            rows = joined(H, None if G is None else G[:, :, 0])
+        X[[i for i, text in enumerate(texts) if text not in known]] = rows
+        return X, {**stats, "texts": len(texts)}
+
+    def states_apart(
+        self, texts: Sequence[Text], layers: Sequence[int], poolings: Sequence[str], prompts: bool
+    ) -> tuple[Float[np.ndarray, "n L K D"], Float[np.ndarray, "n L 1 D"] | None, dict[str, float]]:
+        """Pooled states of answers without their prompts, the mean of those of prompts without answers, and the cost.
+
+        A prompt is pooled over all of its tokens, whatever `poolings` says of answers.
+        """
+        head = self.template.head
+        answers = [Text(head, text.response, text.tail) for text in texts]
+        H, stats = self._unique_states(answers, layers, poolings)
+        if not prompts:
+            return H, None, stats
+        alone = [Text(head, text.prompt[len(head) :], text.tail) for text in texts]
+        G, more = self._unique_states(alone, layers, ["mean"])
+        total = {name: stats[name] + more[name] for name in stats}
+        total["tokens_per_second"] = total["tokens"] / max(total["seconds"], 1e-9) if total["tokens"] else 0.0
+        return H, G, total
+
+    def _unique_states(
+        self, texts: Sequence[Text], layers: Sequence[int], poolings: Sequence[str]
+    ) -> tuple[Float[np.ndarray, "n L K D"], dict[str, float]]:
+        """`states`, each different text once."""
+        row = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        X, stats = self.states(list(row), layers, poolings)
+        return X[[row[text] for text in texts]], stats
 
     def states(
         self, texts: Sequence[Text], layers: Sequence[int], poolings: Sequence[str]

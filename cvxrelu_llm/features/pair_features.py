@@ -17,7 +17,7 @@ from cvxrelu.support.entries import checked_shapes, stored
 from cvxrelu.support.files import atomic_write
 from cvxrelu.support.stored import parse_json, read_tensors
 
-__all__ = ["PairFeatures"]
+__all__ = ["PairFeatures", "center_and_scale"]
 
 FORMAT = "cvxrelu-pair-features"
 
@@ -91,6 +91,19 @@ class PairFeatures:
                 raise ValueError("its counts and stats must hold numbers")
         fields: dict[str, Any] = {**arrays, **words}
         return PairFeatures(**fields)
+
+
+def center_and_scale(X: Float[np.ndarray, "k d"]) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """Mean and deviation of every column, in float64; the scale of columns that hold nothing but rounding is 1.
+
+    Those are constant for their precision, or dead: some encoders have entries of 1e-32 beside others of 1, which
+    divided by their own deviation would count as much as any.
+    """
+    rows = X.astype(np.float64)
+    center, scale = rows.mean(axis=0), rows.std(axis=0)
+    rounding = 1e-13 if X.dtype == np.float64 else 1e-7  # what of a column far from zero is no more than that
+    dead = 1e-15 * scale.max(initial=0.0)
+    return center, np.where(scale > np.maximum(rounding * np.maximum(np.abs(center), 1e-30), dead), scale, 1.0)
 
 
 _WHOLE, _REAL = ("I64", "I32"), ("F64", "F32")

@@ -1,13 +1,14 @@
-"""Which layer, and which pooling? Every combination is scored by the head it is for, on held-out training pairs.
+"""Which layers, which poolings, and what of the prompt? Every candidate is scored on held-out training pairs.
 
-Score of a combination: k-fold cross-validation, grouped by prompt, of the linear Bradley-Terry model
+Score of a candidate: k-fold cross-validation, grouped by prompt, of the linear Bradley-Terry model
 
     minimise over theta  sum_k weight_k log(1 + exp(margin_k - theta @ (x_i(k) - x_j(k)))) + l2/2 |theta|^2
 
-on standardised features, solved to a certified gap by `cvxrelu.solve_logistic`, for a few values of l2. The model runs
-once for all layers. The combination with the smallest held-out loss is chosen: the loss of a pair
-tells more than whether it is right, so it is less at the mercy of chance than the accuracy is. As the best of many, its
-own score is optimistic by a little; a test split that the sweep has not seen tells the truth.
+on standardised features, for a few values of l2 (`held_out`). The model runs once for all layers. The candidate with
+the smallest held-out loss is chosen, of equal ones the smaller: the loss of a pair tells more than whether it is right,
+so it is less at the mercy of chance than the accuracy is. As the best of many, its own score is optimistic. What the
+choice is worth, `Sweep.worth`, is therefore found by nested folds: every fold is judged by the candidate and the l2
+that the other folds choose by themselves.
 """
 
 from __future__ import annotations
@@ -18,50 +19,81 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-import cvxrelu
+from cvxrelu.support.checks import as_bool, as_whole
+from cvxrelu_llm.features.candidates import candidates
 from cvxrelu_llm.features.extraction import Extraction
-from cvxrelu_llm.models.pooling import POOLINGS, as_pooling
+from cvxrelu_llm.features.held_out import L2, HeldOut, held_out, nested
+from cvxrelu_llm.features.pair_features import center_and_scale
+from cvxrelu_llm.models.feature_map import PROMPTS, FeatureMap, as_prompt, joined
+from cvxrelu_llm.models.pooling import POOLINGS, PROMPT_LAST, as_pooling
 from cvxrelu_llm.models.protocol import FeatureModel, as_layer
+from cvxrelu_llm.models.templates import Text
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.formats import Triple
 
-__all__ = ["LayerScore", "Sweep", "sweep"]
-
-L2 = (0.1, 1.0, 10.0)  # per pair and standardised feature
-TOL = 1e-4
+__all__ = ["LayerScore", "Sweep", "SweepStates", "Worth", "choose", "prompts_of", "sweep", "sweep_with"]
 
 
 class LayerScore(NamedTuple):
-    """One row of the table; `standard_error` is that of the accuracy, `l2` the best of those tried."""
+    """One row of the table; `standard_error` is that of the accuracy, `l2` the best of those tried, per pair."""
 
-    layer: int
-    pooling: str
+    layer: int | tuple[int, ...]
+    pooling: str | tuple[str, ...]
     accuracy: float
     standard_error: float
     loss: float
     l2: float
+    prompt: str = "read"
+
+
+class Worth(NamedTuple):
+    """Held-out loss and accuracy of what is chosen, by nested folds."""
+
+    loss: float
+    accuracy: float
 
 
 class Sweep(NamedTuple):
     """The choice, and the table it was made by, best first.
 
-    n_pairs : pairs that were used. stats : of the passes through the model.
+    layer, pooling : one, or a tuple of those that are joined. n_pairs : pairs that were used. stats : of the passes
+    through the model. worth : what the choice is worth on pairs that had no say in it; None of a sweep read from a
+    file from before it was kept.
     """
 
-    layer: int
-    pooling: str
+    layer: int | tuple[int, ...]
+    pooling: str | tuple[str, ...]
     table: list[LayerScore]
     n_pairs: int
     stats: dict[str, float]
+    prompt: str = "read"
+    worth: Worth | None = None
+
+    @property
+    def chosen(self) -> FeatureMap:
+        """The choice as a map."""
+        return FeatureMap.of(self._asdict())
 
     def __str__(self) -> str:
         """The best ten rows as text."""
-        lines = [f"layer  pooling        accuracy  (s.e.)   loss    of {self.n_pairs} training pairs, held out in turn"]
+        head = f"{'layers':18}  {'pooling':20}  {'prompt':7}  accuracy  (s.e.)   loss"
+        lines = [f"{head}    of {self.n_pairs} training pairs, held out in turn"]
         for row in self.table[:10]:
+            layers, poolings = _words(row.layer), _words(row.pooling)
             lines.append(
-                f"{row.layer:5}  {row.pooling:13}  {row.accuracy:8.1%}  {row.standard_error:6.1%}  {row.loss:6.4f}"
+                f"{layers:18}  {poolings:20}  {row.prompt:7}  {row.accuracy:8.1%}  {row.standard_error:6.1%}  "
+                f"{row.loss:6.4f}"
+            )
+        if self.worth is not None:
+            lines.append(
+                f"chosen among {len(self.table)}; by folds that have no say in the choice: accuracy "
+                f"{self.worth.accuracy:.1%}, loss {self.worth.loss:.4f}"
             )
         return "\n".join(lines)
+
+
+def _words(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def sweep(
@@ -70,6 +102,8 @@ def sweep(
     *,
     layers: Any = None,
     poolings: Any = None,
+    prompts: Any = None,
+    singles: Any = False,
     max_pairs: Any = 400,
     folds: Any = 5,
     seed: Any = 0,
@@ -80,15 +114,17 @@ def sweep(
     cache: Any = None,
     progress: Any = False,
 ) -> Sweep:
-    """Score layers and poolings on training triples.
+    """Score layers, poolings and what of the prompt enters, on training triples.
 
     Parameters
     ----------
     model, triples : see `features.extract`, also for the arguments not named here. Training triples only.
-    layers : numbers to try, negative from the end; None is all of them.
-    poolings : names to try; None is all.
+    layers : numbers to choose from, negative from the end; None is all of them.
+    poolings : names to try, one by one and joined; None is all.
+    prompts : what of the prompt may enter, some of "read", "ignore" (encoders) and "product"; None is all.
+    singles : whether every layer is tried by itself too, and not joined layers only.
     max_pairs : size of the subset, drawn by whole groups.
-    folds : of the cross-validation.
+    folds : of the cross-validation, at least 3: nested ones leave out two.
 
     Returns
     -------
@@ -98,22 +134,24 @@ def sweep(
         model, template, max_length=max_length, max_response_length=max_response_length, batch_tokens=batch_tokens,
         cache=cache, progress=progress,
     )  # fmt: skip
-    return sweep_with(run, triples, layers=layers, poolings=poolings, max_pairs=max_pairs, folds=folds, seed=seed)
+    tried = sorted({as_layer(model, k) for k in (range(1, model.n_layers + 1) if layers is None else layers)})
+    names = [as_pooling(pooling) for pooling in (POOLINGS if poolings is None else poolings)]
+    words = [as_prompt(model, prompt) for prompt in (prompts_of(model) if prompts is None else prompts)]
+    maps = candidates(model, tried, names, words, singles=as_bool("singles", singles))
+    return sweep_with(run, triples, maps, max_pairs, folds, seed=seed)[0]
+
+
+def prompts_of(model: FeatureModel) -> list[str]:
+    """What of the prompt may enter, with this model."""
+    return [prompt for prompt in PROMPTS if prompt != "ignore" or not model.causal]
 
 
 def sweep_with(
-    run: Extraction,
-    triples: Sequence[Triple],
-    *,
-    layers: Any = None,
-    poolings: Any = None,
-    max_pairs: int = 400,
-    folds: int = 5,
+    run: Extraction, triples: Sequence[Triple], tried: Sequence[FeatureMap], max_pairs: Any = 400, folds: Any = 5, *,
     seed: int = 0,
-) -> Sweep:
-    """`sweep` with settings that are already checked."""
-    layers = sorted({as_layer(run.model, k) for k in (range(1, run.model.n_layers + 1) if layers is None else layers)})
-    poolings = [as_pooling(pooling) for pooling in (POOLINGS if poolings is None else poolings)]
+) -> tuple[Sweep, dict[Text, Float[np.ndarray, " F"]]]:  # fmt: skip
+    """`sweep` over these maps, and the features of its texts by the chosen one."""
+    folds = as_whole("folds", folds, 3)
     if isinstance(max_pairs, bool) or not isinstance(max_pairs, (int, np.integer)) or max_pairs < 2 * folds:
         raise ValueError(f"max_pairs must be a whole number from {2 * folds}, got {max_pairs!r}")
     chosen = list(triples)
@@ -125,49 +163,98 @@ def sweep_with(
     texts = [text for k, text in enumerate(texts) if differ[k // 2]]
     run.truncated = dict.fromkeys(run.truncated, 0)  # those of the extraction are counted there
     row = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    X, stats = run.states(list(row), layers, poolings)
     pairs = np.array([row[text] for text in texts]).reshape(-1, 2)
-    parts = splits.kfold(chosen, folds, seed)
+    states = SweepStates(run, list(row), tried)
+    tests = [test for _, test in splits.kfold(chosen, folds, seed)]
     weight = np.array([triple.weight for triple in chosen])
     margin = np.array([triple.margin for triple in chosen])
-    table = []
-    for i, layer in enumerate(layers):
-        for j, pooling in enumerate(poolings):
-            score = _score(X[:, i, j].astype(np.float64), pairs, weight, margin, parts)
-            table.append(LayerScore(layer, pooling, *score))
-    table.sort(key=lambda entry: (entry.loss, entry.layer, POOLINGS.index(entry.pooling)))
-    return Sweep(table[0].layer, table[0].pooling, table, len(pairs), stats)
+    swept = choose(states, tried, pairs, weight, margin, tests)
+    return swept, dict(zip(row, states.features(swept.chosen), strict=True))
 
 
-def _score(
-    X: Float[np.ndarray, "n D"],
-    pairs: Int[np.ndarray, "m 2"],
-    weight: Float[np.ndarray, " m"],
+def choose(
+    states: SweepStates, tried: Sequence[FeatureMap], pairs: Int[np.ndarray, "m 2"], weight: Float[np.ndarray, " m"],
+    margin: Float[np.ndarray, " m"], tests: Sequence[np.ndarray],
+) -> Sweep:  # fmt: skip
+    """The best of the maps on these pairs of rows of the states, `tests` being the folds."""
+    grams: dict[Any, np.ndarray] = {}
+    scored = [held_out(states.gram(candidate, pairs, grams), weight, margin, tests) for candidate in tried]
+    table = [
+        _row(candidate, states.width, found, weight, margin) for candidate, found in zip(tried, scored, strict=True)
+    ]
+    table.sort(key=lambda row: row.loss)
+    worth = nested(scored, weight, margin, tests)
+    losses = np.logaddexp(0.0, margin - worth)
+    best = table[0]
+    return Sweep(
+        best.layer, best.pooling, table, len(pairs), states.stats, best.prompt,
+        Worth(float(np.average(losses, weights=weight)), float(np.average(worth > 0, weights=weight))),
+    )  # fmt: skip
+
+
+class SweepStates:
+    """Pooled states of texts, at all layers and poolings that some maps ask for: the model runs once for all."""
+
+    def __init__(self, run: Extraction, texts: Sequence[Text], tried: Sequence[FeatureMap]) -> None:
+        self.layers = sorted({layer for candidate in tried for layer in candidate.layers})
+        self.causal, self.width = run.model.causal, run.model.hidden_size
+        read = [c for c in tried if c.prompt == "read" or self.causal]
+        apart = [c for c in tried if c.prompt != "read" and not self.causal]
+        products = any(c.prompt == "product" for c in tried)
+        self.poolings = [p for p in POOLINGS if any(p in c.poolings for c in read)]
+        self.apart_poolings = [p for p in POOLINGS if any(p in c.poolings for c in apart)]
+        self.stats: dict[str, float] = {}
+        self.prompt: Any = None
+        if read:
+            last = [PROMPT_LAST] * (products and self.causal)
+            self.read, self.stats = run.states(texts, self.layers, [*self.poolings, *last])
+            self.prompt = self.read[:, :, -1] if last else None
+        if apart:
+            self.apart, G, stats = run.states_apart(texts, self.layers, self.apart_poolings, products)
+            self.prompt = None if G is None else G[:, :, 0]
+            self.stats = {name: self.stats.get(name, 0.0) + value for name, value in stats.items()}
+
+    def features(self, candidate: FeatureMap) -> Float[np.ndarray, "n F"]:
+        """Of all texts."""
+        apart = candidate.prompt != "read" and not self.causal
+        H, names = (self.apart, self.apart_poolings) if apart else (self.read, self.poolings)
+        at = [self.layers.index(layer) for layer in candidate.layers]
+        states = H[:, at][:, :, [names.index(pooling) for pooling in candidate.poolings]]
+        return joined(states, self.prompt[:, at] if candidate.prompt == "product" else None)
+
+    def gram(
+        self, candidate: FeatureMap, pairs: Int[np.ndarray, "m 2"], known: dict[Any, np.ndarray]
+    ) -> Float[np.ndarray, "m m"]:
+        """Inner products of the pairs' standardised differences, divided by the number of features.
+
+        known : those of one layer and one pooling, which are added up; kept there from map to map.
+        """
+        total = np.zeros((len(pairs), len(pairs)))
+        used = np.unique(pairs)
+        for layer in candidate.layers:
+            for pooling in candidate.poolings:
+                part = FeatureMap((layer,), (pooling,), candidate.prompt)
+                if part not in known:
+                    Z = self.features(part)
+                    center, scale = center_and_scale(Z[used])
+                    Z = (Z - center) / scale
+                    A = Z[pairs[:, 0]] - Z[pairs[:, 1]]
+                    known[part] = (A @ A.T).astype(np.float32)
+                total += known[part]
+        return total / candidate.n_features(self.width)
+
+
+def _row(
+    candidate: FeatureMap, width: int, found: HeldOut, weight: Float[np.ndarray, " m"],
     margin: Float[np.ndarray, " m"],
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> tuple[float, float, float, float]:
-    """Held-out accuracy, its standard error, loss and the l2 of the best of `L2`."""
-    best = (0.0, 0.0, np.inf, 0.0)
-    decisions = {l2: np.zeros(len(pairs)) for l2 in L2}
-    for train, test in parts:
-        scale = X[np.unique(pairs[train])].std(axis=0)
-        A = (X[pairs[:, 0]] - X[pairs[:, 1]]) / np.where(scale > 0, scale, 1.0)
-        # theta = A_train^T c at the optimum: in an orthonormal basis of those rows the problem has at most m columns
-        basis = np.linalg.qr(A[train].T)[0] if A.shape[1] > len(train) else np.eye(A.shape[1])
-        A = A @ basis
-        for l2 in L2:
-            theta = cvxrelu.solve_logistic(
-                A[train],
-                l2=l2 * len(train),
-                margin=margin[train],
-                sample_weight=weight[train],
-                tol=TOL,
-                backend="numpy",
-            ).theta
-            decisions[l2][test] = A[test] @ np.ravel(theta)
-    for l2, decision in decisions.items():
-        loss = float(np.average(np.logaddexp(0.0, margin - decision), weights=weight))
-        if loss < best[2]:
-            accuracy = float(np.average(decision > 0, weights=weight))
-            best = (accuracy, float(np.sqrt(accuracy * (1 - accuracy) / len(pairs))), loss, l2)
-    return best
+) -> LayerScore:  # fmt: skip
+    """The candidate at its best l2."""
+    losses = np.logaddexp(0.0, margin - found.margins) @ weight / weight.sum()
+    at = int(np.argmin(losses))
+    accuracy = float(np.average(found.margins[at] > 0, weights=weight))
+    error = float(np.sqrt(accuracy * (1 - accuracy) / len(weight)))
+    layers, poolings = candidate.layers, candidate.poolings
+    return LayerScore(
+        layers[0] if len(layers) == 1 else layers, poolings[0] if len(poolings) == 1 else poolings, accuracy, error,
+        float(losses[at]), L2[at] * candidate.n_features(width), candidate.prompt,
+    )  # fmt: skip

@@ -10,12 +10,13 @@ of an answer looks like a finished one. As a candidate it gets the score of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu_llm.generation.states import POOLINGS, LMState, Tensor, prefill, torch
+from cvxrelu_llm.generation.states import POOLINGS, LMState, Tensor, as_layers, prefill, torch
 from cvxrelu_llm.models.templates import Template
 from cvxrelu_llm.preferences.messages import Message
 
@@ -24,7 +25,7 @@ __all__ = ["HiddenStateScorer", "Scorer", "as_tokens", "checked", "score_tokens"
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Scores k texts at once. `layer`, an optional attribute, says whose hidden states `state` is to pool (-1)."""
+    """Scores k texts at once. `layer`, an optional attribute, says whose states are pooled: one, or several (-1)."""
 
     def score_tokens(self, tokens: Int[Tensor, "k n"], state: LMState) -> Float[np.ndarray, "k"]:
         """One finite number per row of `tokens`, prompt included; `state` is the model's after reading them."""
@@ -36,23 +37,29 @@ class HiddenStateScorer:
 
     Parameters
     ----------
-    head : callable, features (k, D) float32 -> scores (k,), such as `ReLUNetwork.predict`.
-    layer : as in `output_hidden_states`: 0 the embedding, -1 the last layer after its norm.
-    pooling : "last", "mean" or "response_mean", see `states`.
+    head : callable, features (k, F) float32 -> scores (k,), such as `ReLUNetwork.predict`.
+    layer : as in `output_hidden_states`: 0 the embedding, -1 the last layer after its norm; or several, joined.
+    pooling : "last", "mean" or "response_mean", see `states`; or several, joined.
+    prompt : "read", or "product" with the states of the prompt's last token, see `models.feature_map`.
     """
 
-    def __init__(self, head: Any, *, layer: int = -1, pooling: str = "last") -> None:
+    def __init__(
+        self, head: Any, *, layer: int | Sequence[int] = -1, pooling: str | Sequence[str] = "last", prompt: str = "read"
+    ) -> None:
         if not callable(head):
-            raise TypeError(f"head must be a callable from features (k, D) to scores (k,), got {head!r}")
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        self.head, self.layer, self.pooling = head, layer, pooling
+            raise TypeError(f"head must be a callable from features (k, F) to scores (k,), got {head!r}")
+        poolings = (pooling,) if isinstance(pooling, str) else tuple(pooling)
+        if not poolings or not {*poolings} <= {*POOLINGS}:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, or several, got {pooling!r}")
+        if prompt not in ("read", "product"):
+            raise ValueError(f"prompt must be 'read' or 'product' beside generation, got {prompt!r}")
+        self.head, self.layer, self.pooling, self.prompt = head, as_layers(layer), poolings, prompt
 
     def score_tokens(self, tokens: Int[Tensor, "k n"], state: LMState) -> Float[np.ndarray, "k"]:
         """The head's scores of the k texts of `state`, float64."""
-        if state.layer != self.layer:
-            raise ValueError(f"state pools layer {state.layer}, but this scorer reads layer {self.layer}")
-        return checked(self.head(state.features(self.pooling)), len(tokens))
+        if state.layers != self.layer:
+            raise ValueError(f"state pools layers {state.layers}, but this scorer reads layers {self.layer}")
+        return checked(self.head(state.features(self.pooling, self.prompt)), len(tokens))
 
 
 def score_tokens(lm: Any, scorer: Scorer, tokens: Any, *, prompt_length: int | None = None) -> Float[np.ndarray, "k"]:

@@ -27,11 +27,12 @@ try:
 except ImportError as error:  # pragma: no cover
     raise ImportError("generation needs PyTorch and transformers: pip install 'cvxrelu[llm]'") from error
 
+from cvxrelu_llm.models.feature_map import joined
 from cvxrelu_llm.models.kv_cache import cache_keyword, cache_of
 from cvxrelu_llm.models.pooling import POOLINGS
 from cvxrelu_llm.models.torch_models import evaluating
 
-__all__ = ["POOLINGS", "LMState", "Usage", "prefill", "prefix_features"]
+__all__ = ["POOLINGS", "LMState", "Usage", "as_layers", "prefill", "prefix_features"]
 
 Tensor = torch.Tensor
 
@@ -55,8 +56,9 @@ class LMState:
     tokens : (k, n) int64.
     prompt_length : how many of the n belong to the prompt.
     logits : (k, V) float32, of the next token.
-    layer : whose hidden states are pooled.
-    last, total, response_total : (k, D) float32, hidden state of the last token, sums over all and over the response.
+    layers : whose hidden states are pooled.
+    last, total, response_total : (k, L, D) float32, states of the last token, sums over all and over the response.
+    prompt_last : (k, L, D), states of the last token of the prompt.
     usage : shared by a state and all that come from it.
     """
 
@@ -65,10 +67,11 @@ class LMState:
     tokens: Int[Tensor, "k n"]
     prompt_length: int
     logits: Float[Tensor, "k V"]
-    layer: int
-    last: Float[Tensor, "k D"]
-    total: Float[Tensor, "k D"]
-    response_total: Float[Tensor, "k D"]
+    layers: tuple[int, ...]
+    last: Float[Tensor, "k L D"]
+    total: Float[Tensor, "k L D"]
+    response_total: Float[Tensor, "k L D"]
+    prompt_last: Float[Tensor, "k L D"]
     usage: Usage = field(default_factory=Usage)
 
     @property
@@ -76,18 +79,20 @@ class LMState:
         """Whether anything follows the prompt."""
         return self.tokens.shape[1] > self.prompt_length
 
-    def features(self, pooling: str) -> Float[np.ndarray, "k D"]:
-        """Pooled hidden states, float32 on the host."""
+    def features(self, poolings: str | Sequence[str], prompt: str = "read") -> Float[np.ndarray, "k F"]:
+        """Features, float32 on the host, as `models.feature_map` joins them."""
+        pooled = [self._pooled(pooling) for pooling in ([poolings] if isinstance(poolings, str) else poolings)]
+        return joined(torch.stack(pooled, dim=2), self.prompt_last if prompt == "product" else None).cpu().numpy()
+
+    def _pooled(self, pooling: str) -> Float[Tensor, "k L D"]:
         n = self.tokens.shape[1]
         if pooling == "last":
-            pooled = self.last
-        elif pooling == "mean":
-            pooled = self.total / n
-        elif self.has_response:
-            pooled = self.response_total / (n - self.prompt_length)
-        else:
-            raise ValueError("pooling 'response_mean' needs a response of at least one token, got none")
-        return pooled.cpu().numpy()
+            return self.last
+        if pooling == "mean":
+            return self.total / n
+        if self.has_response:
+            return self.response_total / (n - self.prompt_length)
+        raise ValueError("pooling 'response_mean' needs a response of at least one token, got none")
 
     def extend(self, tokens: Int[Tensor, "rows m"], keep: bool = False) -> LMState:
         """All rows extended by m tokens in one pass; a single row may be extended by several rows of tokens.
@@ -102,8 +107,9 @@ class LMState:
         repeats = tokens.shape[0] // self.tokens.shape[0]
         if repeats > 1:
             cache.batch_repeat_interleave(repeats)
-        spread = [part.repeat_interleave(repeats, dim=0) for part in (self.tokens, self.total, self.response_total)]
-        out, hidden = _forward(self.lm, tokens, self.layer, self.usage, cache)
+        before = (self.tokens, self.total, self.response_total, self.prompt_last)
+        spread = [part.repeat_interleave(repeats, dim=0) for part in before]
+        out, hidden = _forward(self.lm, tokens, self.layers, self.usage, cache)
         added = hidden.sum(dim=1)
         return replace(
             self,
@@ -113,6 +119,7 @@ class LMState:
             last=hidden[:, -1],
             total=spread[1] + added,
             response_total=spread[2] + added,
+            prompt_last=spread[3],
         )
 
     def select(self, rows: Sequence[int]) -> LMState:
@@ -122,15 +129,17 @@ class LMState:
         index = torch.as_tensor(list(rows), device=self.tokens.device)
         cache, self.cache = self.cache, None
         cache.batch_select_indices(index)
-        parts = {name: getattr(self, name)[index] for name in ("tokens", "logits", "last", "total", "response_total")}
-        return replace(self, cache=cache, **parts)
+        names = ("tokens", "logits", "last", "total", "response_total", "prompt_last")
+        return replace(self, cache=cache, **{name: getattr(self, name)[index] for name in names})
 
 
-def prefill(lm: Any, tokens: Int[Tensor, "k n"], *, prompt_length: int | None = None, layer: int = -1) -> LMState:
-    """Read k texts of equal length in one pass. prompt_length : None when all of it is prompt."""
+def prefill(
+    lm: Any, tokens: Int[Tensor, "k n"], *, prompt_length: int | None = None, layer: int | Sequence[int] = -1
+) -> LMState:
+    """Read k texts of equal length in one pass. prompt_length : None when all of it is prompt. layer : or several."""
     n = tokens.shape[1]
-    usage = Usage()
-    out, hidden = _forward(lm, tokens, layer, usage)
+    usage, layers = Usage(), as_layers(layer)
+    out, hidden = _forward(lm, tokens, layers, usage)
     length = n if prompt_length is None else prompt_length
     return LMState(
         lm=lm,
@@ -138,12 +147,18 @@ def prefill(lm: Any, tokens: Int[Tensor, "k n"], *, prompt_length: int | None = 
         tokens=tokens,
         prompt_length=length,
         logits=out.logits[:, -1].float(),
-        layer=layer,
+        layers=layers,
         last=hidden[:, -1],
         total=hidden.sum(dim=1),
         response_total=hidden[:, length:].sum(dim=1),
+        prompt_last=hidden[:, max(length - 1, 0)],
         usage=usage,
     )
+
+
+def as_layers(layer: int | Sequence[int]) -> tuple[int, ...]:
+    """One layer, or several, as a tuple."""
+    return tuple(layer) if isinstance(layer, (list, tuple)) else (int(layer),)  # type: ignore[arg-type]
 
 
 def prefix_features(
@@ -176,7 +191,7 @@ def prefix_features(
         raise ValueError(
             f"lengths must lie between prompt_length + 1 = {prompt_length + 1} and {tokens.shape[0]}, got {wanted}"
         )
-    hidden = _forward(lm, tokens[None], layer, Usage())[1][0]
+    hidden = _forward(lm, tokens[None], (layer,), Usage())[1][0, :, 0]
     ends = torch.as_tensor(wanted - 1, device=hidden.device)
     if pooling == "last":
         return hidden[ends].cpu().numpy()
@@ -187,13 +202,13 @@ def prefix_features(
 
 @torch.inference_mode()
 def _forward(
-    lm: Any, tokens: Tensor, layer: int, usage: Usage, cache: Any = None
-) -> tuple[Any, Float[Tensor, "k m D"]]:
-    """One pass: what the model returns, and the hidden states of the layer in float32."""
+    lm: Any, tokens: Tensor, layers: Sequence[int], usage: Usage, cache: Any = None
+) -> tuple[Any, Float[Tensor, "k m L D"]]:
+    """One pass: what the model returns, and the hidden states of the layers in float32."""
     keywords = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(lm.forward).parameters else {}
     keywords |= {name: cache for name in [cache_keyword(lm)] if name is not None}
     with evaluating(lm):
         out = lm(tokens, use_cache=True, output_hidden_states=True, return_dict=True, **keywords)
     usage.forward_passes += 1
     usage.tokens += tokens.numel()
-    return out, out.hidden_states[layer].float()
+    return out, torch.stack([out.hidden_states[layer].float() for layer in layers], dim=2)

@@ -16,7 +16,7 @@ from cvxrelu_llm.features.pair_features import PairFeatures
 
 __all__ = ["IDENTITY", "as_pair_features", "checked_margins", "data_hash"]
 
-IDENTITY = ("fingerprint", "layer", "pooling", "template_fingerprint")  # of the features: all have to agree
+IDENTITY = ("fingerprint", "layer", "pooling", "prompt", "template_fingerprint")  # of the features: all have to agree
 
 
 def as_pair_features(
@@ -99,5 +99,8 @@ def data_hash(features: PairFeatures, margin: np.ndarray) -> str:
     for array in (features.X, features.pairs, features.weight, margin, features.group):
         digest.update(f"{array.shape} {array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(json.dumps({name: features.settings.get(name) for name in IDENTITY}, sort_keys=True).encode())
+    identity = {name: features.settings.get(name) for name in IDENTITY}
+    if identity["prompt"] in (None, "read"):  # as before there was anything else
+        del identity["prompt"]
+    digest.update(json.dumps(identity, sort_keys=True).encode())
     return digest.hexdigest()

@@ -39,7 +39,8 @@ from cvxrelu_llm.heads.standardise import Standard, standardise
 __all__ = ["HeadFitting"]
 
 
-SELECTION = 2  # of how the ridge is chosen and the path walked: a fit that another one began is not gone on with
+WIDE, DIRECTIONS = 512, 64  # with components="auto": more features than the first, and neurons see the second
+SELECTION = 3  # of how the ridge is chosen and the path walked: a fit that another one began is not gone on with
 
 
 class HeadFitting:
@@ -71,8 +72,8 @@ class HeadFitting:
         if "auto" in (o["skip_l2"], beta) or len(np.unique(features.group)) >= 2:
             tests = grouped_folds(features.group, o["folds"], o["seed"])
 
-        reduced = self._reduces()
-        components = None if reduced else o["components"]
+        directions, reduced = self._components(features.X.shape[1]), self._reduces(features.X.shape[1])
+        components = None if reduced else directions
         folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components) if tests else []
         points: list[Point] = []
         skip_l2, linear = 0.0 if o["skip_l2"] == "auto" else float(o["skip_l2"]) * o["skip"], None
@@ -83,10 +84,10 @@ class HeadFitting:
         if beta != "auto":
             return Choice(skip_l2, float(beta), points, None)
         if reduced:  # around the linear model, which the neurons have to beat
-            directions = [linear_direction(fold.rows, skip_l2 * fold.share) for fold in folds]
-            folds = make_folds(features.X, *known[:2], margin, tests, o["components"], directions)
+            known_directions = [linear_direction(fold.rows, skip_l2 * fold.share) for fold in folds]
+            folds = make_folds(features.X, *known[:2], margin, tests, directions, known_directions)
             direction = linear_direction(rows, skip_l2)
-            self.standard = standardise(features.X, features.pairs.ravel(), o["components"], direction)
+            self.standard = standardise(features.X, features.pairs.ravel(), directions, direction)
             rows = rows._replace(Z=self.standard.apply(features.X))
         largest = self._beta_max(rows, skip_l2)
         if largest == 0:
@@ -97,10 +98,22 @@ class HeadFitting:
         )  # fmt: skip
         return found._replace(points=[*points, *found.points])
 
-    def _reduces(self) -> bool:
-        """Whether neurons see a few directions only, one of which is the linear model's."""
+    def _components(self, n_features: int) -> int | None:
+        """How many directions the program sees; None for all features.
+
+        What "auto" reduces are only neurons that the linear model of all features stands beside: nothing is lost that
+        it has, and the path through thousands of columns would take fifty times its time.
+        """
         o = self.options
-        return o["components"] is not None and o["mode"] == "pairwise" and o["skip"] and o["beta"] == "auto"
+        if o["components"] != "auto":
+            return o["components"]
+        beside = o["mode"] == "pairwise" and o["skip"] and o["beta"] == "auto"
+        return DIRECTIONS if beside and n_features > WIDE else None
+
+    def _reduces(self, n_features: int) -> bool:
+        """Whether neurons see a few directions only, one of which is the linear model's."""
+        o, components = self.options, self._components(n_features)
+        return components is not None and o["mode"] == "pairwise" and o["skip"] and o["beta"] == "auto"
 
     def _choose_last_layer(self, features: PairFeatures, margin: np.ndarray, rows: Rows, work: Path | None) -> Choice:
         """Phase I once per fold; the ridge of phase II by held-out log-loss."""
@@ -116,7 +129,8 @@ class HeadFitting:
         if o["l2"] != "auto":
             return Choice(float(o["l2"]), beta, [], None)
         tests = grouped_folds(features.group, o["folds"], o["seed"])
-        folds = make_folds(features.X, features.pairs, features.weight, margin, tests, o["components"])
+        components = self._components(features.X.shape[1])
+        folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components)
         parts = []
         for j, (part, Z, test, share) in enumerate(folds):
             file = None if work is None else work / f"classifier-fold-{j:02d}.safetensors"

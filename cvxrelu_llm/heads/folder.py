@@ -199,11 +199,18 @@ def _options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 def _feature_settings(given: Fields) -> dict[str, Any]:
     """What the features depend on; {} for features of no model. The entries that are used must be of their type."""
-    for name in ("model", "revision", "fingerprint", "dtype", "pooling", "template", "template_fingerprint"):
-        if given.value.get(name) is not None:
+    several = {name for name in ("layer", "pooling") if isinstance(given.value.get(name), list)}
+    for name in several:
+        entries = [Fields({name: value}, "'features'") for value in given.items(name)]
+        for entry in entries:
+            entry.whole(name) if name == "layer" else entry.text(name)
+        if not entries:
+            raise ValueError(f"'features': {name} must name at least one")
+    for name in ("model", "revision", "fingerprint", "dtype", "pooling", "prompt", "template", "template_fingerprint"):
+        if given.value.get(name) is not None and name not in several:
             given.text(name)
     for name in ("layer", "max_length", "max_response_length"):
-        if given.value.get(name) is not None:
+        if given.value.get(name) is not None and name not in several:
             given.whole(name)
     return dict(given.value)
 
@@ -232,7 +239,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "## Certificate", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), "",
         "## Features", "",
     ]  # fmt: skip
-    names = ("model", "revision", "fingerprint", "dtype", "layer", "pooling", "template", "max_length",
+    names = ("model", "revision", "fingerprint", "dtype", "layer", "pooling", "prompt", "template", "max_length",
              "max_response_length")  # fmt: skip
     shown = [(name, features[name]) for name in names if features.get(name) not in (None, "")]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in shown)] if shown else ["Not recorded."]

@@ -55,7 +55,8 @@ class ConvexRewardHead(HeadFitting, WithLanguageModel):
     folds : of the grouped cross-validation inside the training pairs.
     components : directions of the standardised features to fit on; None for all features. With beta="auto" and skip
         the first is that of the linear model of all features, which thus stays the beginning of the path; the others,
-        and all of them elsewhere, are principal components.
+        and all of them elsewhere, are principal components. "auto" is 64 with beta="auto" and skip where there are
+        more than 512 features, else all.
     intercept : whether neurons have biases, penalised with their weights. Pairwise and two_phase.
     gamma : a margin added to that of every pair.
     scale, l2, patterns, refine : two_phase; factor of the score inside the logistic loss, ridge of the last layer
@@ -89,7 +90,7 @@ class ConvexRewardHead(HeadFitting, WithLanguageModel):
         betas: Sequence[float] = (0.7, 0.5, 0.35, 0.25, 0.15),
         select: str = "significant",
         folds: int = 3,
-        components: int | None = None,
+        components: int | str | None = "auto",
         intercept: bool = True,
         gamma: float = 0.0,
         scale: float = 1.0,
@@ -143,14 +144,15 @@ class ConvexRewardHead(HeadFitting, WithLanguageModel):
         self._remember(features, margin)
         self.feature_settings = dict(features.settings)
         work = None if folder is None else self._work_folder(Path(folder))
-        components = None if self._reduces() else self.options["components"]
+        width = features.X.shape[1]
+        components = None if self._reduces(width) else self._components(width)
         self.standard = standardise(features.X, features.pairs.ravel(), components)
         rows = Rows(self.standard.apply(features.X), features.pairs, features.weight, margin)
         if self.options["mode"] == "two_phase":
             self.choice = self._choose_last_layer(features, margin, rows, work)
         else:
             self.choice = self._choose(features, margin, rows, work)
-            if self._reduces():
+            if self._reduces(width):
                 if self.choice.beta is None:
                     self.standard = standardise(features.X, features.pairs.ravel(), None)
                 rows = rows._replace(Z=self.standard.apply(features.X))
@@ -198,9 +200,10 @@ class ConvexRewardHead(HeadFitting, WithLanguageModel):
     def check_features(self, settings: Mapping[str, Any]) -> None:
         """InputError unless features with these settings are of the model, layer, pooling and template fitted on."""
         for name in IDENTITY:
-            if name in self.feature_settings and settings.get(name) != self.feature_settings[name]:
+            given = settings.get(name, "read" if name == "prompt" else None)
+            if name in self.feature_settings and given != self.feature_settings[name]:
                 raise InputError(
-                    f"wrong features for this head: {name} is {settings.get(name)!r}, but the head was fitted on "
+                    f"wrong features for this head: {name} is {given!r}, but the head was fitted on "
                     f"{self.feature_settings[name]!r}, model {self.feature_settings.get('model')!r}"
                 )
 

@@ -28,7 +28,7 @@ def checked_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> di
         if not (isinstance(given[name], (int, float)) and 0 < given[name] < np.inf):
             raise ValueError(f"{name} must be a positive number, got {given[name]!r}")
     for name, least in (("folds", 2), ("patterns", 1), ("seed", 0), ("components", 1)):
-        if name != "components" or given[name] is not None:
+        if name != "components" or given[name] not in (None, "auto"):
             as_whole(name, given[name], least)
     betas = [float(share) for share in given["betas"]]
     if not betas or not all(0 < share < 1 for share in betas):

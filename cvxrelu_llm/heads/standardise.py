@@ -13,9 +13,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float, Int
 
 from cvxrelu import ReLUNetwork
+from cvxrelu_llm.features.pair_features import center_and_scale
 
 __all__ = ["Standard", "lipschitz_bound", "standardise"]
 
@@ -54,19 +56,28 @@ def standardise(
     components : how many directions of the standardised rows to keep; None for all features as they are.
     direction : one of them, in standardised features; the others are principal components of what is left.
     """
-    training = X[np.unique(rows)].astype(np.float64)
-    center, scale = training.mean(axis=0), training.std(axis=0)
-    rounding = 1e-13 if X.dtype == np.float64 else 1e-7  # what of a column far from zero is no more than that
-    scale = np.where(scale > rounding * np.maximum(np.abs(center), 1e-30), scale, 1.0)
+    training = X[np.unique(rows)]
+    center, scale = center_and_scale(training)
     if components is None or components >= min(training.shape):
         return Standard(center, scale, None)
     Z, first = (training - center) / scale, np.zeros((0, X.shape[1]))
     if direction is not None and (size := float(np.linalg.norm(direction))) > 0:
         first = direction[None] / size
         Z = Z - (Z @ first.T) @ first
-    _, _, right = np.linalg.svd(Z, full_matrices=False)
-    basis = np.concatenate([first, right])[:components].T
+    basis = np.concatenate([first, _principal(Z, components - len(first))]).T
     return Standard(center, scale, np.ascontiguousarray(basis))
+
+
+def _principal(Z: Float[np.ndarray, "k d"], r: int) -> Float[np.ndarray, "q d"]:
+    """The first r principal directions of the rows, or as many as there are, by the smaller of both Gram matrices."""
+    tall = len(Z) >= Z.shape[1]
+    gram = Z.T @ Z if tall else Z @ Z.T
+    r = min(r, len(gram))
+    if r == 0:
+        return np.zeros((0, Z.shape[1]))
+    values, vectors = scipy.linalg.eigh(gram, subset_by_index=(len(gram) - r, len(gram) - 1))
+    vectors = vectors[:, values > 1e-12 * max(values[-1], 1e-300)][:, ::-1]
+    return vectors.T if tall else np.linalg.qr(Z.T @ vectors)[0].T
 
 
 def lipschitz_bound(network: ReLUNetwork) -> float:

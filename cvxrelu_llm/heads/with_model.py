@@ -47,12 +47,14 @@ class WithLanguageModel:
         from cvxrelu_llm.features.extract import embed
 
         self.check_model(model)
-        names = ("layer", "pooling", "template", "max_length", "max_response_length")
-        return self.score(embed(model, texts, **{name: self.feature_settings[name] for name in names}, **options))
+        names = ("layer", "pooling", "prompt", "template", "max_length", "max_response_length")
+        settings = {name: self.feature_settings[name] for name in names if name in self.feature_settings}
+        return self.score(embed(model, texts, **settings, **options))
 
     def scorer(self, lm: Any, tokenizer: Any) -> Any:
         """What `guide`, `sample` and `best_of_n` take; InputError where `lm` is not the model fitted on."""
         from cvxrelu_llm.generation.scorers import HiddenStateScorer
+        from cvxrelu_llm.models.feature_map import FeatureMap
         from cvxrelu_llm.models.templates import as_template
         from cvxrelu_llm.models.torch_models import TorchModel
 
@@ -65,9 +67,8 @@ class WithLanguageModel:
                 f"wrong template for this head: that of {name!r} is {template}, the head was fitted on "
                 f"{self.feature_settings['template_fingerprint']} of {self.feature_settings.get('model')!r}"
             )
-        return HiddenStateScorer(
-            self.score, layer=self.feature_settings["layer"], pooling=self.feature_settings["pooling"]
-        )
+        chosen = FeatureMap.of(self.feature_settings)
+        return HiddenStateScorer(self.score, layer=chosen.layers, pooling=chosen.poolings, prompt=chosen.prompt)
 
     def guide(self, lm: Any, tokenizer: Any, prompt: Any, **options: Any) -> Any:
         """`decoding.guide` with this head, and with the template that its features were made with."""

@@ -3,6 +3,7 @@
     last            h_T, the state of the last token
     mean            sum_t h_t / T over all tokens, special ones included, as sentence-transformers do
     response_mean   the same over the tokens of the response alone
+    prompt_last     the state of the prompt's last token: no feature of an answer, but what `feature_map` multiplies by
 
 None has weights of its own, so none can be untrained. Sums are taken in float32 whatever the model computes in.
 """
@@ -15,9 +16,10 @@ from typing import Any
 import array_api_compat
 from jaxtyping import Bool, Float
 
-__all__ = ["POOLINGS", "as_pooling", "float32", "last_state", "masked_sum"]
+__all__ = ["POOLINGS", "PROMPT_LAST", "as_pooling", "float32", "last_state", "masked_sum"]
 
 POOLINGS = ("last", "mean", "response_mean")
+PROMPT_LAST = "prompt_last"
 Array = Any
 
 

@@ -92,7 +92,7 @@ def test_extract_writes_what_python_makes(
 ) -> None:
     out = tmp_path / "features"
     assert run_extract(pairs, model_folder, out, "--layer", "2", "--pooling", "last", "--test-size", "0.3") == 0
-    assert "layer           2 of 3, pooling last" in capsys.readouterr().out
+    assert "features        16: layer 2, last, prompt read" in capsys.readouterr().out
     model = load_model(model_folder, dtype="float32")
     for name, part in zip(("train", "test"), load_triples(pairs).split(0.3, 0), strict=True):
         found, expected = PairFeatures.load(out / f"{name}.safetensors"), extract(model, part, layer=2, pooling="last")
@@ -143,9 +143,9 @@ def test_extract_sweeps_on_training_pairs_only(
     seen: list[Any] = []
     real = features.sweep_with
 
-    def watched(run: Any, triples: Any, **more: Any) -> Any:
+    def watched(run: Any, triples: Any, *more: Any, **options: Any) -> Any:
         seen.append(triples)
-        return real(run, triples, **more)
+        return real(run, triples, *more, **options)
 
     monkeypatch.setattr(features, "sweep_with", watched)
     cache = str(tmp_path / "cache")
@@ -154,7 +154,7 @@ def test_extract_sweeps_on_training_pairs_only(
     train, _ = load_triples(pairs).split(0.2, 0)
     assert [part.fingerprint for part in seen] == [train.fingerprint]
     record = json.loads((tmp_path / "f" / "extraction.json").read_text())
-    assert len(record["sweep"]["table"]) == 9
+    assert len(record["sweep"]["table"]) == 7 and record["sweep"]["worth"]["loss"] > 0
     for name in ("train", "test"):
         settings = PairFeatures.load(tmp_path / "f" / f"{name}.safetensors").settings
         assert (settings["layer"], settings["pooling"]) == (
@@ -232,6 +232,9 @@ def test_a_configuration_holds_lists(tmp_path: Path) -> None:
     assert parse(["generate", *config]).temperatures == [0.1, 0.4]
     path.write_text(json.dumps({"data": "a.jsonl", "model": "m", "out": "o", "columns": ["chosen=a", "rejected=b"]}))
     assert parse(["extract", *config]).columns == ["chosen=a", "rejected=b"]
+    path.write_text(json.dumps({"data": "a", "model": "m", "out": "o", "layer": [1, -1], "pooling": ["last", "mean"]}))
+    assert (parse(["extract", *config]).layer, parse(["extract", *config]).pooling) == ([1, -1], ["last", "mean"])
+    assert parse(["extract", "--layer", "2,3", *config]).layer == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,9 @@ def test_a_configuration_holds_lists(tmp_path: Path) -> None:
         ("a.json", '{"layr": 3}', "unknown option 'layr'"),
         ("a.json", "{", "not JSON"),
         ("a.json", "[1]", "expected option names"),
-        ("a.json", '{"layer": [1]}', "option 'layer'"),
+        ("a.json", '{"layer": [[1]]}', "option 'layer'"),
+        ("a.json", '{"layer": ["last"]}', "is not 'auto'"),
+        ("a.json", '{"pooling": ["last", "best"]}', "'best' is not 'auto'"),
         ("a.json", '{"quiet": "yes"}', "option 'quiet'"),
         ("a.json", '{"extract": {}, "layer": 3}', "'layer' is no command"),
         ("a.json", '{"extract": 3}', "section 'extract'"),

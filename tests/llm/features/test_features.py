@@ -22,6 +22,7 @@ from cvxrelu_llm.features import extract as features
 from cvxrelu_llm.features.cache import FeatureCache
 from cvxrelu_llm.features.extract import PairFeatures, embed, extract
 from cvxrelu_llm.features.extraction import _key
+from cvxrelu_llm.features.held_out import L2
 from cvxrelu_llm.features.sweep import sweep
 from cvxrelu_llm.models.load import load_model
 from cvxrelu_llm.models.pooling import POOLINGS
@@ -426,23 +427,28 @@ def test_sweep_finds_the_layer_and_pooling_that_tell(model: FeatureModel) -> Non
         tail = [" ".join(rng.choice(words, 4)) for _ in range(2)]
         rows.append({"prompt": f"What is {i}? please", "chosen": f"please {tail[0]}", "rejected": f"no {tail[1]}"})
     planted: Any = Planted(model)
-    found = sweep(planted, load_triples(rows), folds=4)
-    assert found.layer == 2 and found.pooling in ("mean", "response_mean")  # both see it, the last token does not
-    assert found.n_pairs == 40 and len(found.table) == 9
+    found = sweep(planted, load_triples(rows), folds=4, singles=True)
+    singles = [row for row in found.table if isinstance(row.layer, int) and isinstance(row.pooling, str)]
+    assert singles[0].layer == 2 and singles[0].pooling in ("mean", "response_mean")  # the last token does not see it
+    assert found.n_pairs == 40 and len(found.table) == 28  # four layers or all, by three poolings and two, twice
     assert found.table[0].accuracy > 0.95 and found.table[0].loss == min(row.loss for row in found.table)
     assert max(row.accuracy for row in found.table if row.pooling == "last") < 0.8
+    assert found.worth is not None and found.worth.accuracy > 0.9 and found.worth.loss >= found.table[0].loss - 1e-12
     automatic = extract(planted, load_triples(rows))
-    assert (automatic.settings["layer"], automatic.settings["pooling"]) == (2, found.pooling)
+    assert automatic.settings["layer"] == [1, 2, 3] and automatic.settings["pooling"] in ("mean", "response_mean")
     assert automatic.sweep is not None and "held out" in str(automatic.sweep)
     half = extract(planted, load_triples(rows), pooling="last")
     assert half.settings["pooling"] == "last" and {row.pooling for row in half.sweep.table} == {"last"}
+    given = extract(planted, load_triples(rows), layer=[2, 3], prompt="read")
+    assert given.settings["layer"] == [2, 3] and {row.layer for row in given.sweep.table} == {(2, 3)}
+    assert {row.prompt for row in given.sweep.table} == {"read"}
 
 
 def test_sweep_scores_are_those_of_a_plain_cross_validation(
     model: FeatureModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against Newton's method in float64 on the full features of each fold, written out."""
-    monkeypatch.setattr("cvxrelu_llm.features.sweep.TOL", 1e-10)
+    monkeypatch.setattr("cvxrelu_llm.features.held_out.TOL", 1e-12)
     rng = np.random.default_rng(1)
     words = ["area", "width", "length", "Oregon", "rectangle", "pink"]
     rows = [
@@ -454,15 +460,16 @@ def test_sweep_scores_are_those_of_a_plain_cross_validation(
         for i in range(24)
     ]
     triples = load_triples(rows)
-    found = sweep(model, triples, layers=[2], poolings=["mean"], folds=3)
+    found = sweep(model, triples, layers=[2], poolings=["mean"], prompts=["read"], folds=3)
+    assert len(found.table) == 1
     pairs = extract(model, triples, layer=2, pooling="mean")
     X, best = pairs.X.astype(np.float64), np.inf
     index = {t.prompt: k for k, t in enumerate(triples)}
-    for l2 in (0.1, 1.0, 10.0):
+    for l2 in 16.0 * np.array(L2):  # per pair, of features not divided by the root of their number
         loss = np.zeros(len(triples))
         for train, test in triples.kfold(3):
             a, b = ([index[t.prompt] for t in side] for side in (train, test))
-            scale = X[np.unique(pairs.pairs[a])].std(axis=0)
+            scale = X[np.unique(pairs.pairs)].std(axis=0)
             A, B = (pairs.differences[rows_].astype(np.float64) / scale for rows_ in (a, b))
             theta = np.zeros(A.shape[1])
             for _ in range(50):
@@ -476,10 +483,12 @@ def test_sweep_scores_are_those_of_a_plain_cross_validation(
 
 def test_subset_of_the_sweep_is_drawn_by_groups(model: FeatureModel) -> None:
     rows = [{"prompt": f"Why {i // 2}?", "chosen": f"Because {i}", "rejected": f"No {i}"} for i in range(60)]
-    found = sweep(model, load_triples(rows), layers=[1], poolings=["last"], max_pairs=20, folds=2)
+    found = sweep(model, load_triples(rows), layers=[1], poolings=["last"], max_pairs=20, folds=3)
     assert abs(found.n_pairs - 20) <= 1
     with pytest.raises(ValueError, match="max_pairs"):
         sweep(model, load_triples(rows), max_pairs=3)
+    with pytest.raises(ValueError, match="folds"):
+        sweep(model, load_triples(rows), folds=2)
 
 
 # -- real models ------------------------------------------------------------------------------------------------------

@@ -486,7 +486,7 @@ def test_bad_scorers_and_prefixes_are_named(lm: Any) -> None:
     with pytest.raises(ValueError, match="a response of at least one token"):
         score_tokens(lm, HiddenStateScorer(head, pooling="response_mean"), [1, 2])
     state = prefill(lm, torch.tensor([PROMPT]), layer=1)
-    with pytest.raises(ValueError, match="state pools layer 1"):
+    with pytest.raises(ValueError, match=r"state pools layers \(1,\)"):
         HiddenStateScorer(head).score_tokens(state.tokens, state)
 
 
