@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cvxrelu.support.errors import InputError
 from cvxrelu_llm.command_line.command import count, input_errors
+from cvxrelu_llm.preferences.published import PUBLISHED
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 
 __all__ = [
@@ -35,6 +36,10 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """What `load_triples` wants to know of data, wherever they are named."""
     parser.add_argument("--columns", nargs="+", metavar="NAME=COLUMN",
                         help="where fields have other names, e.g. chosen=better rejected=worse")  # fmt: skip
+    parser.add_argument("--format", choices=("auto", "standard", *PUBLISHED), default="auto",
+                        help="auto: published collections are known by their fields")  # fmt: skip
+    parser.add_argument("--ratings", choices=("ignore", "margin"), default="ignore",
+                        help="margin: pairs rated further apart have larger margins")  # fmt: skip
     parser.add_argument("--dialogue", choices=("auto", "text"), default="auto",
                         help="auto: texts marked with Human: and Assistant: become chat messages")  # fmt: skip
     parser.add_argument("--split", default="train", metavar="NAME", help="of a hub data set (default: %(default)s)")
@@ -51,7 +56,9 @@ def read_triples(options: argparse.Namespace, source: str | None = None) -> Trip
     with input_errors():  # an unknown name in --columns
         return load_triples(
             options.data if source is None else source,
+            format=options.format,
             columns=columns,
+            ratings=options.ratings,
             dialogue=options.dialogue,
             strict=source is None and getattr(options, "strict", False),
             # of a hub data set: where only one of DATA and another source is one, it is of that one

@@ -1,15 +1,23 @@
-"""Records of preferences, in TRL's formats, to triples (prompt, chosen, rejected).
+"""Records of preferences, in TRL's formats and others, to triples (prompt, chosen, rejected).
 
 A record holds one of
 
     prompt, chosen, rejected     texts, or lists of chat messages
     chosen, rejected             the prompt is implicit: the beginning that both share; also where `prompt` is given
                                  beside two whole conversations, which may hold more turns than it, or other blanks
-    prompt, completion, label    unpaired: every good completion of a prompt is paired with every bad one
+                                 a list of texts, or of conversations, stands for several answers: every chosen one is
+                                 paired with every rejected one
+    prompt, completions          texts with `scores` (higher is better) or `ranks` (1 is best): pairs of unequal ones
+    prompt, completion, label    unpaired: every good completion of a prompt is paired with every bad one; or with
+                                 `score` for the label: those of unequal score
+    text, label                  texts that answer no prompt, as of IMDb: the k-th good one against the k-th bad one
 
-and may hold `weight` (>= 0, multiplies the loss of the pair), `margin` (what the reward difference has to exceed) and
-`group` (of a conversation, say: never divided by a split). The formats are those of TRL's documentation, "Dataset
-formats and types". None and NaN are absent values, except that weight and margin must not be NaN in a file.
+or is one of a collection in its authors' format, see `published`. The pairs of one record, or of one prompt where
+completions are rated, share its weight equally: one with many answers has no more say than one with two. A record may
+also hold `weight` (>= 0, multiplies the loss of the pair), `margin` (what the reward difference has to exceed), `group`
+(of a conversation, say: never divided by a split), and `score_chosen` with `score_rejected`: a pair of equal ones says
+nothing and is left out. TRL's formats are those of its documentation, "Dataset formats and types". None and NaN are
+absent values, except that weight and margin must not be NaN in a file.
 """
 
 from __future__ import annotations
@@ -21,12 +29,21 @@ from typing import Any
 
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.values import is_missing, plain, read_number
-from cvxrelu_llm.preferences.messages import Message, common_beginning, parse_marks, read_messages, same_text
+from cvxrelu_llm.preferences.messages import (
+    Message,
+    common_beginning,
+    joined_prompt,
+    parse_marks,
+    read_messages,
+    same_text,
+)
+from cvxrelu_llm.preferences.published import REVIEW
 from cvxrelu_llm.preferences.records import Record
 
 __all__ = ["FIELDS", "RecordReader", "Refused", "Triple"]
 
-FIELDS = ("prompt", "chosen", "rejected", "completion", "label", "weight", "margin", "group")
+FIELDS = ("prompt", "chosen", "rejected", "completion", "label", "weight", "margin", "group", "completions", "scores",
+          "ranks", "score", "score_chosen", "score_rejected", "text")  # fmt: skip
 NUMBERS = ("weight", "margin")
 TRUE, FALSE = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no", "-1"}
 
@@ -36,7 +53,7 @@ class Triple:
     """One preference: `chosen` was preferred to `rejected` as the answer to `prompt`.
 
     weight >= 0 multiplies its loss, margin is what the difference of rewards has to exceed, `source` tells where it
-    stood ("train.jsonl, line 12").
+    stood ("train.jsonl, line 12"), rating by how much the chosen answer was rated higher, 0 where there are no ratings.
     """
 
     prompt: tuple[Message, ...]
@@ -46,6 +63,7 @@ class Triple:
     margin: float = 0.0
     group: str = ""
     source: str = ""
+    rating: float = 0.0
 
 
 class Refused(Exception):
@@ -63,7 +81,10 @@ class RecordReader:
     names: Mapping[str, str]
     marks: bool
     waiting: dict[Any, tuple[list[Triple], list[Triple]]] = dataclasses.field(default_factory=dict)
+    rated: dict[Any, list[Triple]] = dataclasses.field(default_factory=dict)
+    texts: dict[Any, tuple[list[Triple], list[Triple]]] = dataclasses.field(default_factory=dict)
     seen: set[Any] = dataclasses.field(default_factory=set)  # names of all fields
+    refused: list[Refused] = dataclasses.field(default_factory=list)  # pairs of records that hold others
 
     def read(self, record: Record) -> list[Triple]:
         self.seen |= record.fields.keys()
@@ -77,15 +98,33 @@ class RecordReader:
         }
         if extra["weight"] < 0:
             raise InputError(f"{self._where(record, 'weight')}: expected a number >= 0, got {fields['weight']!r}")
-        if fields["completion"] is not None or fields["label"] is not None:
+        if fields["text"] is not None and fields["prompt"] is None and fields["chosen"] is None:
+            fields |= {"prompt": REVIEW, "completion": fields["text"]}
+            self._wait(record, fields, extra, alone=True)
+            return []
+        if fields["completion"] is not None or (fields["label"] is not None and fields["completions"] is None):
             self._wait(record, fields, extra)
             return []
+        if fields["completions"] is not None:
+            return self._ranked(record, fields, extra)
         for name in ("chosen", "rejected"):
             if fields[name] is None:
                 raise InputError(f"{self._where(record, name)}: missing")
-        if fields["prompt"] is None:
-            return [Triple(*self._implicit(record, fields), **extra)]
-        return [Triple(*self._explicit(record, fields), **extra)]
+        if "score_chosen" in fields:
+            extra["rating"] = self._rating(record, fields)
+        read = self._implicit if fields["prompt"] is None else self._explicit
+        both = [_several(fields[name]) for name in ("chosen", "rejected")]
+        pairs = [(a, b) for a in both[0] for b in both[1]]
+        extra["weight"] /= len(pairs)
+        found = []
+        for a, b in pairs:
+            try:
+                found.append(Triple(*read(record, {**fields, "chosen": a, "rejected": b}), **extra))
+            except Refused as refusal:
+                if len(pairs) == 1:
+                    raise
+                self.refused.append(refusal)
+        return found
 
     def _where(self, record: Record, field: str) -> str:
         return f"{record.place}, field {self.names[field]!r}"
@@ -98,6 +137,38 @@ class RecordReader:
         if number is None or not math.isfinite(number):
             raise InputError(f"{self._where(record, name)}: expected a finite number, got {value!r}")
         return number
+
+    def _rating(self, record: Record, fields: Mapping[str, Any]) -> float:
+        """score_chosen - score_rejected, 0 where one is missing; Refused where it is not positive."""
+        if fields["score_chosen"] is None or fields["score_rejected"] is None:
+            return 0.0
+        rating = self._number(record, fields, "score_chosen", 0.0) - self._number(record, fields, "score_rejected", 0.0)
+        if rating == 0:
+            raise Refused("tied", "score_chosen and score_rejected are the same")
+        if rating < 0:
+            raise Refused("misrated", "score_chosen is below score_rejected")
+        return rating
+
+    def _ranked(self, record: Record, fields: Mapping[str, Any], extra: Mapping[str, Any]) -> list[Triple]:
+        """All pairs of completions of unequal scores or ranks."""
+        if fields["prompt"] is None:
+            raise InputError(f"{self._where(record, 'prompt')}: missing")
+        if fields["scores"] is None and fields["ranks"] is None:
+            raise InputError(f"{self._where(record, 'scores')}: missing, and there are no ranks")
+        name, sign = ("scores", 1.0) if fields["scores"] is not None else ("ranks", -1.0)
+        answers, numbers = fields["completions"], fields[name]
+        for field, value in (("completions", answers), (name, numbers)):
+            if not isinstance(value, list) or len(value) != len(answers):
+                raise InputError(f"{self._where(record, field)}: expected a list, one entry per completion")
+        prompt = self._prompt(record, fields["prompt"])
+        rated = []
+        for answer, number in zip(answers, numbers, strict=True):
+            if is_missing(number) or is_missing(answer):
+                continue  # not rated
+            value = self._number(record, {name: number}, name, 0.0)
+            text = self._cut(prompt, self._turns(record, answer, "completions"), "completions")[1]
+            rated.append(Triple(prompt, text, text, **{**extra, "rating": sign * value}))
+        return _by_rating(rated)
 
     def _group(self, record: Record, value: Any) -> str:
         """A name out of a text or a number; a whole float, as pandas makes of integers, is the integer.
@@ -130,14 +201,14 @@ class RecordReader:
             raise Refused("equal", "fields 'chosen' and 'rejected' are the same")
         if min(len(chosen), len(rejected)) > 1:
             shared = _shared(chosen, rejected)
-            return _joined(prompt, shared) or shared, chosen[-1].content, rejected[-1].content
+            return joined_prompt(prompt, shared) or shared, chosen[-1].content, rejected[-1].content
         both = [self._cut(prompt, turns, name) for turns, name in ((chosen, "chosen"), (rejected, "rejected"))]
         longest = max((found for found, _ in both), key=len)
         return longest, both[0][1], both[1][1]
 
     def _cut(self, prompt: tuple[Message, ...], turns: tuple[Message, ...], field: str) -> tuple[Any, str]:
         """Prompt and text of a response that is one message, alone or behind what agrees with the prompt."""
-        found = _joined(prompt, turns[:-1])
+        found = joined_prompt(prompt, turns[:-1])
         if not turns or found is None:
             raise Refused("diverging", f"field {self.names[field]!r} holds {len(turns)} messages; expected one")
         return found, turns[-1].content
@@ -166,11 +237,21 @@ class RecordReader:
             raise Refused("equal", "fields 'chosen' and 'rejected' are the same")
         return _shared(*both), both[0][-1].content, both[1][-1].content
 
-    def _wait(self, record: Record, fields: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-        """Keep an unpaired completion until the end."""
-        for name in ("prompt", "completion", "label"):
+    def _wait(
+        self, record: Record, fields: Mapping[str, Any], extra: Mapping[str, Any], alone: bool = False
+    ) -> None:  # fmt: skip
+        """Keep an unpaired completion until the end; `alone`: a text that answers no prompt."""
+        rated = fields["score"] is not None and fields["label"] is None
+        for name in ("prompt", "completion", "score" if rated else "label"):
             if fields[name] is None:
                 raise InputError(f"{self._where(record, name)}: missing")
+        if rated:
+            value = self._number(record, fields, "score", 0.0)
+            prompt = self._prompt(record, fields["prompt"])
+            prompt, text = self._cut(prompt, self._turns(record, fields["completion"], "completion"), "completion")
+            kept = Triple(prompt, text, text, **{**extra, "rating": value})
+            self.rated.setdefault((prompt, extra["group"]), []).append(kept)
+            return
         label = fields["label"]
         word = str(label).strip().lower()
         if not isinstance(label, (bool, int, float, str)) or word not in TRUE | FALSE:
@@ -178,15 +259,28 @@ class RecordReader:
         prompt = self._prompt(record, fields["prompt"])
         turns = self._turns(record, fields["completion"], "completion")
         prompt, text = self._cut(prompt, turns, "completion")
-        good, bad = self.waiting.setdefault((prompt, extra["group"]), ([], []))
+        waiting = self.texts if alone else self.waiting
+        good, bad = waiting.setdefault((prompt, extra["group"]), ([], []))
         (good if word in TRUE else bad).append(Triple(prompt, text, text, **extra))
 
     def pair_up(self) -> tuple[list[Triple], list[str]]:
         """Triples of every good completion with every bad one of its prompt, and the places of those left alone.
 
-        The weight of a pair is the product of both; margins must be those of pairs, so the difference is taken.
+        The weight of a pair is the product of both; margins must be those of pairs, so the difference is taken. Rated
+        completions are paired by their scores; texts without prompt one by one, in order.
         """
         pairs, alone = [], []
+        for rated in self.rated.values():
+            found = _by_rating(rated)
+            pairs += found
+            alone += [] if found else [triple.source for triple in rated]
+        for good, bad in self.texts.values():
+            for a, b in zip(good, bad, strict=False):
+                places = f"{a.source} and {b.source}"
+                pair = dataclasses.replace(a, rejected=b.chosen, group=a.group or places, source=places)
+                pairs.append(dataclasses.replace(pair, weight=a.weight * b.weight, margin=a.margin - b.margin))
+            more = good[len(bad) :] or bad[len(good) :]
+            alone += [triple.source for triple in more]
         for good, bad in self.waiting.values():
             if not good or not bad:
                 alone += [triple.source for triple in good or bad]
@@ -198,19 +292,26 @@ class RecordReader:
         return pairs, alone
 
 
+def _several(value: Any) -> list[Any]:
+    """The answers of a field: those of a list of texts or of conversations, else the value itself."""
+    several = isinstance(value, list) and len(value) > 0 and all(isinstance(item, (str, list)) for item in value)
+    return list(value) if several else [value]
+
+
+def _by_rating(rated: list[Triple]) -> list[Triple]:
+    """Pairs of rated answers to one prompt, the better one first; they share the mean of the answers' weights."""
+    found = []
+    for a in rated:
+        for b in rated:
+            if a.rating > b.rating:
+                place = a.source if a.source == b.source else f"{a.source} and {b.source}"
+                weight, rating = 0.5 * (a.weight + b.weight), a.rating - b.rating
+                found.append(dataclasses.replace(a, rejected=b.chosen, source=place, weight=weight, rating=rating))
+    return [dataclasses.replace(pair, weight=pair.weight / len(found)) for pair in found]
+
+
 def _shared(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple[Message, ...]:
     """The messages before the last of two conversations that are the same up to there, but for blanks."""
     if len(chosen) != len(rejected) or len(chosen) < 2 or not same_text(chosen[:-1], rejected[:-1]):
         raise Refused("diverging", "fields 'chosen' and 'rejected' differ in more than their last message")
     return chosen[:-1]
-
-
-def _joined(prompt: tuple[Message, ...], before: tuple[Message, ...]) -> tuple[Message, ...] | None:
-    """The prompt as it is where a response repeats it as `before`, wholly or in part; None where they contradict."""
-    if not before or before[0].role == "assistant":  # it goes on where the prompt ends
-        return (*prompt, *before)
-    if same_text(before[-len(prompt) :], prompt):
-        return before
-    if same_text(prompt[-len(before) :], before):  # it leaves out a system message, say
-        return (*prompt[: -len(before)], *before)
-    return None

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.values import plain
 
-__all__ = ["Message", "common_beginning", "is_conversation", "parse_marks", "read_messages", "same_text"]
+__all__ = [
+    "Message",
+    "common_beginning",
+    "is_conversation",
+    "joined_prompt",
+    "parse_marks",
+    "read_messages",
+    "same_text",
+]
 
 MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -66,6 +74,17 @@ def read_messages(value: Any, place: str) -> tuple[Message, ...]:
 def same_text(first: Sequence[Message], second: Sequence[Message]) -> bool:
     """Whether two runs of messages are the same but for blanks."""
     return [(m.role, m.content.split()) for m in first] == [(m.role, m.content.split()) for m in second]
+
+
+def joined_prompt(prompt: tuple[Message, ...], before: tuple[Message, ...]) -> tuple[Message, ...] | None:
+    """The prompt as it is where a response repeats it as `before`, wholly or in part; None where they contradict."""
+    if not before or before[0].role == "assistant":  # it goes on where the prompt ends
+        return (*prompt, *before)
+    if same_text(before[-len(prompt) :], prompt):
+        return before
+    if same_text(prompt[-len(before) :], before):  # it leaves out a system message, say
+        return (*prompt[: -len(before)], *before)
+    return None
 
 
 def parse_marks(text: str) -> tuple[Message, ...] | None:

@@ -19,6 +19,7 @@ from cvxrelu.support.files import atomic_write
 from cvxrelu.support.text_files import pack_text
 from cvxrelu_llm.preferences import splits
 from cvxrelu_llm.preferences.formats import FIELDS, RecordReader, Refused, Triple
+from cvxrelu_llm.preferences.published import as_format, recognised, standard
 from cvxrelu_llm.preferences.records import read_records
 
 __all__ = ["Triple", "Triples", "as_triples", "load_triples"]
@@ -29,7 +30,8 @@ class Triples(Sequence[Triple]):
     """Triples in order, and what was met on the way.
 
     counts : "read" records, "kept" triples; dropped: "equal" (chosen is rejected), "empty" (a response or prompt
-        without text), "diverging" (more than one message differs), "unpaired" (completions without a counterpart);
+        without text), "diverging" (more than one message differs), "unpaired" (completions without a counterpart),
+        "tied" (two equal ratings), "misrated" (the rejected answer has the higher one);
         kept, but worth knowing: "duplicate" (the same triple again), "contradictory" (the same pair both ways round).
     """
 
@@ -93,17 +95,22 @@ def _record(triple: Triple) -> dict[str, Any]:
 
 
 def load_triples(
-    source: Any, *, columns: Any = None, dialogue: Any = "auto", strict: Any = False, split: Any = "train"
-) -> Triples:
+    source: Any, *, format: Any = "auto", columns: Any = None, dialogue: Any = "auto", ratings: Any = "ignore",
+    strict: Any = False, split: Any = "train",
+) -> Triples:  # fmt: skip
     """Read and validate preference triples.
 
     Parameters
     ----------
     source : path of a .jsonl, .json, .csv, .tsv (each also .gz) or .parquet file, a `datasets.Dataset`, a table of
         pandas, pyarrow or polars, any iterable of mappings, or the name of a data set on the hub.
-    columns : mapping of names here to names there, e.g. {"chosen": "better"}; see the module for the fields.
+    format : "standard", the fields of `formats`, or the name of a published collection, of `published`; "auto"
+        recognises those by their fields, unless `columns` are given.
+    columns : mapping of names here to names there, e.g. {"chosen": "better"}; see `formats` for the fields.
     dialogue : "auto" turns texts marked with "Human:" and "Assistant:" (Anthropic's) into chat messages; "text" leaves
         every text prompt as one message of the user.
+    ratings : "margin" adds to each margin by how much the chosen answer was rated higher, divided by the mean of that
+        over all pairs, so that the mean is 1; "ignore" takes ratings for their order alone.
     strict : raise where a triple would be dropped, instead of counting it.
     split : of a hub data set.
 
@@ -128,7 +135,11 @@ def load_triples(
     """
     if dialogue not in ("auto", "text"):
         raise ValueError(f"dialogue must be 'auto' or 'text', got {dialogue!r}")
-    columns = _checked(columns)
+    columns, chosen = _checked(columns), as_format(format)
+    if ratings not in ("ignore", "margin"):
+        raise ValueError(f"ratings must be 'ignore' or 'margin', got {ratings!r}")
+    if columns and chosen not in ("auto", "standard"):
+        raise ValueError(f"columns are of the standard format, and do not go with format={format!r}")
     reader = RecordReader({field: columns.get(field, field) for field in FIELDS}, dialogue == "auto")
     found: list[Triple] = []
     refused: Counter[str] = Counter()
@@ -136,18 +147,28 @@ def load_triples(
     for record in read_records(source, split=split):
         n += 1
         try:
-            found += reader.read(record)
+            kind = chosen if chosen != "auto" else "standard" if columns else recognised(record.fields)
+            found += reader.read(standard(record, kind))
         except Refused as refusal:
             if strict:
                 raise InputError(f"{record.place}: {refusal.words}") from None
             refused[refusal.reason] += 1
+        if reader.refused and strict:
+            raise InputError(f"{record.place}: {reader.refused[0].words}")
     if n and (absent := [name for name in columns.values() if name not in reader.seen]):
         raise InputError(f"{_name(source)}: no record has the field {absent[0]!r} that columns name")
     paired, unpaired = reader.pair_up()
     if unpaired and strict:
         raise InputError(f"{unpaired[0]}: its prompt has no completion of the other label")
     refused["unpaired"] += len(unpaired)
-    return as_triples([*found, *paired], n, refused, strict=strict, origin=source)
+    refused.update(refusal.reason for refusal in reader.refused)
+    triples = [*found, *paired]
+    if ratings == "margin":
+        mean = float(np.mean([t.rating for t in triples])) if triples else 0.0
+        if not mean > 0:
+            raise InputError(f"{_name(source)}: ratings='margin' needs ratings, and no pair has any")
+        triples = [dataclasses.replace(t, margin=t.margin + t.rating / mean) for t in triples]
+    return as_triples(triples, n, refused, strict=strict, origin=source)
 
 
 def _checked(columns: Any) -> dict[str, str]:
