@@ -17,11 +17,13 @@ _PUBLIC = {
     "Triples": "cvxrelu_llm.preferences.triples",
     "alternate": "cvxrelu_llm.preferences.conversations",
     "as_pair_features": "cvxrelu_llm.heads.head",
+    "compare_heads": "cvxrelu_llm.evaluation.compare",
     "embed": "cvxrelu_llm.features.extract",
     "evaluate": "cvxrelu_llm.evaluation.metrics",
     "extract": "cvxrelu_llm.features.extract",
     "load_model": "cvxrelu_llm.models.load",
     "load_triples": "cvxrelu_llm.preferences.triples",
+    "suggest": "cvxrelu_llm.heads.suggest",
 }
 
 __all__ = [
@@ -33,11 +35,13 @@ __all__ = [
     "Triples",
     "alternate",
     "as_pair_features",
+    "compare_heads",
     "embed",
     "evaluate",
     "extract",
     "load_model",
     "load_triples",
+    "suggest",
 ]
 
 

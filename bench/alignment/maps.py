@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,8 +102,9 @@ def run_set(name: str, options: argparse.Namespace) -> dict[str, Any]:
     for j, test in enumerate(tests):
         train = np.setdiff1d(np.arange(m), test)
         for way, some in tried.items():
-            file = CACHE / "maps" / f"{options.model}-{name}-{m}-v{VERSION}-{j}-{way}"
             swept = sweep_on(states, some, triples, train, pairs, weight, margin)
+            of_map = re.sub(r"\W+", "-", str(swept.chosen))
+            file = CACHE / "maps" / f"{options.model}-{name}-{m}-v{VERSION}-{j}-{of_map}"
             chosen[way].append(str(swept.chosen))
             features = as_pair_features(states.features(swept.chosen), pairs, weight=weight, margin=margin, group=group)
             for fit, (of, make) in FITS.items():

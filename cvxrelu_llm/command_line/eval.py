@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     for name in ("out", "report"):
         refuse_existing(f"--{name}", getattr(options, name), options.overwrite)
     head, features = ConvexRewardHead.load(options.head), PairFeatures.load(options.features)
-    lengths, subset = None, None
+    lengths, subset, question = None, None, None
     if options.subset and not options.data:
         raise InputError("--subset needs --data, the file that has the field")
     if options.data:
@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
                 f"{features.counts.get('triples')}; give the file that they were extracted from"
             )
         lengths = length_differences(triples)[features.kept]
+        question = [triples[int(k)].source for k in features.kept]
         if options.subset:
             records = read_records(options.data, split=options.split)
             names = {record.place: plain(record.fields.get(options.subset)) for record in records}
@@ -68,8 +69,8 @@ def _run(options: argparse.Namespace) -> int:
             subset = [str(names[place]) for place in places]
     with input_errors():
         found = evaluate(
-            head, features, lengths=lengths, subset=subset, n_boot=options.n_boot, level=options.level,
-            seed=options.seed,
+            head, features, lengths=lengths, subset=subset, question=question, n_boot=options.n_boot,
+            level=options.level, seed=options.seed,
         )  # fmt: skip
     if options.out:
         bounds = {**found.metrics, **{f"accuracy/{name}": metric for name, metric in found.subsets.items()}}

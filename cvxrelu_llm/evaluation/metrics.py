@@ -23,6 +23,7 @@ from scipy.special import expit
 
 from cvxrelu.support.bootstrap import bootstrap_sums
 from cvxrelu.support.checks import as_fraction, as_groups, as_numbers, as_positive, as_seed, as_whole
+from cvxrelu_llm.evaluation.benches import SECTIONS, best_of_k, reward_bench_sections
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads.calibration import abstention_curve, expected_calibration_error, log_losses
 from cvxrelu_llm.preferences.formats import Triple
@@ -77,7 +78,7 @@ def length_differences(triples: Sequence[Triple]) -> Float[np.ndarray, " m"]:
 
 def evaluate(
     head: Any, features: PairFeatures, *, lengths: Any = None, subset: Sequence[str] | None = None,
-    n_boot: int = 2000, level: float = 0.95, seed: int = 0,
+    question: Sequence[str] | None = None, n_boot: int = 2000, level: float = 0.95, seed: int = 0,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a `ConvexRewardHead` on pairs, test pairs if the numbers are to mean anything.
 
@@ -85,7 +86,10 @@ def evaluate(
     ----------
     head : a fitted head; features of another model, layer, pooling or template raise InputError.
     lengths : (m,) how much longer the chosen answers are, of `length_differences`; None leaves length control out.
-    subset : (m,) names; accuracies are given for each, and their unweighted mean, as RewardBench does.
+    subset : (m,) names; accuracies are given for each, and their unweighted mean; where all are subsets of RewardBench,
+        also its sections and their mean.
+    question : (m,) which pairs are of one question, of several chosen or rejected answers, such as the `source` of
+        triples: best-of-k accuracy, over all and by subset.
     n_boot, level, seed : of the intervals.
 
     Examples
@@ -103,14 +107,15 @@ def evaluate(
     rewards = head.score(features.X)
     return evaluate_margins(
         rewards[features.pairs[:, 0]] - rewards[features.pairs[:, 1]], features.group, weight=features.weight,
-        temperature=head.temperature, rewards=rewards[features.pairs], lengths=lengths, subset=subset, n_boot=n_boot,
-        level=level, seed=seed,
+        temperature=head.temperature, rewards=rewards[features.pairs], lengths=lengths, subset=subset,
+        question=question, n_boot=n_boot, level=level, seed=seed,
     )  # fmt: skip
 
 
 def evaluate_margins(
     margins: Any, group: Any, *, weight: Any = None, temperature: float = 1.0, rewards: Any = None, lengths: Any = None,
-    subset: Sequence[str] | None = None, n_boot: int = 2000, level: float = 0.95, seed: int = 0,
+    subset: Sequence[str] | None = None, question: Sequence[str] | None = None, n_boot: int = 2000,
+    level: float = 0.95, seed: int = 0,
 ) -> Evaluation:  # fmt: skip
     """The same from margins (m,) of any scorer; `rewards` (m, 2) of chosen and rejected, or None."""
     margins = as_numbers("margins", margins, (None,))
@@ -125,7 +130,7 @@ def evaluate_margins(
     lengths = None if lengths is None else as_numbers("lengths", lengths, (m,), "pair")
     rewards = None if rewards is None else as_numbers("rewards", rewards, (m, 2), "pair")
     group = as_groups("group", group)
-    for name, given in (("group", group), ("subset", subset)):
+    for name, given in (("group", group), ("subset", subset), ("question", question)):
         if given is not None and len(given) != m:
             raise ValueError(f"{name} must have one entry per pair, {m}, got {len(given)}")
     right, scaled = 0.5 * (1.0 + np.sign(margins)), margins / temperature
@@ -145,7 +150,10 @@ def evaluate_margins(
             means["length_controlled_accuracy"] = [
                 (right * longer, longer.astype(float)), (right * shorter, shorter.astype(float))
             ]  # fmt: skip
-    n_whole = len(means)
+    best = None if question is None else _best_of_k(margins, question, weight)
+    if best is not None:
+        means["best_of_k_accuracy"] = [best]
+    n_whole, shares = len(means), dict[str, list[float]]()
     if subset is not None:
         names = np.asarray(subset)
         parts: _Ratios = []
@@ -154,9 +162,16 @@ def evaluate_margins(
             if weight @ inside > 0:
                 parts.append((right * inside, inside))
                 means[f"subset {name}"] = [parts[-1]]
+                if best is not None and (best[1] * inside).any():
+                    means[f"subset best of k, {name}"] = [(best[0] * inside, best[1] * inside)]
         if len(parts) > 1:
             means["subset mean of subsets"] = parts
-    found = list(zip(means, _intervals(list(means.values()), group, weight, n_boot, level, seed), strict=True))
+        there = [name for name in dict.fromkeys(subset) if f"subset {name}" in means]
+        for section in reward_bench_sections(dict.fromkeys(there, 1.0)):
+            counts = _counts(section, there)
+            means[f"subset RewardBench {section}"] = [means[f"subset {name}"][0] for name in counts]
+            shares[f"subset RewardBench {section}"] = [*counts.values()]
+    found = list(zip(means, _intervals(means, shares, group, weight, n_boot, level, seed), strict=True))
     metrics = dict(found[:n_plain]) | {"ece": Metric(expected_calibration_error(scaled, weight))}
     metrics |= dict(found[n_plain:n_whole])
     subsets = {name.removeprefix("subset "): metric for name, metric in found[n_whole:]}
@@ -166,24 +181,53 @@ def evaluate_margins(
 _Ratios = list[tuple[np.ndarray, np.ndarray]]
 
 
+def _best_of_k(
+    margins: np.ndarray, question: Sequence[str], weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Numerator and denominator of the mean over questions, at the first pair of each; None where each has one pair."""
+    scores = best_of_k(margins, question)
+    if len(scores) == len(margins):
+        return None
+    _, first = np.unique(np.asarray(question), return_index=True)
+    top, bottom = np.zeros(len(margins)), np.zeros(len(margins))
+    bottom[first] = np.divide(1.0, weight[first], out=np.zeros(len(first)), where=weight[first] > 0)  # one each
+    top[first] = bottom[first] * [scores[str(question[i])] for i in first]
+    return top, bottom
+
+
+def _counts(section: str, there: Sequence[str]) -> dict[str, float]:
+    """The share of each subset in a section of RewardBench, or in the mean of its sections."""
+    known = {name: {s: n for s, n in subsets.items() if s in there} for name, subsets in SECTIONS.items()}
+    if section in known:
+        return {name: count / sum(known[section].values()) for name, count in known[section].items()}
+    return {s: n / sum(some.values()) / len(known) for some in known.values() for s, n in some.items()}
+
+
 def _intervals(
-    means: Sequence[_Ratios], classes: np.ndarray, weight: np.ndarray, n_boot: int, level: float, seed: int
-) -> list[Metric]:
-    """Means over ratios (numerator, denominator) of weighted sums, with their intervals, all from the same draws."""
+    ratios_of: Mapping[str, _Ratios], shares: Mapping[str, Sequence[float]], classes: np.ndarray, weight: np.ndarray,
+    n_boot: int, level: float, seed: int,
+) -> list[Metric]:  # fmt: skip
+    """Means over ratios (numerator, denominator) of weighted sums, with their intervals, all from the same draws.
+
+    shares : of the ratios in a mean, by its name; those that are not there are equal.
+    """
+    means = list(ratios_of.values())
     columns = [np.bincount(classes, weight * value) for ratios in means for ratio in ratios for value in ratio]
     sums = np.column_stack(columns)  # a row per group
     totals, drawn = sums.sum(axis=0), np.zeros((0, len(columns)))
     if len(sums) > 1 and n_boot > 0:
         drawn = bootstrap_sums(sums, n_boot, seed)
     found, start = [], 0
-    for ratios in means:
+    for name, ratios in ratios_of.items():
+        share = shares.get(name)
         top, bottom = (slice(start + j, start + 2 * len(ratios), 2) for j in (0, 1))
-        value, start = float(np.mean(totals[top] / totals[bottom])), start + 2 * len(ratios)
+        start += 2 * len(ratios)
+        value = float(np.average(totals[top] / totals[bottom], weights=share))
         if not len(drawn):
             found.append(Metric(value))
             continue
         with np.errstate(invalid="ignore", divide="ignore"):
-            resampled = np.mean(drawn[:, top] / drawn[:, bottom], axis=1)
+            resampled = np.average(drawn[:, top] / drawn[:, bottom], axis=1, weights=share)
         low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
         found.append(Metric(value, float(low), float(high)))
     return found

@@ -18,10 +18,11 @@ import scipy.linalg
 from jaxtyping import Float
 from scipy.special import expit
 
-__all__ = ["HeldOut", "held_out", "kernel_logistic", "nested"]
+__all__ = ["HeldOut", "first_of_best", "held_out", "kernel_logistic", "nested"]
 
 L2 = (1e-2, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6)  # per pair, of standardised features divided by the root of their number
 TOL, STEPS, HALVINGS = 1e-5, 50, 30
+EQUAL = 1e-3  # nats: no difference that a few hundred pairs could tell
 
 
 class HeldOut(NamedTuple):
@@ -101,17 +102,20 @@ def nested(
 ) -> Float[np.ndarray, " m"]:  # fmt: skip
     """Margins of all pairs, those of a fold by the model and l2 that the *other* folds would choose.
 
+    models : smaller ones first, which are taken where the difference is less than `EQUAL`.
+
     What the choice is worth, therefore: no pair has had a say in which model it is judged by.
     """
     found = np.zeros(len(weight))
     for j, test in enumerate(tests):
         others = np.setdiff1d(np.arange(len(weight)), test)
-        best = (np.inf, models[0], 0)
-        for model in models:
-            for at in range(len(L2)):
-                losses = np.logaddexp(0.0, margin[others] - model.inner[at, others, j])
-                loss = float(weight[others] @ losses)
-                if loss < best[0]:
-                    best = (loss, model, at)
-        found[test] = best[1].margins[best[2], test]
+        share = weight[others] / max(float(weight[others].sum()), 1e-300)
+        losses = [np.logaddexp(0.0, margin[others] - model.inner[:, others, j]) @ share for model in models]
+        i = first_of_best([float(loss.min()) for loss in losses])
+        found[test] = models[i].margins[int(np.argmin(losses[i])), test]
     return found
+
+
+def first_of_best(losses: Sequence[float]) -> int:
+    """The first whose loss is not above the least by more than `EQUAL`."""
+    return next(i for i, loss in enumerate(losses) if loss <= min(losses) + EQUAL)

@@ -5,10 +5,10 @@ Score of a candidate: k-fold cross-validation, grouped by prompt, of the linear 
     minimise over theta  sum_k weight_k log(1 + exp(margin_k - theta @ (x_i(k) - x_j(k)))) + l2/2 |theta|^2
 
 on standardised features, for a few values of l2 (`held_out`). The model runs once for all layers. The candidate with
-the smallest held-out loss is chosen, of equal ones the smaller: the loss of a pair tells more than whether it is right,
-so it is less at the mercy of chance than the accuracy is. As the best of many, its own score is optimistic. What the
-choice is worth, `Sweep.worth`, is therefore found by nested folds: every fold is judged by the candidate and the l2
-that the other folds choose by themselves.
+the smallest held-out loss is chosen, or the smallest candidate that comes within 0.001 of it: the loss of a pair tells
+more than whether it is right, so it is less at the mercy of chance than the accuracy is. As the best of many, its own
+score is optimistic. What the choice is worth, `Sweep.worth`, is therefore found by nested folds: every fold is judged
+by the candidate and the l2 that the other folds choose by themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from cvxrelu.support.checks import as_bool, as_whole
 from cvxrelu_llm.features.candidates import candidates
 from cvxrelu_llm.features.extraction import Extraction
-from cvxrelu_llm.features.held_out import L2, HeldOut, held_out, nested
+from cvxrelu_llm.features.held_out import L2, HeldOut, first_of_best, held_out, nested
 from cvxrelu_llm.features.pair_features import center_and_scale
 from cvxrelu_llm.models.feature_map import PROMPTS, FeatureMap, as_prompt, joined
 from cvxrelu_llm.models.pooling import POOLINGS, PROMPT_LAST, as_pooling
@@ -54,7 +54,7 @@ class Worth(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """The choice, and the table it was made by, best first.
+    """The choice, and the table it was made by: the choice first, then by loss.
 
     layer, pooling : one, or a tuple of those that are joined. n_pairs : pairs that were used. stats : of the passes
     through the model. worth : what the choice is worth on pairs that had no say in it; None of a sweep read from a
@@ -182,10 +182,10 @@ def choose(
     table = [
         _row(candidate, states.width, found, weight, margin) for candidate, found in zip(tried, scored, strict=True)
     ]
-    table.sort(key=lambda row: row.loss)
+    best = table[first_of_best([row.loss for row in table])]
+    table.sort(key=lambda row: (row is not best, row.loss))
     worth = nested(scored, weight, margin, tests)
     losses = np.logaddexp(0.0, margin - worth)
-    best = table[0]
     return Sweep(
         best.layer, best.pooling, table, len(pairs), states.stats, best.prompt,
         Worth(float(np.average(losses, weights=weight)), float(np.average(worth > 0, weights=weight))),

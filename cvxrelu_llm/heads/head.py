@@ -56,7 +56,7 @@ class ConvexRewardHead(HeadFitting, WithLanguageModel):
     components : directions of the standardised features to fit on; None for all features. With beta="auto" and skip
         the first is that of the linear model of all features, which thus stays the beginning of the path; the others,
         and all of them elsewhere, are principal components. "auto" is 64 with beta="auto" and skip where there are
-        more than 512 features, else all.
+        more than 512, else all.
     intercept : whether neurons have biases, penalised with their weights. Pairwise and two_phase.
     gamma : a margin added to that of every pair.
     scale, l2, patterns, refine : two_phase; factor of the score inside the logistic loss, ridge of the last layer
@@ -121,19 +121,14 @@ class ConvexRewardHead(HeadFitting, WithLanguageModel):
         Parameters
         ----------
         features : training pairs, of `extract` or `as_pair_features`.
-        reference : (m,) log-probability of the preferred answer under a language model minus that of the other, which
-            is added to the margins: the reference offset of direct preference optimisation, so that the score becomes
-            the log-probability ratio of a policy. See `reference_log_ratios`, and `reference` of the features.
-        folder : keeps what is solved, one network a file (pairwise: of the path; two_phase: of phase I); a fit that was
-            killed goes on from there to the same answer.
+        reference : (m,) log-probability of the preferred answer under a language model minus that of the other, added
+            to the margins as in direct preference optimisation: the score becomes the log-probability ratio of a
+            policy. See `reference_log_ratios`, and `reference` of the features.
+        folder : keeps what is solved, one network a file; a fit that was killed goes on from there to the same answer.
 
         Returns
         -------
-        The head itself.
-
-        Raises
-        ------
-        InputError where pairs, groups or weights do not allow the fit, or `folder` belongs to another one.
+        The head itself. InputError where pairs, groups or weights do not allow it, or `folder` is of another fit.
         """
         margin = checked_margins(features) + self.options["gamma"]
         if reference is not None:

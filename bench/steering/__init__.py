@@ -1,0 +1,1 @@
+"""`python -m bench.steering`: does guidance steer text, by the word of an independent judge?"""
