@@ -46,7 +46,7 @@ PARTS = ("the acting", "the plot", "the ending", "the script", "the music", "the
          "the camera work", "the leading role")  # fmt: skip
 KINDS = ("a comedy", "a thriller", "a drama", "a horror film", "a documentary", "a love story", "a western", "a sequel",
          "a war film", "an animated film")  # fmt: skip
-PAIRS, WRITTEN = 250, 24  # pairs of the head, new tokens of a text
+PAIRS, WRITTEN, CANDIDATES = 250, 24, 10  # pairs of the head, new tokens of a text, tokens scored at a step
 ASK = "Write a sentence of a film review."
 
 
@@ -81,7 +81,10 @@ def sentiment(n: int) -> Task:
     rng.shuffle(bad)
     pairs = [{"prompt": ASK, "chosen": a, "rejected": b, "group": str(i)}
              for i, (a, b) in enumerate(zip(good[:PAIRS], bad[:PAIRS], strict=True))]  # fmt: skip
-    prompts = [f"{ASK} It is about {part} of {kind}." for part in PARTS for kind in KINDS]
+    prompts = [
+        f"Write a sentence of a film review by a critic who has mixed feelings about {part} of {kind}."
+        for part in PARTS for kind in KINDS
+    ]  # fmt: skip
     judge = [(t, 1) for t in good[1000:4000]] + [(t, 0) for t in bad[1000:4000]]
     tried = [(t, 1) for t in good[4000:5000]] + [(t, 0) for t in bad[4000:5000]]
     return Task(load_triples(pairs), [prompts[i] for i in rng.permutation(len(prompts))[:n]], judge, tried)
@@ -104,7 +107,8 @@ TASKS = {"sentiment": sentiment, "tutoring": tutoring}
 
 def judge_of(task: Task) -> tuple[Callable[[Sequence[str]], np.ndarray], float]:
     """Whether texts are good, by a model that knows them from other texts alone, and its accuracy."""
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -113,9 +117,10 @@ def judge_of(task: Task) -> tuple[Callable[[Sequence[str]], np.ndarray], float]:
     def rows(texts: Sequence[str]) -> np.ndarray:
         # lower case, as the sentences of reviews are; a text of nothing is one of a full stop
         asked = [("", text.strip().lower() or ".") for text in texts]
-        return embed(model, asked, layer=-1, pooling="mean", prompt="ignore", cache=CACHE / "judge")
+        return embed(model, asked, layer=[2, 4, 6], pooling="mean", prompt="ignore", cache=CACHE / "judge")
 
-    fitted = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=np.logspace(-4, 0, 5).tolist(), max_iter=2000))
+    grid = {"logisticregression__C": np.logspace(-5, -1, 5)}
+    fitted = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)), grid, cv=3)
     texts, labels = zip(*task.judged, strict=True)
     fitted.fit(rows(texts), labels)
     texts, labels = zip(*task.tried, strict=True)
@@ -138,15 +143,14 @@ def ways(lm: Any, tokenizer: Any, scorer: Any, template: str, quick: bool) -> li
     found = [Way("plain", 1.0, plain(1.0))]
     for n in (5,) if quick else (5, 20):
         found.append(Way(f"best of {n}", 1.0, plain(1.0, n), math.log(n) - (n - 1) / n))
-    for scale in (4.0,) if quick else (1.0, 2.0, 4.0, 8.0, 16.0):
-        found.append(Way(f"guided, rewards times {scale:g}", 1.0,
-                         guided(1.0, scale=scale, normalise=False, n_candidates=20)))  # fmt: skip
-    for scale in () if quick else (2.0, 8.0):
+    rewards = {"normalise": False, "n_candidates": CANDIDATES}
+    for scale in (4.0,) if quick else (1.0, 2.0, 4.0, 8.0):
+        found.append(Way(f"guided, rewards times {scale:g}", 1.0, guided(1.0, scale=scale, **rewards)))
+    for scale in () if quick else (2.0,):
         found.append(Way(f"guided, scores in [0, 1] times {scale:g}", 1.0, guided(1.0, scale=scale)))
-    for temperature in () if quick else (0.1, 0.4, 0.7):
+    for temperature in () if quick else (0.4,):
         found.append(Way("plain", temperature, plain(temperature)))
-        found.append(Way("guided, rewards times 4", temperature,
-                         guided(temperature, scale=4.0, normalise=False, n_candidates=20)))  # fmt: skip
+        found.append(Way("guided, rewards times 4", temperature, guided(temperature, scale=4.0, **rewards)))
     return found
 
 

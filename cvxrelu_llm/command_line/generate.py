@@ -17,7 +17,7 @@ from cvxrelu_llm.survey.page import read_lines
 
 __all__ = ["command"]
 
-GUIDANCE = ("scale", "n_candidates", "every", "kl_budget", "schedule")
+GUIDANCE = ("scale", "n_candidates", "every", "kl_budget", "schedule", "normalise")
 UNUSED = {
     "guided": ("n", "temperatures"),
     "plain": (*GUIDANCE, "n", "temperatures"),
@@ -133,6 +133,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
                         help="compare: guided and plain at equal numbers of tokens, over --temperatures")  # fmt: skip
     parser.add_argument("--name", default="model", help="name of the model in the output, for surveys")
     parser.add_argument("--scale", type=float, default=1.0, help="lambda, of scores scaled to [0, 1] (1)")
+    parser.add_argument("--normalise", action=argparse.BooleanOptionalAction, default=True,
+                        help="scale scores to [0, 1] at every step; without, --scale multiplies rewards")  # fmt: skip
     parser.add_argument("--n-candidates", type=int, default=5, help="tokens scored at a guided step (5)")
     parser.add_argument("--every", type=int, default=1, help="guide one step in so many (1)")
     parser.add_argument("--kl-budget", type=float, metavar="NATS", help="what tilting may cost per text")

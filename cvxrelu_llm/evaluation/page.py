@@ -1,4 +1,4 @@
-"""One HTML file about a reward head: certificate, scores, margins, path, calibration, layers, texts side by side.
+"""One HTML file about a reward head: scores, certificate, margins, path, calibration, layers, texts side by side.
 
 It needs nothing but a browser. All texts are escaped; drawings are SVG inside the page.
 """
@@ -24,14 +24,17 @@ __all__ = ["write_report"]
 
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#00805c"
 STYLE = """
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: #1c2024; background: #fdfdfb;
+:root { --page: #fdfdfb; --ink: #1c2024; --soft: #5a626a; --line: #dcdfe2; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --page: #15181b; --ink: #e6e8ea; --soft: #a3abb3; --line: #3b4249; } }
+body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: var(--ink); background: var(--page);
   font: 1rem/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
-h2 { margin-top: 2.2rem; border-top: 2px solid; padding-top: .8rem; } pre { white-space: pre-wrap; }
+h2 { margin-top: 2.2rem; border-top: 2px solid; padding-top: .8rem; }
 table { border-collapse: collapse; } th, td { text-align: left; padding: .25rem 1rem .25rem 0; vertical-align: top;
-  border-bottom: 1px solid #dcdfe2; } .wide { overflow-x: auto; }
+  border-bottom: 1px solid var(--line); } .wide { overflow-x: auto; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem; }
-figure { margin: 0; } figure svg { width: 100%; height: auto; } figcaption { color: #5a626a; font-size: .9rem; }
-.samples table { width: 100%; table-layout: fixed; } .samples td { white-space: pre-wrap; }
+figure { margin: 0; } figure svg { width: 100%; height: auto; } figure svg text { fill: currentColor; }
+figcaption { color: var(--soft); font-size: .9rem; }
+.samples table { width: 100%; table-layout: fixed; min-width: 40rem; } .samples td { white-space: pre-wrap; }
 .samples th:first-child { width: 20%; }
 """
 
@@ -46,6 +49,7 @@ def write_report(
     sweep: Any = None,
     samples: Sequence[Mapping[str, Any]] = (),
     comparison: Sequence[Mapping[str, Any]] = (),
+    frontier: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write the page.
 
@@ -56,6 +60,8 @@ def write_report(
     sweep : of layers and poolings, `PairFeatures.sweep`; None leaves its plot out.
     samples : mappings with `prompt` and, under any other names, one text each: shown side by side.
     comparison : rows of a table of models, mappings from column to value.
+    frontier : ways of writing, mappings with `way`, `nats`, `share` (judged good) and `error` of that share: drawn, and
+        as a table.
 
     Raises
     ------
@@ -63,19 +69,23 @@ def write_report(
     """
     _matplotlib()
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(intro)}</p>" if intro else ""]
-    parts += ["<h2>Fit and certificate</h2>", f"<pre>{html.escape(head.summary())}</pre>"]
-    nature = "is proven" if head.certificate["rigorous"] else "is an estimate: an ascent may have missed a neuron"
-    parts.append(
-        f"<p>The lower bound {nature}. It speaks of the training objective of the "
-        f"{head.certificate['program']}, not of how well preferences are predicted.</p>"
-    )
+    if frontier:
+        shown = [{"way": row["way"], "judged good": f"{row['share']:.0%} ± {row['error']:.0%}",
+                  "divergence from plain sampling": f"{row['nats']:.1f} nats a text"} for row in frontier]  # fmt: skip
+        parts += ["<h2>Guided texts, judged</h2>", _table(shown)]
     if evaluation is not None:
         parts += ["<h2>Held-out pairs</h2>", _metrics(evaluation)]
         if evaluation.abstention:
             parts += ["<h3>With abstention</h3>", _table(evaluation.abstention)]
     if comparison:
         parts += ["<h2>Beside other models</h2>", _table(comparison)]
-    plots = _plots(head, evaluation, sweep)
+    parts += ["<h2>Fit and certificate</h2>", _summary(head)]
+    nature = "is proven" if head.certificate["rigorous"] else "is an estimate: an ascent may have missed a neuron"
+    parts.append(
+        f"<p>The lower bound {nature}. It speaks of the training objective of the "
+        f"{head.certificate['program']}, not of how well preferences are predicted.</p>"
+    )
+    plots = [*_frontier(frontier), *_plots(head, evaluation, sweep)]
     if plots:
         figures = "".join(
             f'<figure role="img" aria-label="{html.escape(words)}">{svg}<figcaption>{html.escape(words)}</figcaption>'
@@ -92,6 +102,30 @@ def write_report(
         + "\n</body></html>\n"
     )
     return atomic_write(path, page.encode())
+
+
+def _summary(head: ConvexRewardHead) -> str:
+    """The lines of `head.summary()`, which begin with what each is about, as a table."""
+    lines = [re.split(r"\s{2,}", line, maxsplit=1) for line in head.summary().splitlines()]
+    body = "".join(f"<tr><th>{html.escape(line[0])}</th><td>{html.escape(line[-1])}</td></tr>" for line in lines)
+    return f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
+
+
+def _frontier(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What the judge says against what it costs; a drawing where there is anything to draw."""
+    if not rows:
+        return []
+
+    def draw(axes: Any) -> None:
+        for i, row in enumerate(rows):
+            axes.errorbar(row["nats"], row["share"], row["error"], fmt="osD^v<>p"[i % 8], capsize=2, label=row["way"],
+                          color=(BLUE, ORANGE, GREEN)[i % 3])  # fmt: skip
+        axes.set(xlabel="divergence from plain sampling, nats a text", ylabel="share judged good", ylim=(-0.02, 1.05))
+        axes.legend(frameon=False)
+
+    return [
+        (_svg(draw, "f"), "What the judge says of texts, and how far they are from the model's own; 95 % intervals.")
+    ]
 
 
 def _metrics(evaluation: Evaluation) -> str:
@@ -170,17 +204,22 @@ def _plots(head: ConvexRewardHead, evaluation: Evaluation | None, sweep: Any) ->
                       "the paired difference, and the mean number of neurons."))  # fmt: skip
     if sweep is not None:
 
-        def layers(axes: Any) -> None:
-            for pooling, colour in zip(
-                dict.fromkeys(r.pooling for r in sweep.table), (BLUE, ORANGE, GREEN), strict=False
-            ):
-                rows = sorted((r for r in sweep.table if r.pooling == pooling), key=lambda r: r.layer)
-                axes.plot([r.layer for r in rows], [r.loss for r in rows], color=colour, marker="o", label=pooling)
-            axes.set(xlabel="layer", ylabel="held-out log-loss")
-            axes.legend(frameon=False)
+        def maps(axes: Any) -> None:
+            rows = sweep.table[:10][::-1]
+            names = [f"{_joined(r.layer)}, {_joined(r.pooling)}, {r.prompt}" for r in rows]
+            axes.plot([r.loss for r in rows], range(len(rows)), "o", color=BLUE)
+            axes.set_yticks(range(len(rows)), names)
+            axes.set(xlabel="held-out log-loss", title="layers, pooling, prompt")
 
-        plots.append((_svg(layers, "l"), f"Layers and poolings, by a linear head on {sweep.n_pairs} training pairs."))
+        words = f"Layers, poolings and what of the prompt enters, by a linear head on {sweep.n_pairs} training pairs."
+        if sweep.worth is not None:
+            words += f" By folds without a say in the choice, it is worth {sweep.worth.loss:.4f}."
+        plots.append((_svg(maps, "l", 7.5), words))
     return plots
+
+
+def _joined(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def _reliability(axes: Any, margins: np.ndarray) -> None:
@@ -207,16 +246,17 @@ def _matplotlib() -> tuple[Any, Any]:
     return rc_context, Figure
 
 
-def _svg(draw: Any, prefix: str) -> str:
+def _svg(draw: Any, prefix: str, width: float = 5.2) -> str:
     """The SVG element that `draw(axes)` makes, with ids of its own."""
     rc_context, new_figure = _matplotlib()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cvxrelu", "font.size": 10}):
-        figure = new_figure(figsize=(5.2, 3.4), layout="constrained")
+        figure = new_figure(figsize=(width, 3.4), layout="constrained")
         axes = figure.subplots()
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = text.replace("#000000", "currentColor")  # ink, light or dark
     return re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)

@@ -1,10 +1,13 @@
 """A language model with a linear-ReLU-linear reward on pooled hidden states, for `transformers`.
 
 Written by cvxrelu beside the weights of an exported reward model; it needs `torch` and `transformers` only.
-`config.reward_layer` is a layer as in `output_hidden_states`, `config.reward_pooling` "last" or "mean" (over the tokens
-that are not padding), `config.reward_width` the number of hidden units. Rewards were fitted to answers alone: a mark
-that ends a turn, one of the token sequences in `config.reward_end_marks`, is not pooled where it stands last.
-`config.reward_positions` says that positions are those of the tokens that are not padding, on either side.
+`config.reward_layers` are layers as in `output_hidden_states`, `config.reward_poolings` some of "last", "mean" (over
+the tokens that are not padding) and "response_mean" (over those of the answer), all joined; with `config.reward_prompt`
+"product" also their products with the state of the prompt's last token. `config.reward_answer_mark` are the tokens that
+stand last before an answer, by which it is found. `config.reward_width` is the number of hidden units. Rewards were
+fitted to answers alone: a mark that ends a turn, one of the token sequences in `config.reward_end_marks`, is not pooled
+where it stands last. `config.reward_positions` says that positions are those of the tokens that are not padding, on
+either side.
 """
 
 from typing import Any
@@ -27,7 +30,8 @@ class CvxreluRewardModel(PreTrainedModel):
         super().__init__(config)
         self.num_labels = 1
         self.model = AutoModel.from_config(config)
-        width = config.get_text_config().hidden_size
+        width = config.get_text_config().hidden_size * len(config.reward_layers) * len(config.reward_poolings)
+        width *= 2 if config.reward_prompt == "product" else 1
         self.score = torch.nn.Sequential(
             torch.nn.Linear(width, config.reward_width),
             torch.nn.ReLU(),
@@ -58,7 +62,7 @@ class CvxreluRewardModel(PreTrainedModel):
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, use_cache=False,
             output_hidden_states=True, return_dict=True, **kwargs,
         )  # fmt: skip
-        hidden = out.hidden_states[self.config.reward_layer]
+        hidden = torch.stack([out.hidden_states[layer] for layer in self.config.reward_layers], dim=2)  # (b, s, L, D)
         if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
             attention_mask = _without_padding_behind(input_ids, self.config.pad_token_id)
         if attention_mask is None:
@@ -66,14 +70,44 @@ class CvxreluRewardModel(PreTrainedModel):
         mask = attention_mask.to(hidden.device)
         if input_ids is not None:
             mask = _without_end_mark(input_ids, mask, self.config.reward_end_marks)
-        if self.config.reward_pooling == "last":
-            positions = torch.arange(mask.shape[1], device=mask.device)
-            last = (positions * (mask > 0)).argmax(dim=1)
-            pooled = hidden[torch.arange(len(hidden), device=hidden.device), last]
-        else:
-            share = mask.to(hidden.dtype)[:, :, None]
-            pooled = (hidden * share).sum(dim=1) / share.sum(dim=1)
-        return SequenceClassifierOutput(logits=self.score(pooled.to(self.score[0].weight.dtype)))
+        starts: Any = None
+        if self.config.reward_prompt == "product" or "response_mean" in self.config.reward_poolings:
+            starts = _answers(input_ids, mask, self.config.reward_answer_mark).to(hidden.device)
+        pooled = torch.stack([_pool(hidden, mask, pooling, starts) for pooling in self.config.reward_poolings], dim=2)
+        rows: Any = pooled.flatten(1)
+        if self.config.reward_prompt == "product":
+            ends = hidden[torch.arange(len(hidden), device=hidden.device), starts - 1]  # (b, L, D)
+            rows = torch.cat([rows, (pooled * ends[:, :, None]).flatten(1)], dim=1)
+        return SequenceClassifierOutput(logits=self.score(rows.to(self.score[0].weight.dtype)))
+
+
+def _pool(hidden: Any, mask: Any, pooling: str, starts: Any) -> Any:
+    """(b, L, D) of states (b, s, L, D)."""
+    if pooling == "last":
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = (positions * (mask > 0)).argmax(dim=1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    share = mask.to(hidden.dtype)
+    if pooling == "response_mean":
+        share = share * (torch.arange(mask.shape[1], device=mask.device) >= starts[:, None])
+    return (hidden * share[:, :, None, None]).sum(dim=1) / share.sum(dim=1)[:, None, None]
+
+
+def _answers(input_ids: Any, mask: Any, mark: Any) -> Any:
+    """(b,) the column behind the last place where the answer mark stands."""
+    if input_ids is None:
+        raise ValueError("this reward model finds answers by their tokens; give input_ids, not inputs_embeds")
+    width, found = len(mark), []
+    if input_ids.shape[1] <= width:
+        raise ValueError(f"text 0 has no answer: it is no longer than the tokens {list(mark)} that come before one")
+    windows = input_ids.unfold(1, width, 1) == torch.as_tensor(mark, device=input_ids.device)
+    for row, (here, kept) in enumerate(zip(windows.all(dim=2), mask, strict=True)):
+        places = (here & (kept[: here.shape[0]] > 0)).nonzero()[:, 0]
+        behind = int(places[-1]) + width if len(places) else kept.shape[0]
+        if behind >= kept.shape[0] or not bool(kept[behind:].any()):
+            raise ValueError(f"text {row} has no answer: nothing follows the tokens {list(mark)} that come before one")
+        found.append(behind)
+    return torch.as_tensor(found)
 
 
 def _without_end_mark(input_ids: Any, mask: Any, marks: Any) -> Any:

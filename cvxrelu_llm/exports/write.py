@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,24 +136,18 @@ def export_reward_model(
 
     from cvxrelu_llm.exports import modeling_cvxrelu_reward as code
 
-    pooling, layer = head.feature_settings.get("pooling"), head.feature_settings.get("layer")
-    if pooling not in ("last", "mean") or head.feature_settings.get("prompt", "read") != "read":
-        raise InputError(
-            "a sequence classifier sees no prompt length; pooling must be 'last' or 'mean', and the prompt only read, "
-            f"but the head is on {FeatureMap.of(head.feature_settings)}"
-        )
-    if not isinstance(layer, int):
-        raise InputError(
-            f"this reward model reads one layer, but the head joins {FeatureMap.of(head.feature_settings)}"
-        )
+    read = FeatureMap.of(head.feature_settings)
     base, source, keywords = _base_model(head, model, gguf_file)
     W, b, a, c = linear_relu_linear(head.network)
     config = base.config
-    config.reward_layer, config.reward_pooling, config.reward_width = int(layer or 0), pooling, len(b)
+    config.reward_layers, config.reward_poolings = list(read.layers), list(read.poolings)
+    config.reward_prompt, config.reward_width = read.prompt, len(b)
     config.num_labels, config.architectures = 1, [code.CvxreluRewardModel.__name__]
     config.auto_map = {"AutoModelForSequenceClassification": f"{MODELING}.{code.CvxreluRewardModel.__name__}"}
     tokenizer = AutoTokenizer.from_pretrained(source, **keywords)
     config.reward_end_marks = _end_marks(tokenizer)
+    needed = read.prompt != "read" or "response_mean" in read.poolings
+    config.reward_answer_mark = _answer_mark(tokenizer, head.feature_settings, read) if needed else []
     config.reward_positions = counts_positions(base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -239,6 +234,22 @@ def export_qwen2_reward_model(
         atomic_write(work / "config.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
         AutoTokenizer.from_pretrained(source, **keywords).save_pretrained(work)
     return Path(folder)
+
+
+def _answer_mark(tokenizer: Any, settings: Mapping[str, Any], read: FeatureMap) -> list[int]:
+    """Tokens that a chat template puts last before an answer, by which a reward model finds where it begins."""
+    if settings.get("template") == "chat" and getattr(tokenizer, "cls_token_id", None) is None:
+        turn = [{"role": "user", "content": "question"}]
+        before = tokenizer.apply_chat_template(turn, tokenize=False)
+        whole = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        mark = list(tokenizer(whole.removeprefix(before), add_special_tokens=False)["input_ids"])
+        tokens = list(tokenizer(whole, add_special_tokens=False)["input_ids"])
+        if whole.startswith(before) and mark and tokens[-len(mark) :] == mark:
+            return mark
+    raise InputError(
+        "a sequence classifier sees no prompt length, and only a chat template says where an answer begins; the head "
+        f"is on {read}, template {settings.get('template')!r}: fit one on poolings 'last' or 'mean', prompt 'read'"
+    )
 
 
 def _end_marks(tokenizer: Any) -> list[list[int]]:

@@ -3,7 +3,8 @@
 Of a path in beta with K points, let k be the one with the smallest held-out log-loss, d_k the mean of its losses minus
 those of the linear model, pair by pair, and s_k the standard error of that mean over G groups. Neurons are taken, by
 
-    significant    where  d_k < -t(1 - 0.05 / K, G - 1) s_k,  and the held-out accuracy is not below the linear model's
+    significant    where  d_k < -max(t(1 - 0.05 / K, G - 1) s_k, 0.002),  and the held-out accuracy is not below the
+                   linear model's
     lowest         where  d_k < 0
 
 t being the quantile of Student's distribution. The reason for the first is the winner's curse. The best of several
@@ -11,7 +12,8 @@ points is chosen by the very numbers that it is judged by: where no point is bet
 of K differences still is negative most of the time, and below minus one standard error in a good part of the cases. The
 test at 5 % is therefore one-sided, as there is only one way to win, and corrected for the number of points (Bonferroni;
 points of one path are alike, so that it is on the safe side). The price: gains that the data cannot tell from chance
-are given away. Neither rule is a guarantee, held-out pairs being a sample.
+are given away, and so are gains of less than 0.002 nats, which many pairs could tell, but nobody would notice. Neither
+rule is a guarantee, held-out pairs being a sample.
 
 Source: R. G. Miller, *Simultaneous statistical inference*, 1981, for the correction.
 """
@@ -29,6 +31,7 @@ __all__ = ["RULES", "Point", "accuracy_of", "compared", "paired_difference", "ta
 
 RULES = ("significant", "lowest")
 LEVEL = 0.05
+EFFECT = 0.002  # nats a pair: the least gain that neurons are taken for
 
 
 class Point(NamedTuple):
@@ -78,7 +81,7 @@ def taken(points: Sequence[Point], accuracy: float, n_groups: int, rule: str) ->
         return best if point.difference < 0 else None
     needed = float(scipy.stats.t.ppf(1 - LEVEL / len(points), n_groups - 1)) * point.difference_error
     rounding = 1e-12  # equal accuracies, summed with weights in another order
-    return best if point.difference < -needed and point.accuracy >= accuracy - rounding else None
+    return best if point.difference < -max(needed, EFFECT) and point.accuracy >= accuracy - rounding else None
 
 
 def compared(points: Sequence[Point], n_groups: int, neurons: bool) -> list[str]:

@@ -102,6 +102,51 @@ def test_onnx(tmp_path: Path) -> None:
 
 
 # -- with one ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layer": [1, 3], "pooling": "last"},
+        {"layer": [2, -1], "pooling": ["last", "response_mean"]},
+        {"layer": [1, 2], "pooling": ["mean", "response_mean"], "prompt": "product"},
+    ],
+)
+def test_joined_layers_and_products_are_exported(
+    model: FeatureModel, model_folder: Path, many: Triples, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """The exported model finds the answer by the template's mark, padded on either side, ended or not."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForSequenceClassification
+
+    head = ConvexRewardHead(skip_l2=2.0, beta=0.3, tol=1e-2).fit(extract(model, many, **settings))
+    texts = [(triple.prompt, triple.chosen) for triple in many][:6]
+    scores = head.score_texts(model, texts)
+    _, tokenizer = causal(model_folder)
+    export_reward_model(head, model_folder, tmp_path / "reward")
+    served = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward", trust_remote_code=True).eval()
+    turns = [[*(m._asdict() for m in prompt), {"role": "assistant", "content": text}] for prompt, text in texts]
+    words = [tokenizer.apply_chat_template(turn, tokenize=False) for turn in turns]
+    for side in ("left", "right"):
+        tokenizer.padding_side = side
+        for given in (words, [word.removesuffix("<|im_end|>\n") for word in words]):
+            batch = tokenizer(given, return_tensors="pt", padding=True, add_special_tokens=False)
+            with torch.no_grad():
+                found = served(**{k: batch[k] for k in ("input_ids", "attention_mask")}).logits[:, 0].numpy()
+            np.testing.assert_allclose(found, scores, atol=1e-4 * max(1.0, np.abs(scores).max()))
+    if served.config.reward_answer_mark:
+        with pytest.raises(ValueError, match="text 0 has no answer"):
+            served(input_ids=torch.tensor([tokenizer("area of the", add_special_tokens=False)["input_ids"]]))
+
+
+def test_where_an_answer_begins_must_be_known(
+    model: FeatureModel, model_folder: Path, many: Triples, tmp_path: Path
+) -> None:
+    features = extract(model, many, layer=2, pooling="response_mean", template="plain")
+    head = ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(features)
+    with pytest.raises(InputError, match="only a chat template says where an answer begins"):
+        export_reward_model(head, model_folder, tmp_path / "reward")
+    assert not (tmp_path / "reward").exists()
+
+
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_texts_score_alike_everywhere(
     model: FeatureModel, model_folder: Path, many: Triples, tmp_path: Path, pooling: str
