@@ -9,7 +9,7 @@ from cvxrelu_llm import ConvexRewardHead, as_pair_features, compare_heads, sugge
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((1600, 20)) * np.linspace(3.0, 0.3, 20)
-better = X @ rng.standard_normal(20) + rng.logistic(size=1600)
+better = X @ rng.standard_normal(20) + 0.3 * rng.logistic(size=1600)
 pairs = np.arange(1600).reshape(-1, 2)
 pairs = np.where((better[pairs[:, 0]] > better[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1])
 pool, test = pairs[:400], as_pair_features(X, pairs[400:])
