@@ -215,6 +215,28 @@ def _feature_settings(given: Fields) -> dict[str, Any]:
     return dict(given.value)
 
 
+def _usage(features: Mapping[str, Any]) -> list[str]:
+    """The lines of Python that score, and with a causal model guide, in a model card."""
+    load = 'head = ConvexRewardHead.load("this-folder")'
+    if not features.get("model"):
+        code = ["from cvxrelu_llm import ConvexRewardHead", "", load, "head.score(X)  # rewards of features (n, D)"]
+        return ["## Use", "", "```python", *code, "```", ""]
+    model = f"{str(features['model'])!r}, dtype={features.get('dtype', 'float32')!r}"
+    code = [
+        "from cvxrelu_llm import ConvexRewardHead, load_model", "", load, f"model = load_model({model})",
+        'answers = ["Air scatters blue light.", "No."]',
+        'head.score_texts(model, [("Why is the sky blue?", answer) for answer in answers])',
+    ]  # fmt: skip
+    if features.get("prompt", "read") != "ignore" and features.get("template") == "chat":
+        code += [
+            "", "# texts that it guides", "from cvxrelu_llm.models.causal import load_lm", "",
+            f"lm, tokenizer = load_lm({model})",
+            'head.guide(lm, tokenizer, "Why is the sky blue?", scale=4.0, normalise=False).text',
+        ]  # fmt: skip
+    words = "Rewards are of the model and the features above; others are refused."
+    return ["## Use", "", words, "", "```python", *code, "```", ""]
+
+
 def model_card(record: Mapping[str, Any]) -> str:
     """README.md, with the metadata that model hubs read at its top."""
     features, certificate, calibration = record["features"], record["certificate"], record["calibration"]
@@ -255,6 +277,7 @@ def model_card(record: Mapping[str, Any]) -> str:
             f"{calibration['n_pairs']} out-of-fold margins; there the log-loss is {calibration['log_loss']:.4f}, the "
             f"expected calibration error {calibration['ece']:.4f}, the Brier score {calibration['brier']:.4f}.", "",
         ]  # fmt: skip
+    lines += _usage(features)
     if record["metrics"]:
         lines += ["## Metrics", "", "| | |", "|---|---|"]
         for name, value in record["metrics"].items():

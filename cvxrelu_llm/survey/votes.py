@@ -6,11 +6,18 @@ With votes `b` for the best answer and `t` ties out of `v`, a model's win rate i
 
 and between models i and j, over votes for one of the two or ties, `(b_i + t/2) / (b_i + b_j + t)`. Votes on one prompt
 are not independent, so intervals come from a bootstrap of whole prompts: prompts are drawn with replacement, each with
-all its votes, and the percentiles of the rate are taken.
+all its votes, and the percentiles of the rate are taken. Of few votes, or where all agree, these are too short: three
+votes for one model would give 1 to 1. The interval therefore also covers that of Korn and Graubard, Clopper and
+Pearson's of the effective number of votes,
 
-Sources: Cameron, Gelbach & Miller, "Bootstrap-based improvements for inference with clustered errors", Review of
-Economics and Statistics 2008; Efron & Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentile
-intervals).
+    n* = min(v, p (1 - p) / var(p)) (t_{v-1} / t_{c-1})^2,      c prompts; where all agree, c in place of the minimum
+
+with var(p) the variance of p by prompts, and t the quantiles of Student's distribution.
+
+Sources: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
+estimated from survey data", Survey Methodology 1998; Cameron, Gelbach & Miller, "Bootstrap-based improvements for
+inference with clustered errors", Review of Economics and Statistics 2008; Efron & Tibshirani, "An introduction to the
+bootstrap", 1993, chapter 13 (percentile intervals).
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 
 from cvxrelu.support.bootstrap import bootstrap_sums
@@ -159,7 +167,7 @@ def _rate(
     tie_worth: float,
     level: float,
 ) -> Rate:
-    """Ratio of sums over prompts, and its percentiles over the sums that the bootstrap drew."""
+    """Ratio of sums over prompts, and the interval that covers both of the module's."""
 
     def ratio(sums: np.ndarray) -> np.ndarray:
         ties = sums[:, -1]
@@ -172,8 +180,30 @@ def _rate(
         return Rate(None, 0, 0, 0, None, None)
     low = high = None
     if drawn is not None:
-        low, high = np.quantile(ratio(drawn), [0.5 - level / 2, 0.5 + level / 2]).tolist()
+        exact = _few_votes(counts, winner, losers, tie_worth, level)
+        edges = np.quantile(ratio(drawn), [0.5 - level / 2, 0.5 + level / 2])
+        low, high = float(min(edges[0], exact[0])), float(max(edges[1], exact[1]))
     return Rate(float(ratio(sums[None])[0]), wins, losses, ties, low, high)
+
+
+def _few_votes(
+    counts: Float[np.ndarray, "n columns"], winner: int, losers: Sequence[int], tie_worth: float, level: float
+) -> tuple[float, float]:
+    """Korn and Graubard's interval; see the module."""
+    votes = counts[:, winner] + counts[:, list(losers)].sum(axis=1) + counts[:, -1]
+    won, votes = (counts[:, winner] + tie_worth * counts[:, -1])[votes > 0], votes[votes > 0]
+    total, prompts = float(votes.sum()), len(votes)
+    if prompts < 2:
+        return 0.0, 1.0
+    p, half = float(won.sum()) / total, 0.5 + level / 2
+    variance = prompts / (prompts - 1) * float(np.sum((won - p * votes) ** 2)) / total**2
+    n = min(total, p * (1 - p) / variance) if variance > 0 else float(prompts)
+    if total > 1:
+        n *= float(scipy.stats.t.ppf(half, total - 1) / scipy.stats.t.ppf(half, prompts - 1)) ** 2
+    x = p * n
+    low = float(scipy.stats.beta.ppf(1 - half, x, n - x + 1)) if x > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(half, x + 1, n - x)) if x < n else 1.0
+    return low, high
 
 
 def _read_key(key: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:

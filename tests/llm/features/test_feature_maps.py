@@ -100,6 +100,11 @@ def test_head_texts_guidance_cache_and_files_agree(
         prompt, answer = tokens_of(model, triple, triple.chosen)
         found = score_tokens(lm, scorer, [*prompt, *answer], prompt_length=len(prompt))
         assert found[0] == pytest.approx(rewards[features.pairs[k, 0]], abs=1e-4 * size)
+    card = (tmp_path / "head" / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0].replace("this-folder", str(tmp_path / "head"))
+    assert "score_texts" in code and "guide" in code
+    if settings == MAPS[0]:
+        exec(code.replace("scale=4.0", "max_new_tokens=3, scale=4.0"), {})
     text = head.guide(lm, model.tokenizer, "Why?", max_new_tokens=6, top_k=None, top_p=None, scale=2.0)
     prompt, _ = tokens_of(model, load_triples([{"prompt": "Why?", "chosen": "a", "rejected": "b"}])[0], "a")
     kept = [*text.tokens[: -1 if text.finished else None]]

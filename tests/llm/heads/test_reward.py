@@ -503,3 +503,12 @@ def test_bad_features(change: dict[str, Any], words: str) -> None:
         ConvexRewardHead(beta=np.inf).fit(as_pair_features(np.eye(2), np.zeros((0, 2))))
     with pytest.raises(InputError, match=words):
         ConvexRewardHead(beta=np.inf).fit(dataclasses.replace(features, **change))
+
+
+def test_the_code_of_a_model_card_runs(tmp_path: Path) -> None:
+    """Of features without a model here; with one, in the tests of feature maps."""
+    data = preferences(m=30)
+    ConvexRewardHead(beta=np.inf, skip_l2=1.0).fit(data).save(tmp_path / "head")
+    card = (tmp_path / "head" / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0].replace("this-folder", str(tmp_path / "head"))
+    exec(code, {"X": data.X})
