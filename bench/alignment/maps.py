@@ -184,11 +184,11 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help="run nothing; the table of the results there are")
     options = parser.parse_args()
     if options.write_docs:
-        files = [path for model in FILES for path in [RESULTS / f"alignment-maps-{model}.json"] if path.exists()]
+        files = [path for model in FILES for path in [RESULTS / f"feature-maps-{model}.json"] if path.exists()]
         results = [r for path in files for r in json.loads(path.read_text())["results"]]
         put_between_markers("docs/alignment.md", "maps", table(results))
         return
-    path = Path(RESULTS / f"alignment-maps-{options.model}.json")
+    path = Path(RESULTS / f"feature-maps-{options.model}.json")
     results = json.loads(path.read_text())["results"] if path.exists() else []
     for name in (n for n in options.sets if (DATA / SETS[n][0]).exists()):
         found = {"model": options.model, **run_set(name, options)}

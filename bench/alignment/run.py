@@ -244,17 +244,6 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def summary(results: Sequence[dict[str, Any]]) -> str:
-    """The table of the README: mean held-out accuracy and log-loss of the models that the head is held against."""
-    names = ("pairwise", "linear", "two_phase", "MLP", "LightGBM", "length", "LM log-probability")
-    rows = []
-    for result in results:
-        means = {row["model"]: row["mean of splits"] for row in result["rows"]}
-        cells = [f"{means[n]['accuracy']:.3f}, {means[n]['log_loss']:.3f}" if n in means else "" for n in names]
-        rows.append([f"{result['data']}, {result['pairs']}", *cells])
-    return markdown_table(["data, pairs", *names], rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="MiniLM embeddings, 200 pairs a set, 32 directions")
@@ -292,7 +281,6 @@ def main() -> None:
         made = [read_json(file) for file in RESULTS.glob("alignment-*.json") if "quick" not in file.name]
         made.sort(key=lambda result: (list(SETS).index(result["data"]), result["pairs"]))
         put_between_markers("docs/alignment.md", "alignment", page(made))
-        put_between_markers("README.md", "alignment", summary(made))
 
 
 if __name__ == "__main__":

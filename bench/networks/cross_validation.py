@@ -105,12 +105,24 @@ def tables(cells: list[dict[str, Any]]) -> str:
     return markdown_table(names, rows)
 
 
+def scores(cells: list[dict[str, Any]]) -> str:
+    """The table of the README: test scores, and the time of the two that search a grid of networks."""
+    rows = []
+    for name in [name for name in UCI if any(cell["name"] == name for cell in cells)]:
+        mine = [cell for cell in cells if cell["name"] == name]
+        r2 = [f"{np.median([cell[label]['r2'] for cell in mine]):.3f}" for label in NAMES]
+        seconds = [f"{np.median([cell[label]['seconds'] for cell in mine]):.1f}" for label in ("ours", "MLP")]
+        rows.append([f"{name}, {mine[0]['n']} x {mine[0]['d']}", *r2, " / ".join(seconds)])
+    head = ["training rows x columns", "cvxrelu", "MLP", "ridge", "gradient boosting", "seconds, cvxrelu / MLP"]
+    return markdown_table(head, rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=UCI, default=UCI)
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--redo", action="store_true")
-    parser.add_argument("--write-docs", action="store_true", help="put the table into docs/path.md")
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/path.md and README.md")
     options = parser.parse_args()
     place = RESULTS / "cross-validation.json"
     cells = [] if options.redo or not place.exists() else json.loads(place.read_text())["cells"]
@@ -122,6 +134,7 @@ def main() -> None:
     print(tables(cells))
     if options.write_docs:
         put_between_markers("docs/path.md", "cross-validation", tables(cells))
+        put_between_markers("README.md", "scores", scores(cells))
 
 
 if __name__ == "__main__":

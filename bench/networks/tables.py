@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common.datasets import PROBLEMS
-from bench.common.report import ROOT, markdown_table, put_between_markers
+from bench.common.report import markdown_table, put_between_markers
 from bench.networks.cells import FRACTIONS, TARGET, load, path_of
 
 __all__ = ["render", "write"]
@@ -17,7 +17,7 @@ Row = dict[str, Any]  # a problem, its beta, and the cells there are
 
 
 def write(cache: Path) -> None:
-    """Put the tables into the page of benchmarks, and the summary into the README where it has the marker."""
+    """Put the tables into the page of benchmarks."""
     rows = collect(cache)
     tables = {
         "networks": f"{summary(rows)}\n\n{main_table(rows)}",
@@ -27,8 +27,6 @@ def write(cache: Path) -> None:
     }
     for marker, text in tables.items():
         put_between_markers(PAGE, marker, text)
-    if "<!-- begin:networks -->" in (ROOT / "README.md").read_text():
-        put_between_markers("README.md", "networks", summary(rows))
     print(summary(rows))
 
 

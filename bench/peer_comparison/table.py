@@ -40,14 +40,14 @@ NOTE = (
 
 
 def write(cache: Path) -> None:
-    """Put the tables into docs/benchmarks.md, the figure beside it and the summary into the README."""
+    """Put the tables and their summary into docs/benchmarks.md, the figure beside it."""
     cells = read(cache)
     if not cells:
         raise SystemExit(f"no cells in {cache}: run python -m bench.peer_comparison first")
     plot(cells)
     figure = "![Seconds to a true gap, per peer](figures/peers.png)"
     put_between_markers("docs/benchmarks.md", "peers", text(cache) + "\n\n" + figure)
-    put_between_markers("README.md", "peers", summary(cells))
+    put_between_markers("docs/benchmarks.md", "peers-summary", summary(cells))
 
 
 def read(cache: Path) -> dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]:

@@ -230,16 +230,16 @@ def test_figure_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         json.dumps({"cell": Cell((9, 2, 3), 0.1, 0)._asdict(), "lower_bound": 1.0, "objective": 1.0})
     )
     (tmp_path / "c.json").write_text(json.dumps(cell("ours", 0, [(0.25, 1.0)])))
-    page, front = tmp_path / "docs" / "benchmarks.md", tmp_path / "README.md"
+    page = tmp_path / "docs" / "benchmarks.md"
     page.parent.mkdir()
-    for file in (page, front):
-        file.write_text("before\n<!-- begin:peers -->\nold\n<!-- end:peers -->\nafter\n")
+    markers = "<!-- begin:{0} -->\nold\n<!-- end:{0} -->\n"
+    page.write_text("before\n" + "".join(markers.format(name) for name in ("peers", "peers-summary")) + "after\n")
     monkeypatch.setattr("bench.common.report.ROOT", tmp_path)
     monkeypatch.setattr(peer_table, "FIGURES", tmp_path / "docs" / "figures")
     peer_table.write(tmp_path)
     assert "| adelie | 1 | 1 | 1 | 1 |" in page.read_text()
     assert "old" not in page.read_text()
-    assert "| (9, 2, 3), 0.1 | 0.25 | adelie 1 | 4 | 0.25 | adelie 1 | 4 |" in front.read_text()
+    assert "| (9, 2, 3), 0.1 | 0.25 | adelie 1 | 4 | 0.25 | adelie 1 | 4 |" in page.read_text()
     assert (tmp_path / "docs" / "figures" / "peers.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit, match="no cells"):
         peer_table.write(tmp_path / "docs")
