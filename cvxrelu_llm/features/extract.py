@@ -31,6 +31,8 @@ from cvxrelu_llm.preferences.messages import Message
 
 __all__ = ["PairFeatures", "Sweep", "embed", "extract", "load_model", "sweep"]
 
+BYTES = 2**31  # of features that are chosen; more columns than that are more than most machines and pairs can bear
+
 
 def extract(
     model: FeatureModel,
@@ -97,7 +99,8 @@ def extract(
     if prompt is None:
         prompt = "auto" if _is_auto(layer) or _is_auto(pooling) else "read"
     if _is_auto(layer) or _is_auto(pooling) or _is_auto(prompt):
-        swept, known = sweep_with(run, triples, _tried(model, layer, pooling, prompt), seed=seed)
+        n_texts = 2 * len(triples) * (1 + prefixes)
+        swept, known = sweep_with(run, triples, _tried(model, layer, pooling, prompt, n_texts), seed=seed)
         chosen = swept.chosen
     else:
         chosen = as_feature_map(model, layer, pooling, prompt)
@@ -131,15 +134,19 @@ def _is_auto(value: Any) -> bool:
     return isinstance(value, str) and value == "auto"
 
 
-def _tried(model: FeatureModel, layer: Any, pooling: Any, prompt: Any) -> list[FeatureMap]:
-    """What a sweep chooses from, beside what is given."""
+def _tried(model: FeatureModel, layer: Any, pooling: Any, prompt: Any, n_texts: int) -> list[FeatureMap]:
+    """What a sweep chooses from, beside what is given: features of so many texts that take at most `BYTES`."""
     every = FeatureMap(tuple(range(1, model.n_layers + 1)), POOLINGS)
     given = as_feature_map(
         model, every.layers if _is_auto(layer) else layer, every.poolings if _is_auto(pooling) else pooling
     )
     prompts = prompts_of(model) if _is_auto(prompt) else [as_prompt(model, prompt)]
-    return candidates(model, given.layers, given.poolings, prompts,
-                      join_layers=_is_auto(layer), join_poolings=_is_auto(pooling))  # fmt: skip
+    found = candidates(model, given.layers, given.poolings, prompts,
+                       join_layers=_is_auto(layer), join_poolings=_is_auto(pooling))  # fmt: skip
+    within = [one for one in found if 4 * n_texts * one.n_features(model.hidden_size) <= BYTES]
+    return within or [
+        one for one in found if one.n_features(1) == found[0].n_features(1)
+    ]  # they begin with the smallest
 
 
 def _with_prefixes(

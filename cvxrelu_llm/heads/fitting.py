@@ -84,7 +84,7 @@ class HeadFitting:
         if beta != "auto":
             return Choice(skip_l2, float(beta), points, None)
         if reduced:  # around the linear model, which the neurons have to beat
-            known_directions = [linear_direction(fold.rows, skip_l2 * fold.share) for fold in folds]
+            known_directions = [linear_direction(fold.made()[0], skip_l2 * fold.share) for fold in folds]
             folds = make_folds(features.X, *known[:2], margin, tests, directions, known_directions)
             direction = linear_direction(rows, skip_l2)
             self.standard = standardise(features.X, features.pairs.ravel(), directions, direction)
@@ -132,7 +132,8 @@ class HeadFitting:
         components = self._components(features.X.shape[1])
         folds = make_folds(features.X, features.pairs, features.weight, margin, tests, components)
         parts = []
-        for j, (part, Z, test, share) in enumerate(folds):
+        for j, fold in enumerate(folds):
+            (part, Z), test, share = fold.made(), fold.test, fold.share
             file = None if work is None else work / f"classifier-fold-{j:02d}.safetensors"
             network, _, _ = self._two_phase(part, beta * share, total * share, o["path_tol"], file)
             known, fresh = _hidden(network, part.Z), _hidden(network, Z)

@@ -13,6 +13,7 @@ A solve that has ended is a file, so a fit that was killed goes on after the las
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from cvxrelu.support.entries import stored
 from cvxrelu.support.errors import InputError
 from cvxrelu_llm.heads.calibration import log_losses
 from cvxrelu_llm.heads.rule import Point, accuracy_of, paired_difference, taken
-from cvxrelu_llm.heads.standardise import standardise
+from cvxrelu_llm.heads.standardise import Standard, standardise
 
 __all__ = [
     "Choice",
@@ -57,16 +58,31 @@ class Rows(NamedTuple):
         return self.Z[self.pairs[:, 0]] - self.Z[self.pairs[:, 1]]
 
 
-class Fold(NamedTuple):
+@dataclass(frozen=True)
+class Fold:
     """One part of the cross-validation: what it trains on, which pairs it does not see, its share of the weight.
 
-    `rows` has only those rows that its training pairs use; Z has them all, standardised by the former.
+    X, pairs, weight, margin : of all pairs. standard : of the training rows. What is made of them is made when asked
+    for, and not kept: features of thousands of columns, once a fold, would be several times the data.
     """
 
-    rows: Rows
-    Z: Float[np.ndarray, "n r"]
+    X: Float[np.ndarray, "n d"]
+    pairs: Int[np.ndarray, "m 2"]
+    weight: Float[np.ndarray, " m"]
+    margin: Float[np.ndarray, " m"]
+    standard: Standard
     test: Int[np.ndarray, " k"]
     share: float
+
+    def made(self) -> tuple[Rows, Float[np.ndarray, "n r"]]:
+        """Training rows that its training pairs use, and all rows, standardised by the former."""
+        Z = self.standard.apply(self.X)
+        used, local = np.unique(self.pairs[self.train], return_inverse=True)
+        return Rows(Z[used], local.reshape(-1, 2), self.weight[self.train], self.margin[self.train]), Z
+
+    @property
+    def train(self) -> Int[np.ndarray, " k"]:
+        return np.setdiff1d(np.arange(len(self.pairs)), self.test)
 
 
 class Choice(NamedTuple):
@@ -109,9 +125,8 @@ def make_folds(
         if share == 0 or weight[test].sum() == 0:
             raise InputError("a fold of the cross-validation has no weight; use fewer folds, or drop pairs of weight 0")
         direction = None if directions is None else directions[j]
-        Z = standardise(X, pairs[train].ravel(), components, direction).apply(X)
-        used, local = np.unique(pairs[train], return_inverse=True)
-        folds.append(Fold(Rows(Z[used], local.reshape(-1, 2), weight[train], margin[train]), Z, test, share))
+        standard = standardise(X, pairs[train].ravel(), components, direction)
+        folds.append(Fold(X, pairs, weight, margin, standard, test, share))
     return folds
 
 
@@ -149,11 +164,13 @@ def select_ridge(
 ) -> tuple[float, np.ndarray, list[Point]]:
     """(ridge, out-of-fold margins, table) of the linear model with the smallest held-out log-loss."""
     total, parts = float(weight.sum()), []
-    for rows, Z, test, share in folds:
+    for fold in folds:
+        rows, Z = fold.made()
         basis = row_space(rows.differences)
         few = rows._replace(Z=rows.Z if basis is None else rows.Z @ basis)
-        held_out = Z[pairs[test, 0]] - Z[pairs[test, 1]]
-        parts.append((few, held_out if basis is None else held_out @ basis, test, share))
+        held_out = Z[pairs[fold.test, 0]] - Z[pairs[fold.test, 1]]
+        parts.append((few, held_out if basis is None else held_out @ basis, fold.test, fold.share))
+        del rows, Z
 
     def margins_at(ridge: float) -> np.ndarray:
         margins = np.zeros(len(pairs))
@@ -210,12 +227,14 @@ def select_beta(
     points: list[Point] = []
     found: list[np.ndarray] = []
     before: list[ReLUNetwork | None] = [None] * len(folds)
+    made = [fold.made() for fold in folds]
     if linear is not None:
-        before = [linear_network(np.zeros(fold.rows.Z.shape[1])) for fold in folds]
+        before = [linear_network(np.zeros(Z.shape[1])) for _, Z in made]
     stale, best = 0, float(weight @ base) / float(weight.sum())
     for i, factor in enumerate(sorted(relative, reverse=True)):
         margins, widths = np.zeros(len(pairs)), []
-        for j, (rows, Z, test, share) in enumerate(folds):
+        for j, fold in enumerate(folds):
+            (rows, Z), test, share = made[j], fold.test, fold.share
             file = None if folder is None else folder / f"point-{i:03d}-fold-{j:02d}.safetensors"
             if file is not None and file.exists():
                 with stored(file, "a network of a fit"):

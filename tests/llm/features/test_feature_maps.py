@@ -280,3 +280,15 @@ def test_dead_columns_count_for_nothing() -> None:
     assert scale[1] == 1.0 and abs(center[1]) < 1e-30 and (scale[[0, 2]] > 0.5).all()
     wide = X.astype(np.float64) * [1.0, 1e26, 1e6]  # of different units, and alive
     np.testing.assert_allclose(center_and_scale(wide)[1], wide.std(axis=0))
+
+
+def test_columns_that_pairs_can_bear(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the largest maps would not fit, smaller ones are chosen from; where none does, the smallest."""
+    from cvxrelu_llm.features import extract as module
+
+    rows = 2 * 18 * 4
+    for limit, sizes in ((rows * 96, {48, 96}), (rows * 48, {48}), (1, {48})):
+        monkeypatch.setattr(module, "BYTES", limit)
+        table = extract(model, many(), template="chat").sweep.table
+        found = {FeatureMap.of(row._asdict()).n_features(16) for row in table}
+        assert found == sizes, limit

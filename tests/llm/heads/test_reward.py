@@ -191,7 +191,7 @@ def test_no_fold_sees_its_test_pairs() -> None:
     parts = [
         make_folds(X, features.pairs, features.weight, features.margin, tests, None) for X in (features.X, spoiled)
     ]
-    np.testing.assert_array_equal(parts[0][0].rows.differences, parts[1][0].rows.differences)
+    np.testing.assert_array_equal(*(folds[0].made()[0].differences for folds in parts))
 
 
 def unequal_folds() -> tuple[PairFeatures, list[np.ndarray], list[Any]]:
@@ -210,7 +210,8 @@ def test_the_ridge_of_a_fold_is_that_of_all_pairs_on_its_share() -> None:
     f, total = features, features.weight.sum()
     ridge, margins, points = select_ridge(folds, f.pairs, f.weight, f.group, (0.05,))
     assert ridge == points[0].skip_l2 == pytest.approx(0.05 * total)
-    for (rows, Z, test, _), other in zip(folds, reversed(tests), strict=True):
+    for fold, other in zip(folds, reversed(tests), strict=True):
+        (rows, Z), test = fold.made(), fold.test
         weight = f.weight[other] * total / f.weight[other].sum()
         theta = cvxrelu.solve_logistic(rows.differences, l2=0.05 * total, sample_weight=weight).theta
         expected = (Z[f.pairs[test, 0]] - Z[f.pairs[test, 1]]) @ theta
@@ -255,7 +256,7 @@ def test_the_rule(gain: str, rule: str, tmp_path: Path, monkeypatch: pytest.Monk
 
     def losses_of(theta: np.ndarray) -> np.ndarray:
         found = np.zeros(30)
-        for _, Z, test, _ in folds:
+        for (_, Z), test in ((fold.made(), fold.test) for fold in folds):
             found[test] = np.log1p(np.exp(-(Z[f.pairs[test, 0]] - Z[f.pairs[test, 1]]) @ theta))
         return found
 
