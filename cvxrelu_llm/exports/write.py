@@ -280,7 +280,10 @@ def _base_model(head: ConvexRewardHead, model: Any, gguf_file: str | None) -> tu
     source, keywords = str(model), {} if gguf_file is None else {"gguf_file": gguf_file}
     if source.endswith(".gguf"):
         source, keywords = str(Path(source).parent), {"gguf_file": Path(source).name}
-    return loaded.network.requires_grad_(True), source, keywords  # type: ignore[attr-defined]
+    base = loaded.network.requires_grad_(True)  # type: ignore[attr-defined]
+    if hasattr(base.config, "quantization_config"):  # of the file it was read from; the weights are plain by now
+        del base.config.quantization_config
+    return base, source, keywords
 
 
 def _new(folder: str | Path) -> Path:
