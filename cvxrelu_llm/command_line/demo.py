@@ -33,6 +33,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=count, default=160, metavar="N", help="triples to use, at most (%(default)s)")
     parser.add_argument("--prompts", type=count, default=12, metavar="N", help="texts of each kind (%(default)s)")
     parser.add_argument("--max-new-tokens", type=count, default=32, metavar="N", help="of a text (%(default)s)")
+    parser.add_argument("--scale", type=float, metavar="S",
+                        help="how strongly the head guides, a factor of rewards (both 2 and 8)")  # fmt: skip
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of everything random (%(default)s)")
 
 
@@ -140,7 +142,7 @@ def _guided(
     """The judge's word by way of writing, and texts side by side; without a judge, texts alone."""
     samples = [{"prompt": p if isinstance(p, str) else p[-1]["content"]} for p in prompts]
     rows = []
-    for scale in (0.0, *SCALES):
+    for scale in (0.0, *(SCALES if options.scale is None else [options.scale])):
         way = f"guided, rewards times {scale:g}" if scale else "plain"
         good, nats = [], []
         for i, prompt in enumerate(prompts):

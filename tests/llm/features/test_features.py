@@ -429,9 +429,10 @@ def test_sweep_finds_the_layer_and_pooling_that_tell(model: FeatureModel) -> Non
     planted: Any = Planted(model)
     found = sweep(planted, load_triples(rows), folds=4, singles=True)
     singles = [row for row in found.table if isinstance(row.layer, int) and isinstance(row.pooling, str)]
-    assert singles[0].layer == 2 and singles[0].pooling in ("mean", "response_mean")  # the last token does not see it
+    best = min(singles, key=lambda row: row.loss)  # of those within 0.001 of it, a smaller one stands first
+    assert best.layer == 2 and best.pooling in ("mean", "response_mean")  # the last token does not see it
     assert found.n_pairs == 40 and len(found.table) == 28  # four layers or all, by three poolings and two, twice
-    assert found.table[0].accuracy > 0.95 and found.table[0].loss == min(row.loss for row in found.table)
+    assert found.table[0].accuracy > 0.95 and found.table[0].loss <= min(row.loss for row in found.table) + 1e-3
     assert max(row.accuracy for row in found.table if row.pooling == "last") < 0.8
     assert found.worth is not None and found.worth.accuracy > 0.9 and found.worth.loss >= found.table[0].loss - 1e-12
     automatic = extract(planted, load_triples(rows))
