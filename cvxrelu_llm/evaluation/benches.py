@@ -40,12 +40,11 @@ def best_of_k(margins: Float[np.ndarray, " m"], question: Sequence[str]) -> dict
 
     margins : of all pairs of a chosen and a rejected answer. question : (m,) which pairs belong together.
     """
-    found: dict[str, float] = {}
-    names = np.asarray(question)
-    for name in dict.fromkeys(names.tolist()):
-        inside = margins[names == name]
-        found[str(name)] = 0.0 if (inside < 0).any() else 1.0 / (1.0 + float(np.sum(inside == 0)))
-    return found
+    names, code = np.unique(np.asarray(question), return_inverse=True)
+    least = np.full(len(names), np.inf)
+    np.minimum.at(least, code, margins)
+    scores = np.where(least < 0, 0.0, 1.0 / (1.0 + np.bincount(code, margins == 0)))
+    return {str(name): float(score) for name, score in zip(names, scores, strict=True)}
 
 
 def reward_bench_sections(accuracy: Mapping[str, float]) -> dict[str, float]:

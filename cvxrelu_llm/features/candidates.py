@@ -30,8 +30,8 @@ def candidates(
 ) -> list[FeatureMap]:  # fmt: skip
     """Layers joined, poolings one by one and joined, each with what of the prompt may enter.
 
-    Few on purpose. Scored on a few hundred pairs, the best of a hundred single layers is chosen by chance as much as by
-    merit, and on the sets tried it lost to layers from all depths side by side (docs/alignment.md has the figures).
+    Few on purpose: scored on a few hundred pairs, the best of a hundred single layers is chosen by chance as much as by
+    merit. `python -m bench.alignment.maps` compares both.
 
     layers, poolings, prompts : those to choose from. join_layers, join_poolings : False where they are given as a
     whole, to be taken together. singles : every layer by itself, too.

@@ -141,6 +141,8 @@ class Extraction:
         self, texts: Sequence[Text], layers: Sequence[int], poolings: Sequence[str]
     ) -> tuple[Float[np.ndarray, "n L K D"], dict[str, float]]:
         """Pooled states of texts, those in the cache from there, and what it took."""
+        if PROMPT_LAST in poolings and not all(text.prompt for text in texts):
+            raise InputError("prompt='product' needs prompts of at least one token, and one has none")
         shape = (len(layers), len(poolings), self.model.hidden_size)
         X, done = np.empty((len(texts), *shape), dtype=np.float32), np.zeros(len(texts), dtype=bool)
         keys = [_key(text) for text in texts]

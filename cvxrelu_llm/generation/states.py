@@ -81,6 +81,8 @@ class LMState:
 
     def features(self, poolings: str | Sequence[str], prompt: str = "read") -> Float[np.ndarray, "k F"]:
         """Features, float32 on the host, as `models.feature_map` joins them."""
+        if prompt == "product" and self.prompt_length == 0:
+            raise ValueError("prompt='product' needs a prompt of at least one token, got none")
         pooled = [self._pooled(pooling) for pooling in ([poolings] if isinstance(poolings, str) else poolings)]
         return joined(torch.stack(pooled, dim=2), self.prompt_last if prompt == "product" else None).cpu().numpy()
 

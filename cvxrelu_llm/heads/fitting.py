@@ -26,6 +26,7 @@ from cvxrelu_llm.heads.selection import (
     Choice,
     Rows,
     grouped_folds,
+    hidden_layer,
     linear_direction,
     linear_network,
     make_folds,
@@ -136,7 +137,7 @@ class HeadFitting:
             (part, Z), test, share = fold.made(), fold.test, fold.share
             file = None if work is None else work / f"classifier-fold-{j:02d}.safetensors"
             network, _, _ = self._two_phase(part, beta * share, total * share, o["path_tol"], file)
-            known, fresh = _hidden(network, part.Z), _hidden(network, Z)
+            known, fresh = hidden_layer(network, part.Z), hidden_layer(network, Z)
             differences = known[part.pairs[:, 0]] - known[part.pairs[:, 1]]
             held_out = fresh[features.pairs[test, 0]] - fresh[features.pairs[test, 1]]
             parts.append((part, test, share, differences, held_out))
@@ -198,7 +199,7 @@ class HeadFitting:
 
     def _last_layer(self, network: ReLUNetwork, rows: Rows, l2: float) -> cvxrelu.LogisticSolution:
         """Phase II as `cvxrelu.two_phase` solves it, on the hidden layer of `network`."""
-        o, hidden = self.options, _hidden(network, rows.Z)
+        o, hidden = self.options, hidden_layer(network, rows.Z)
         return cvxrelu.solve_logistic(
             hidden[rows.pairs[:, 0]] - hidden[rows.pairs[:, 1]], l2=l2, scale=o["scale"], margin=rows.margin,
             sample_weight=rows.weight, time_limit=o["time_limit"], seed=o["seed"],
@@ -280,11 +281,6 @@ class HeadFitting:
         else:
             atomic_write(file, (json.dumps(mark, indent=1) + "\n").encode())
         return folder
-
-
-def _hidden(network: ReLUNetwork, Z: np.ndarray) -> np.ndarray:
-    bias = 0.0 if network.hidden_bias is None else network.hidden_bias
-    return np.maximum(Z @ network.first_layer + bias, 0.0)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

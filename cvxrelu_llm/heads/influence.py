@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import expit
 
 import cvxrelu
 from cvxrelu import ReLUNetwork
 from cvxrelu_llm.heads.calibration import log_losses
-from cvxrelu_llm.heads.selection import Rows, margins_of
+from cvxrelu_llm.heads.selection import Rows, hidden_layer, margins_of
 
-__all__ = ["Influence", "Suspect", "influence_of", "suspects"]
+__all__ = ["Influence", "Suspect", "influence_of", "jacobian", "suspects"]
 
 MOST_WEIGHTS = 3000  # of which the Hessian is factored
 
@@ -64,13 +64,19 @@ def influence_of(solution: Any, network: ReLUNetwork, rows: Rows, skip_l2: float
     return Influence(margin, without, log_losses(without), found.leverage, kind)
 
 
+def jacobian(
+    network: ReLUNetwork, Z: Float[np.ndarray, "n r"], pairs: Int[np.ndarray, "m 2"]
+) -> Float[np.ndarray, "m q"]:
+    """Differences of the pairs' hidden layers, and of their features where there is a linear part."""
+    parts = [] if network.skip is None else [Z]
+    if network.n_neurons:
+        parts.insert(0, hidden_layer(network, Z))
+    return np.concatenate([part[pairs[:, 0]] - part[pairs[:, 1]] for part in parts], axis=1)
+
+
 def _last_layer(network: ReLUNetwork, rows: Rows, skip_l2: float, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    hidden = rows.Z @ network.first_layer + (0.0 if network.hidden_bias is None else network.hidden_bias)
-    parts, ridge = [np.maximum(hidden, 0.0)], [np.full(network.n_neurons, 1e-8)]
-    if network.skip is not None:
-        parts.append(rows.Z)
-        ridge.append(np.full(rows.Z.shape[1], skip_l2))
-    J = np.concatenate([part[rows.pairs[:, 0]] - part[rows.pairs[:, 1]] for part in parts], axis=1)
+    J = jacobian(network, rows.Z, rows.pairs)
+    ridge = [np.full(network.n_neurons, 1e-8), np.full(J.shape[1] - network.n_neurons, skip_l2)]
     p = expit(rows.margin - margin)
     t, curvature = rows.weight * p, rows.weight * p * (1 - p)
     H = J.T @ (curvature[:, None] * J) + np.diag(np.concatenate(ridge))

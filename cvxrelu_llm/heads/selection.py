@@ -33,6 +33,7 @@ __all__ = [
     "Choice",
     "Rows",
     "grouped_folds",
+    "hidden_layer",
     "linear_network",
     "refuse_interrupted",
     "select_beta",
@@ -145,6 +146,12 @@ def linear_direction(rows: Rows, ridge: float) -> Float[np.ndarray, " r"]:
     return cvxrelu.solve_logistic(
         rows.differences, l2=ridge, sample_weight=rows.weight, margin=rows.margin, tol=1e-5
     ).theta
+
+
+def hidden_layer(network: ReLUNetwork, Z: Float[np.ndarray, "n r"]) -> Float[np.ndarray, "n h"]:
+    """`(z @ first_layer + hidden_bias)_+`."""
+    bias = 0.0 if network.hidden_bias is None else network.hidden_bias
+    return np.maximum(Z @ network.first_layer + bias, 0.0)
 
 
 def margins_of(network: ReLUNetwork, Z: np.ndarray, pairs: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from cvxrelu.support.checks import as_whole
 from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.heads.influence import jacobian
 
 __all__ = ["Suggestion", "suggest"]
 
@@ -74,8 +75,11 @@ def suggest(head: ConvexRewardHead, features: PairFeatures, n: Any = 20) -> list
     head.check_features(features.settings)
     if features.X.shape[1] != head.data.X.shape[1]:
         raise InputError(f"features has {features.X.shape[1]} columns, expected {head.data.X.shape[1]}")
-    known, ridge = _jacobian(head, head.data)
-    fresh, _ = _jacobian(head, features)
+    network, apply = head.standardised, head.standard.apply
+    known = jacobian(network, apply(head.data.X), head.data.pairs)
+    fresh = jacobian(network, apply(features.X), features.pairs)
+    last = head.choice.skip_l2 if head.options["mode"] == "two_phase" else 0.0  # neurons have no ridge of their own
+    ridge = np.where(np.arange(known.shape[1]) < network.n_neurons, last, head.choice.skip_l2)
     if (same := np.flatnonzero(features.pairs[:, 0] == features.pairs[:, 1])).size:
         raise InputError(f"pair {same[0]} holds the same row twice")
     margins = head.margins(head.data.X, head.data.pairs)
@@ -101,24 +105,6 @@ def suggest(head: ConvexRewardHead, features: PairFeatures, n: Any = 20) -> list
 def _curvature(margins: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     p = expit(margins)
     return p * (1.0 - p)
-
-
-def _jacobian(
-    head: ConvexRewardHead, data: PairFeatures
-) -> tuple[Float[np.ndarray, "m q"], Float[np.ndarray, " q"]]:  # fmt: skip
-    """Differences of hidden layer and features, standardised, and the ridge on each of their weights."""
-    network, Z = head.standardised, head.standard.apply(data.X)
-    parts, ridge = [], []
-    if network.n_neurons:
-        bias = 0.0 if network.hidden_bias is None else network.hidden_bias
-        parts.append(np.maximum(Z @ network.first_layer + bias, 0.0))
-        last = head.choice.skip_l2 if head.options["mode"] == "two_phase" else 0.0
-        ridge.append(np.full(network.n_neurons, last))
-    if network.skip is not None:
-        parts.append(Z)
-        ridge.append(np.full(Z.shape[1], head.choice.skip_l2))
-    J = np.concatenate([part[data.pairs[:, 0]] - part[data.pairs[:, 1]] for part in parts], axis=1)
-    return J, np.concatenate(ridge)
 
 
 def _half(

@@ -102,10 +102,11 @@ class RecordReader:
             fields |= {"prompt": REVIEW, "completion": fields["text"]}
             self._wait(record, fields, extra, alone=True)
             return []
+        stated = fields["chosen"] is not None and fields["rejected"] is not None  # more than a list beside it says
         if fields["completion"] is not None or (fields["label"] is not None and fields["completions"] is None):
             self._wait(record, fields, extra)
             return []
-        if fields["completions"] is not None:
+        if fields["completions"] is not None and not stated:
             return self._ranked(record, fields, extra)
         for name in ("chosen", "rejected"):
             if fields[name] is None:

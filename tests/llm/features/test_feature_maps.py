@@ -292,3 +292,18 @@ def test_columns_that_pairs_can_bear(model: Any, monkeypatch: pytest.MonkeyPatch
         table = extract(model, many(), template="chat").sweep.table
         found = {FeatureMap.of(row._asdict()).n_features(16) for row in table}
         assert found == sizes, limit
+
+
+def test_a_product_needs_a_prompt(model: Any, model_folder: Path) -> None:
+    """The state of the last token of no prompt would be that of padding, or of the answer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from cvxrelu_llm.generation.states import prefill
+
+    with pytest.raises(InputError, match="prompts of at least one token"):
+        embed(model, [("", "area")], layer=2, pooling="last", prompt="product", template="plain")
+    assert embed(model, [("", "area")], layer=2, pooling="last", template="plain").shape == (1, 16)
+    state = prefill(AutoModelForCausalLM.from_pretrained(model_folder), torch.tensor([[5, 6]]), prompt_length=0)
+    with pytest.raises(ValueError, match="a prompt of at least one token"):
+        state.features("last", "product")

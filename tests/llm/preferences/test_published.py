@@ -112,6 +112,8 @@ def test_rankings_and_scores() -> None:
     assert pairs_of(ranked) == [("b", "a"), ("b", "c")] and [t.weight for t in ranked] == [0.5, 0.5]
     scored = load_triples([{**row, "scores": [0.5, None, 2.5], "weight": 2.0, "margin": 0.25}])
     assert pairs_of(scored) == [("c", "a")] and scored[0].rating == 2.0 and scored[0].margin == 0.25
+    stated = load_triples([{**row, "chosen": "x", "rejected": "y"}])  # a list beside a stated pair says nothing
+    assert pairs_of(stated) == [("x", "y")]
     for more, words in (
         ({}, "field 'scores': missing"),
         ({"scores": [1.0]}, "one entry per completion"),
