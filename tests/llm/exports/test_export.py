@@ -350,3 +350,19 @@ def test_qwen2_reward_model(tmp_path: Path, many: Triples) -> None:
     with pytest.raises(InputError, match="last token of the last layer"):
         other = ConvexRewardHead(skip_l2=2.0, beta=np.inf).fit(extract(model, many, layer=1, pooling="last"))
         export_qwen2_reward_model(other, folder, tmp_path / "y")
+
+
+def test_weights_of_a_quantised_file_are_exported_as_plain_ones(
+    model_folder: Path, many: Triples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL refuses to go on with what calls itself quantised; GGUF files are read into plain weights."""
+    head = fitted(load_model(model_folder, dtype="float32", device="cpu"), many, "last")
+
+    def of_a_file(*names: Any, **options: Any) -> Any:
+        loaded: Any = load_model(*names, **options)
+        loaded.network.config.quantization_config = {"quant_method": "gguf"}
+        return loaded
+
+    monkeypatch.setattr("cvxrelu_llm.models.load.load_model", of_a_file)
+    export_reward_model(head, model_folder, tmp_path / "reward")
+    assert "quantization_config" not in json.loads((tmp_path / "reward" / "config.json").read_text())

@@ -35,7 +35,8 @@ def test_significant_is_a_corrected_t_test(seed: int, m: int, k: int, mean: floa
     points = [point(row) for row in differences]
     best = int(np.argmin(differences.mean(axis=1)))
     p = scipy.stats.ttest_1samp(differences[best], 0.0, alternative="less").pvalue
-    assert taken(points, 0.9, m, "significant") == (best if p < 0.05 / k else None)
+    expected = p < 0.05 / k and points[best].difference < -0.002
+    assert taken(points, 0.9, m, "significant") == (best if expected else None)
     assert taken(points, 0.9, m, "lowest") == (best if points[best].difference < 0 else None)
 
 
@@ -119,3 +120,12 @@ def test_summary_of_a_linear_choice() -> None:
     head = ConvexRewardHead(**FAST).fit(features)
     lines = [line for line in head.summary().splitlines() if line.startswith("neurons  ")]
     assert len(lines) == 1 and "not taken: difference in log-loss +" in lines[0]
+
+
+def test_a_gain_that_nobody_would_notice_is_not_taken() -> None:
+    """However many pairs tell it: at least 0.002 nats, by the significant rule; the lowest loss takes any."""
+    blank = Point("network", 1.0, 1.0, 0.5, 0.6, 0.0, 0.0, 1e-6, 3.0, 0.7)
+    for gain, expected in ((0.0019, None), (0.0021, 0)):
+        point = blank._replace(difference=-gain)
+        assert taken([point], 0.7, 1000, "significant") == expected
+        assert taken([point], 0.7, 1000, "lowest") == 0
