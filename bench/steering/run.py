@@ -51,12 +51,16 @@ ASK = "Write a sentence of a film review."
 
 
 class Task(NamedTuple):
-    """What a head is fitted to, what it then steers, and what the judge learns from and is tried on (text, label)."""
+    """What a head is fitted to, what it then steers, what the judge learns from and is tried on (text, label).
+
+    held_out : pairs that neither head nor judge sees.
+    """
 
     pairs: Triples
     prompts: list[Any]
     judged: list[tuple[str, int]]
     tried: list[tuple[str, int]]
+    held_out: Triples
 
 
 class Way(NamedTuple):
@@ -79,15 +83,18 @@ def sentiment(n: int) -> Task:
     good, bad = ([row["text"] for row in rows if row["label"] == label] for label in (1, 0))
     rng.shuffle(good)
     rng.shuffle(bad)
-    pairs = [{"prompt": ASK, "chosen": a, "rejected": b, "group": str(i)}
-             for i, (a, b) in enumerate(zip(good[:PAIRS], bad[:PAIRS], strict=True))]  # fmt: skip
+    both = zip(good[: 2 * PAIRS], bad[: 2 * PAIRS], strict=True)
+    pairs = load_triples([
+        {"prompt": ASK, "chosen": a, "rejected": b, "group": str(i)} for i, (a, b) in enumerate(both)
+    ])  # fmt: skip
     prompts = [
         f"Write a sentence of a film review by a critic who has mixed feelings about {part} of {kind}."
         for part in PARTS for kind in KINDS
     ]  # fmt: skip
     judge = [(t, 1) for t in good[1000:4000]] + [(t, 0) for t in bad[1000:4000]]
     tried = [(t, 1) for t in good[4000:5000]] + [(t, 0) for t in bad[4000:5000]]
-    return Task(load_triples(pairs), [prompts[i] for i in rng.permutation(len(prompts))[:n]], judge, tried)
+    asked = [prompts[i] for i in rng.permutation(len(prompts))[:n]]
+    return Task(pairs[:PAIRS], asked, judge, tried, pairs[PAIRS:])
 
 
 def tutoring(n: int) -> Task:
@@ -99,7 +106,7 @@ def tutoring(n: int) -> Task:
     sides = [
         [(text, label) for t in some for text, label in ((t.chosen, 1), (t.rejected, 0))] for some in (judged, tried)
     ]
-    return Task(known, [[m._asdict() for m in prompt] for prompt in prompts], *sides)
+    return Task(known, [[m._asdict() for m in prompt] for prompt in prompts], *sides, others)
 
 
 TASKS = {"sentiment": sentiment, "tutoring": tutoring}

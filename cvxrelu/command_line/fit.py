@@ -27,7 +27,8 @@ from cvxrelu.support.files import new_folder
 __all__ = ["add_fit_options", "run_fit"]
 
 
-PATTERNS = 128  # of the sampled program, unless told otherwise
+PATTERNS, SAMPLED_BETA = 128, 0.01  # of the sampled program, unless told otherwise
+UNSAID = 0.0  # stands for --beta where it is not given
 
 
 def run_fit(options: argparse.Namespace) -> int:
@@ -35,6 +36,10 @@ def run_fit(options: argparse.Namespace) -> int:
     for name in ("patterns", "max_iter"):
         if options.refine and getattr(options, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} is about the sampled program only: pass --no-refine too")
+    if options.beta == UNSAID:
+        if options.absolute_beta:
+            raise UserError("--absolute-beta takes --beta as it is, and there is none: pass --beta B")
+        options.beta = None if options.refine else SAMPLED_BETA
     if options.beta is None and (options.absolute_beta or not options.refine):
         other = "--absolute-beta" if options.absolute_beta else "--no-refine"
         raise UserError(f"--beta auto finds a share of the refined network's beta; it goes without {other}")
@@ -65,7 +70,7 @@ def run_fit(options: argparse.Namespace) -> int:
     record["columns"], record["layout"] = task.columns, task.layout
     record["standardisation"] = trained.standardisation
     record["scores"] = {"rows": trained.where, "n": len(trained.truth), **trained.scores}
-    record["training_scores"] = trained.on_training
+    record["training_scores"], record["linear_scores"] = trained.on_training, trained.linear
     if trained.choice is not None:
         betas, scores, best = trained.choice[:3]
         record["beta_choice"] = {"betas": betas.tolist(), "scores": scores.tolist(), "best": best}
@@ -81,9 +86,10 @@ def run_fit(options: argparse.Namespace) -> int:
     if failure is not None:
         raise failure
     if not options.quiet:
-        print(solution.summary())
+        print(solution.summary().split("\n", 1)[1])  # without the status, which the search has just said
         words = [
-            f"{name} {value:.4g} (baseline {trained.baseline[name]:.4g})" for name, value in trained.scores.items()
+            f"{name} {value:.4g} (ridge {trained.linear[name]:.4g}, baseline {trained.baseline[name]:.4g})"
+            for name, value in trained.scores.items()
         ]
         if len(task.test_rows):
             own = ", ".join(f"{name} {value:.4g}" for name, value in trained.on_training.items())
@@ -101,7 +107,11 @@ def _share_or_auto(text: str) -> float | None:
 
 
 def _write_report(path: Path, task: Task, trained: Trained, options: argparse.Namespace) -> None:
-    models = {f"cvxrelu, {trained.network.n_neurons} neurons": trained.scores, trained.baseline_name: trained.baseline}
+    models = {
+        f"cvxrelu, {trained.network.n_neurons} neurons": trained.scores,
+        "ridge regression": trained.linear,
+        trained.baseline_name: trained.baseline,
+    }
     n_train, n_test = len(task.train_rows), len(task.test_rows)
     section = report.Section(
         name=Path(options.data).name,
@@ -137,9 +147,9 @@ def add_fit_options(fit: argparse.ArgumentParser) -> None:
                      help="auto: classification if the target is text or few whole numbers")  # fmt: skip
     fit.add_argument("--loss", choices=("squared", "logistic"), default="squared",
                      help="logistic: of classes, multinomial for more than two (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--beta", type=_share_or_auto, default=0.01, metavar="B|auto",
-                     help="weight decay, as a share of what gives the zero network (default: %(default)s); auto: the "
-                     "one that predicts held-out parts of the training rows best")  # fmt: skip
+    fit.add_argument("--beta", type=_share_or_auto, default=UNSAID, metavar="B|auto",
+                     help="weight decay, as a share of what gives the zero network; auto, the default: the one that "
+                     f"predicts held-out parts of the training rows best (--no-refine: {SAMPLED_BETA})")  # fmt: skip
     fit.add_argument("--absolute-beta", action="store_true", help="take --beta as it is")
     fit.add_argument("--tol", type=POSITIVE, default=1e-3,
                      help="relative gap to stop at, by the bound the search uses (default: %(default)s)")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command line: `cvxrelu demo`, `fit`, `predict` and `doctor`.
+"""The command line: `cvxrelu demo`, `fit`, `predict`, `export` and `doctor`.
 
 What can go wrong with a user's input or disk ends as one line on stderr and exit code 2. Only `demo` needs
 scikit-learn, only reports need matplotlib.
@@ -14,6 +14,7 @@ from typing import Any
 
 from cvxrelu.backends import BackendError
 from cvxrelu.command_line.cells import UserError
+from cvxrelu.command_line.export import EXPORT_HELP, add_export_options, run_export
 from cvxrelu.command_line.fit import add_fit_options, run_fit
 from cvxrelu.command_line.parsing import (
     BROKEN_BACKEND,
@@ -129,6 +130,8 @@ def build_parser() -> argparse.ArgumentParser:
         "  cvxrelu predict model new.csv\n  cvxrelu predict model new.csv --out predictions.csv\n",
     )
     add_predict_options(predict)
+
+    add_export_options(command("export", run_export, *EXPORT_HELP))
 
     command(
         "doctor",

@@ -16,12 +16,15 @@ from cvxrelu.command_line.cells import UserError, is_number
 from cvxrelu.command_line.columns import number_column
 from cvxrelu.command_line.data import Data
 from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.numerics.ridge import ridge
 from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 
 __all__ = ["Task", "Trained", "decide_task", "labels", "train"]
 
 FOLDS, BETAS, SMALLEST = 5, 13, 1e-3  # of the search for beta, as of the estimators
+OVERFITTED, BEHIND = 0.25, 0.02  # differences in R2 or accuracy that are said
+RARE = 0.5  # of an equal share: classes below make balanced accuracy the score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +77,9 @@ class Task:
 class Trained:
     """A solved task: `network` takes raw features; `truth` and `guess` are on the scored `rows`, named by `where`.
 
-    `baseline` holds the same scores for a guess that ignores the features, `baseline_name` says which. `on_training`
-    holds them for the training rows. `choice` is how beta was chosen, where it was.
+    `baseline` holds the same scores for a guess that ignores the features, `baseline_name` says which; `linear` for a
+    ridge regression (of class indicators) on the same rows. `on_training` holds the network's for the training rows.
+    `choice` is how beta was chosen, where it was.
     """
 
     solution: Solution
@@ -87,6 +91,7 @@ class Trained:
     scores: dict[str, float]
     baseline: dict[str, float]
     baseline_name: str
+    linear: dict[str, float]
     on_training: dict[str, float]
     choice: Chosen | None = None
 
@@ -98,11 +103,23 @@ class Trained:
                 return ["no network predicted held-out rows better than a constant does, and so does this one"]
             return ["the network has no neuron and predicts a constant: lower --beta"]
         name = next(iter(self.scores))
-        if self.where == "test rows" and self.scores[name] <= self.baseline[name]:
-            own = f"{name} {self.scores[name]:.3g}, and {self.on_training[name]:.3g} on the rows it was trained on"
+        here, there, linear = self.scores[name], self.on_training[name], self.linear[name]
+        if self.where != "test rows":
+            return []
+        own = f"{name} {here:.3g}, and {there:.3g} on the rows it was trained on"
+        cure = (
+            "raise --beta, or have it chosen with --beta auto" if self.choice is None else "there may be too few rows"
+        )
+        if here <= self.baseline[name]:
             return [
-                f"on the test rows the network is no better than the {self.baseline_name} ({own}): raise --beta, "
-                "or have it chosen with --beta auto, or there is nothing to learn"
+                f"on the test rows the network is no better than the {self.baseline_name} ({own}): {cure}, "
+                "or there is nothing to learn"
+            ]
+        if there - here > OVERFITTED:
+            return [f"the network fits the rows it was trained on far better than others ({own}): {cure}"]
+        if here < linear - BEHIND:
+            return [
+                f"on the test rows a ridge regression is better ({name} {linear:.3g}, the network's {here:.3g}): {cure}"
             ]
         return []
 
@@ -162,12 +179,25 @@ def train(
         truth, guess = target[which], network.predict(task.data.X[which])
         return (np.array(classes)[truth], np.array(labels(classes, guess, network))) if classes else (truth, guess)
 
+    share = np.bincount(target[rows], minlength=len(classes)) / len(rows) if classes else np.ones(1)
+    rare = bool(classes and share.min() < RARE / len(classes))
     truth, guess = predicted(scored)
-    scores, baseline = (_scores(truth, values, bool(classes)) for values in (guess, np.full(len(truth), constant)))
-    on_training = _scores(*predicted(rows), bool(classes))
+    guesses = (guess, np.full(len(truth), constant), _linear(task, scored))
+    scores, baseline, linear = (_scores(truth, values, bool(classes), rare) for values in guesses)
+    on_training = _scores(*predicted(rows), bool(classes), rare)
     return Trained(
-        solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name, on_training, choice
-    )
+        solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name, linear, on_training,
+        choice,
+    )  # fmt: skip
+
+
+def _linear(task: Task, rows: np.ndarray) -> np.ndarray:
+    """What a ridge regression, fitted to the training rows, says of these: values, or labels of the largest output."""
+    X, known = task.data.X, task.target[task.train_rows]
+    goal = (known[:, None] == np.arange(len(task.classes))).astype(np.float64) if task.classes else known[:, None]
+    slopes, constants = ridge(np.asarray(X[task.train_rows], dtype=np.float64), goal)
+    output = X[rows] @ slopes + constants
+    return np.array(task.classes)[output.argmax(axis=1)] if task.classes else output[:, 0]
 
 
 def _choose_beta(
@@ -245,8 +275,11 @@ def _split(codes: np.ndarray, share: float, stratify: bool, seed: int) -> tuple[
     return train, np.sort(test).astype(int)
 
 
-def _scores(truth: np.ndarray, guess: np.ndarray, classes: bool) -> dict[str, float]:
+def _scores(truth: np.ndarray, guess: np.ndarray, classes: bool, rare: bool) -> dict[str, float]:
+    """R2 and RMSE; or accuracy, and before it the mean over classes where some are rare."""
     if classes:
-        return {"accuracy": float(np.mean(truth == guess))}
+        found = {"accuracy": float(np.mean(truth == guess))}
+        balanced = float(np.mean([np.mean(guess[truth == label] == label) for label in np.unique(truth)]))
+        return {"balanced accuracy": balanced} | found if rare else found
     residual, spread = float(np.sum((truth - guess) ** 2)), float(np.sum((truth - truth.mean()) ** 2))
     return {"R2": 1 - residual / spread if spread else float("nan"), "RMSE": float(np.sqrt(residual / len(truth)))}

@@ -94,12 +94,25 @@ def fields_of_model(model: Any) -> dict[str, Any]:
 
 
 def _of_mapping(model: Mapping[Any, Any]) -> dict[str, Any]:
+    if set(model) == {"params"}:
+        return _of_flax(model["params"])
     if missing := [name for name in REQUIRED if name not in model]:
         raise ValueError(f"model has no {missing[0]!r}; its keys are {', '.join(map(repr, model)) or 'none'}")
     known = (*REQUIRED, *OPTIONAL, "metadata")
     if unexpected := [key for key in model if key not in known]:
         raise ValueError(f"model has the unexpected key {unexpected[0]!r}; expected some of {', '.join(known)}")
     return dict(model)
+
+
+def _of_flax(layers: Any) -> dict[str, Any]:
+    """Of the variables of `Sequential([Dense, relu, Dense])`: the function between the layers is not among them."""
+    if not isinstance(layers, Mapping) or set(layers) != {"layers_0", "layers_2"}:
+        found = ", ".join(map(str, layers)) if isinstance(layers, Mapping) else type(layers).__name__
+        raise ValueError(f"model has the Flax layers {found}; expected layers_0 and layers_2 of Dense, relu, Dense")
+    first, second = layers["layers_0"], layers["layers_2"]
+    if missing := [name for name, layer in layers.items() if "kernel" not in layer]:
+        raise ValueError(f"model has no kernel in {missing[0]}; expected those of Dense")
+    return _one_output_as_scalar(first["kernel"], second["kernel"], first.get("bias"), second.get("bias"))
 
 
 def _of_sequential(model: Any) -> dict[str, Any]:

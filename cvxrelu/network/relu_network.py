@@ -11,6 +11,7 @@ import array_api_compat
 import numpy as np
 
 from cvxrelu.backends.placement import device_of, precise
+from cvxrelu.network.exports import Exports
 from cvxrelu.network.fields import OPTIONAL, REQUIRED, plain_metadata
 from cvxrelu.network.file import read_network, write_network
 from cvxrelu.network.foreign import check_intercept, fields_of_model, neurons_of_blocks
@@ -21,7 +22,7 @@ __all__ = ["ReLUNetwork"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ReLUNetwork:
+class ReLUNetwork(Exports):
     """`f(X) = relu(X @ first_layer + hidden_bias) @ second_layer + X @ skip + bias`, terms that are None left out.
 
     Parameters
@@ -173,6 +174,7 @@ class ReLUNetwork:
             - scikit-learn's MLPRegressor or MLPClassifier, fitted, one hidden layer, activation "relu". A classifier's
               network is what enters its output activation: logits of `classes_[1]` if there are two classes, else one
               logit a class (softmax) or a label (sigmoid);
+            - the variables of Flax's `Sequential([Dense, relu, Dense])`, as `to_flax` gives them;
             - arrays of any library, or lists: (first_layer, second_layer[, hidden_bias[, skip[, bias]]]), some None; or
               a mapping from the names of the constructor. Shapes as in the constructor.
         intercept : whether the network program that the network is meant for has a constant column for the neurons, as

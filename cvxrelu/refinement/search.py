@@ -66,8 +66,8 @@ class Effort(NamedTuple):
 
 
 FAR = Effort(0, (12, 4), 0)  # violators abound
-NEAR = Effort(8, (20, 4), 32)
-SURE = Effort(8, (20, 4), 64)  # with more starts, of which there are
+NEAR = Effort(8, (24, 4), 32)
+SURE = Effort(8, (60, 8), 64)  # with more starts, of which there are
 MOST_SURE, SURE_FLOPS = 4, 2e9  # times as many where ascents cost little
 
 

@@ -5,8 +5,10 @@ Plain records on the host. Nothing here computes anything that is not a ratio of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -143,8 +145,63 @@ class Solution(Answer, data="problem"):
         """Whether `status` speaks of the sampled program."""
         return self.sampled is not None and self.settings.get("refine") is False
 
+    def predict(self, X: Any) -> Any:
+        """`network.predict(X)`: (n,) or (n, c), in X's library and dtype."""
+        return self.network.predict(X)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to one safetensors file, and what is known of it into its metadata.
+
+        `ReLUNetwork.load(path)` reads it; `metadata["solution"]` then holds status, objective, lower bound, gap, kind
+        of certificate and settings. A file that is there is replaced as a whole, or not at all.
+        """
+        known = {
+            "status": self.status.value, "objective": self.objective, "lower_bound": self.lower_bound, "gap": self.gap,
+            "certificate": self.certificate.kind, "rigorous": self.certificate.rigorous,
+            "settings": {k: v for k, v in self.settings.items() if isinstance(v, bool | int | float | str | None)},
+        }  # fmt: skip
+        plain = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in known.items()}
+        replace(self.network, metadata={**self.network.metadata, "solution": plain}).save(path)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw objective and lower bound against seconds, and return the matplotlib figure; needs matplotlib.
+
+        axes : to draw into, in place of a new figure. ValueError where the history is empty.
+        """
+        if not len(self.history):
+            raise ValueError("the history is empty: there is nothing to draw")
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(f"plotting needs matplotlib: pip install 'cvxrelu[report]' ({error})") from error
+        if axes is None:
+            axes = Figure(figsize=(5.5, 3.4), layout="constrained").subplots()
+        seconds = np.asarray(self.history["time"], dtype=float)
+        axes.plot(seconds, self.history["objective"], color="#0072b2", label="network's objective")
+        nature = "proven" if self.certificate.rigorous else "estimated"
+        axes.plot(seconds, self.history["lower_bound"], "--", color="#d55e00", label="lower bound of the search")
+        axes.axhline(self.lower_bound, color="#00805c", linewidth=0.9, label=f"lower bound, {nature}")
+        axes.set(xlabel="seconds", ylabel="objective", title=f"{self.status.value}, gap {self.gap:.1e}")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        return axes.figure
+
+    def _repr_html_(self) -> str:
+        """The summary as a table, for notebooks."""
+        rows = ((line[:16], line[16:]) for line in self._lines())
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{escape(name.strip())}</th>"
+            f"<td style='text-align:left'>{escape(text.strip())}</td></tr>"
+            for name, text in rows
+        )
+        return f"<table>{cells}</table>"
+
     def summary(self) -> str:
         """The whole result as text, one fact per line."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> list[str]:
+        """Of the summary: a name in sixteen columns, then what there is to say."""
         size = self.settings
         work = f"rounds          {self.n_rounds}" if self.n_rounds or not self.n_iter else ""
         if self.n_iter:
@@ -167,7 +224,7 @@ class Solution(Answer, data="problem"):
             f"{work} on {self.backend} ({self.device}, {self.dtype})",
             "seconds         " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in self.timings.items()),
         ]
-        return "\n".join(lines)
+        return lines
 
     def __repr__(self) -> str:
         sampled = f", sampled_gap={self.sampled.gap:.2e}" if self.sampled is not None and self._of_sampled else ""

@@ -15,7 +15,6 @@ All but the first write a linear-ReLU-linear network. A linear part needs two mo
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -69,50 +68,14 @@ def linear_relu_linear(
 
 def to_torch(head: ConvexRewardHead | ReLUNetwork, dtype: str = "float32") -> Any:
     """`torch.nn.Sequential(Linear, ReLU, Linear)` from features (n, D) to rewards (n, 1)."""
-    import torch
-
     network = head if isinstance(head, ReLUNetwork) else head.network
-    W, b, a, c = linear_relu_linear(network)
-    module = torch.nn.Sequential(
-        torch.nn.Linear(W.shape[1], W.shape[0]), torch.nn.ReLU(), torch.nn.Linear(W.shape[0], 1)
-    )
-    values = {"0.weight": W, "0.bias": b, "2.weight": a[None], "2.bias": np.array([c])}
-    module = module.to(getattr(torch, dtype))
-    module.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
-    return module.eval()
+    return network.to_torch(dtype)
 
 
 def export_onnx(head: ConvexRewardHead | ReLUNetwork, path: str | Path, *, overwrite: bool = True) -> Path:
     """An ONNX graph, opset 17, float32: input `features` (n, D), output `rewards` (n,). Needs `onnx`."""
-    try:
-        onnx = importlib.import_module("onnx")
-        helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
-    except ImportError as error:
-        raise ImportError(f"exporting to ONNX needs: pip install onnx ({error})") from error
     network = head if isinstance(head, ReLUNetwork) else head.network
-    W, b, a, c = linear_relu_linear(network)
-    arrays = {"W": W.T, "b": b, "a": a[:, None], "c": np.array([c]), "axis": np.array([1], dtype=np.int64)}
-    constants = [
-        numpy_helper.from_array(np.ascontiguousarray(v if name == "axis" else v.astype(np.float32)), name)
-        for name, v in arrays.items()
-    ]
-    nodes = [
-        helper.make_node("Gemm", ["features", "W", "b"], ["hidden"]),
-        helper.make_node("Relu", ["hidden"], ["active"]),
-        helper.make_node("Gemm", ["active", "a", "c"], ["column"]),
-        helper.make_node("Squeeze", ["column", "axis"], ["rewards"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "cvxrelu_reward",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", network.n_features])],
-        [helper.make_tensor_value_info("rewards", TensorProto.FLOAT, ["n"])],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="cvxrelu")
-    model.ir_version = 8
-    onnx.checker.check_model(model)
-    return atomic_write(path, model.SerializeToString(), overwrite=overwrite)
+    return network.to_onnx(path, names=("features", "rewards"), overwrite=overwrite)
 
 
 def export_reward_model(

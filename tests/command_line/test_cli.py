@@ -263,7 +263,7 @@ def test_an_interrupt_keeps_the_network(houses: str, here: Path, around_solves: 
         return run(beta, dataclasses.replace(settings, callback=stop), **more)
 
     around_solves(interrupted)
-    assert fit(houses, "--target", "price") == 130
+    assert fit(houses, "--target", "price", "--beta", "0.01") == 130
     assert json.loads((here / "model" / "solution.json").read_text())["status"] == "interrupted"
 
 
@@ -345,7 +345,7 @@ def test_a_network_that_learned_nothing_is_said_to_have(here: Path, capsys: pyte
     rng = np.random.default_rng(0)
     rows = [[*map(float, x), label] for x, label in zip(rng.standard_normal((60, 3)), "abc" * 20, strict=True)]
     data = write_csv(here / "noise.csv", rows, ["x", "y", "z", "kind"])
-    assert fit(data, "--target", "kind", "--quiet") == 0
+    assert fit(data, "--target", "kind", "--beta", "0.01", "--quiet") == 0
     said = capsys.readouterr().err
     assert "no better than the most frequent class" in said and "raise --beta" in said
     record = json.loads((here / "model" / "solution.json").read_text())
@@ -475,7 +475,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(commands()) == ["demo", "fit", "predict", "doctor"]
+    assert list(commands()) == ["demo", "fit", "predict", "export", "doctor"]
     for name, command in commands().items():
         assert main([name, "--help"]) == 0
         printed = capsys.readouterr().out

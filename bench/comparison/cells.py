@@ -1,0 +1,52 @@
+"""Cells of the comparison: one measurement each, in a process and a file of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.comparison.tasks import CACHE, kept, model_folder, task_of
+
+__all__ = ["CURVE", "NOISE", "PAIRS", "Cell"]
+
+PAIRS, CURVE, NOISE = 100, (25, 50), (0.1, 0.2, 0.3, 0.4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What is trained on what: "heads" or a name of `trained.METHODS`; a share `noise` of the labels turned round."""
+
+    model: str
+    task: str
+    pairs: int
+    method: str
+    seed: int = dataclasses.field(default=0, kw_only=True)
+    noise: float = dataclasses.field(default=0.0, kw_only=True)
+
+    @property
+    def file(self) -> Path:
+        name = "-".join("".join(c if c.isalnum() or c == "." else " " for c in self.method).split())
+        where = f"{Path(self.model).name}-{self.task}-{self.pairs}-{name}-{self.seed}-{self.noise:g}"
+        return CACHE / "comparison" / "cells" / f"{where}.json"
+
+    def run(self) -> dict[str, Any]:
+        """In this process; `file` keeps it."""
+        from bench.comparison.measure import head_cell, trained_cell
+
+        task, folder = task_of(self.task, self.pairs), model_folder(self.model)
+        make = head_cell if self.method == "heads" else trained_cell
+        return kept(self.file, lambda: make(self.method, folder, task, self.seed, self.noise))
+
+    def run_apart(self) -> None:
+        """In a process of its own, whose peak memory is that of the cell."""
+        if self.file.exists():
+            return
+        print(f"{self.file.stem} ...", flush=True)
+        arguments = ["--cell", json.dumps(dataclasses.asdict(self))]
+        done = subprocess.run([sys.executable, "-m", "bench.comparison", *arguments], check=False)
+        if done.returncode:
+            raise SystemExit(f"{self.file.stem}: ended with exit code {done.returncode}")

@@ -1,0 +1,51 @@
+"""The two kinds of cells: a model that TRL trains, and models of hidden states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bench.comparison import heads, trained
+from bench.comparison.tasks import CACHE, Comparison
+from bench.comparison.writing import guided_ways, policy_texts, written_by
+from cvxrelu_llm.models.causal import load_lm
+from cvxrelu_llm.models.torch_models import TorchModel
+
+__all__ = ["head_cell", "trained_cell"]
+
+
+def trained_cell(method: str, folder: str, task: Comparison, seed: int, noise: float) -> dict[str, Any]:
+    """What training cost, TRL's log of it, margins of the held-out pairs, and texts."""
+    found = trained.train(method, folder, task.train, seed, noise)
+    print(f"{method}: trained in {found.cost['seconds']:.0f} s, {found.cost['flop'] / 1e12:.1f} TFLOP", flush=True)
+    base = load_lm(folder, dtype="float32")
+    base[0].to(found.model.device)
+    texts = [] if found.reward or noise else policy_texts(task, found, base)
+    margins = trained.margins_of(found, base, task.held_out)
+    return {"method": method, "options": trained.METHODS[method], "cost": found.cost, "log": found.log,
+            "margins": margins.tolist(), "texts": texts}  # fmt: skip
+
+
+def head_cell(method: str, folder: str, task: Comparison, seed: int, noise: float) -> dict[str, Any]:
+    """What a head by its defaults costs, margins of the held-out pairs by it and by its peers, and guided texts.
+
+    Costs are measured twice: for a head that tells answers apart, and for one that guides, which is fitted to
+    beginnings of answers too. With labels turned round, or few pairs, there are no texts.
+    """
+    cost, head, features = heads.cost_of_head(folder, task)
+    cache = CACHE / "rows"
+    lm, tokenizer = load_lm(folder, dtype="float32")
+    model = TorchModel(getattr(lm, lm.base_model_prefix), tokenizer, name="base")
+    test = heads.held_out_features(model, features, task.held_out, cache)
+    turned = np.random.default_rng(seed).permutation(len(features.pairs))[: round(noise * len(features.pairs))]
+    features.pairs[turned] = features.pairs[turned, ::-1]
+    record = {"method": method, "cost": cost, "models": heads.margins_of_heads(features, test), "texts": {}}
+    del lm, model
+    if (noise == 0 and len(task.train) >= 100) or task.name == "tiny":
+        record["cost of guidance"], head, _ = heads.cost_of_head(folder, task, prefixes=2)
+        lm, tokenizer = load_lm(folder, dtype="float32")
+        scorer = head.scorer(lm, tokenizer)
+        for name, write in guided_ways(lm, tokenizer, scorer, head.feature_settings["template"]).items():
+            record["texts"][name] = written_by(task, write, name)
+    return record

@@ -1,0 +1,154 @@
+"""The comparison with DPO on a model of a few thousand weights: what is counted, and every kind of cell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+from tiny_models import write_model
+
+from bench.common.report import RESULTS
+from bench.comparison import cells, heads, measure, page, paper, summary, tasks, trained
+from bench.comparison.cost import Cost, measured, multiplication_rate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_model(tmp_path_factory.mktemp("llama"), "Llama", tie_word_embeddings=True))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cells and results go there."""
+    for module in (tasks, cells, measure):
+        monkeypatch.setattr(module, "CACHE", tmp_path)
+    monkeypatch.setattr(
+        summary, "save_json", lambda name, found: (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    )
+    monkeypatch.setattr(heads, "multiplication_rate", lambda: 1e9)
+    return tmp_path
+
+
+def test_operations_are_counted() -> None:
+    layer, x = torch.nn.Linear(30, 40), torch.zeros(20, 30, requires_grad=True)
+    cost: Cost = {}
+    with measured(cost):
+        layer(x).sum().backward()
+    assert cost["flop"] == 3 * 2 * 20 * 30 * 40  # forward, and backward for weights and for x
+    q = torch.zeros(1, 4, 50, 8)
+    with measured(cost):
+        torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    assert cost["flop"] == 3 * 2 * 20 * 30 * 40 + 2 * 2 * 4 * 50 * 50 * 8  # added to what there was
+    assert cost["peak_bytes"] >= cost["bytes_before"] > 0 and cost["cpu_seconds"] >= 0
+
+
+def test_rate_bounds_what_can_be_computed() -> None:
+    assert 1e8 < multiplication_rate(1) < 1e14
+
+
+def test_operations_on_paper() -> None:
+    """A forward pass of a tiny Llama, with and without its output layer, to the last operation but attention's."""
+    from tiny_lm import make_lm
+
+    lm, ids = make_lm("llama"), torch.zeros(1, 24, dtype=torch.long)
+    inner = sum(p.numel() for name, p in lm.model.named_parameters() if p.ndim == 2 and "embed" not in name)
+    shape = paper.Shape(2, 16, 60, inner)
+    for words, called in ((True, lm), (False, lm.model)):
+        cost: Cost = {}
+        with measured(cost), torch.no_grad():
+            called(input_ids=ids, use_cache=False)
+        assert cost["flop"] == pytest.approx(paper.forward(shape, 24, 24, words), rel=0.02)
+
+
+def test_formulas_agree_with_what_was_measured() -> None:
+    """SmolLM2: DPO's counted operations, which padding only adds to, and its memory, to which activations are added."""
+    path = RESULTS / "comparison-sentiment.json"
+    if not path.exists():
+        pytest.skip("not measured yet")
+    result = json.loads(path.read_text())
+    dpo = page.named(result, "DPO")
+    assert dpo is not None
+    cost, shape = dpo["cost"], paper.MODELS["SmolLM2-135M"]
+    length = cost["tokens"] / (3 * 2 * result["pairs"])
+    computed = paper.dpo_flop(shape, 2 * result["pairs"] * length, length)
+    assert 1.0 <= cost["flop"] / computed < 1.35
+    assert 2.5 * 4 * shape.parameters < cost["peak_bytes"] - cost["bytes_before"]
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL's own
+@pytest.mark.parametrize("method", [*trained.METHODS])
+def test_every_method_trains(method: str, folder: str, workplace: Path) -> None:
+    pytest.importorskip("trl", reason="needs TRL, in an environment of its own: pip install -e '.[comparison]'")
+    pytest.importorskip("peft")
+    task = tasks.task_of("tiny", 8)
+    found = measure.trained_cell(method, folder, task, 0, 0.25)
+    assert found["cost"]["flop"] > 0 and np.isfinite(found["margins"]).all() and len(found["margins"]) == 16
+    assert found["log"] and not found["texts"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_policies_write_at_no_divergence_where_nothing_was_learned(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl", reason="needs TRL, in an environment of its own: pip install -e '.[comparison]'")
+    monkeypatch.setitem(trained.METHODS, "DPO", {"trainer": "DPO", "learning_rate": 1e-12})
+    found = measure.trained_cell("DPO", folder, tasks.task_of("tiny", 8), 0, 0.0)
+    np.testing.assert_allclose([text["nats"] for text in found["texts"]], 0.0, atol=1e-4)
+    np.testing.assert_allclose(found["margins"], 0.0, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_heads_from_cell_to_page(folder: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEADS", ("ours", "linear"))
+    monkeypatch.setattr(heads.margins_of_heads, "__defaults__", (("ours", "linear"),))
+    cell = cells.Cell(folder, "tiny", 8, "heads")
+    record = cell.run()
+    assert cell.file.exists() and cell.run() == record  # not measured again
+    cost = record["cost"]
+    assert cost["flop"] == pytest.approx(cost["flop_extraction"] + cost["flop_solver_at_most"])
+    assert cost["flop_solver_at_most"] > 0 and set(record["texts"]) > {"base model", "best of 5", "guided, scale 8"}
+    summary.summarise(folder, "tiny", 8, 0)
+    result = json.loads((workplace / "comparison-tiny.json").read_text())
+    assert set(result["missing"]) == set(trained.METHODS)
+    assert "| ours |" in page.preference(result) and "| guided, scale 8 |" in page.generation(result)
+    summary.survey(workplace / "blind.html", folder, "tiny", 8, 0)
+    assert (workplace / "blind.key.json").exists()
+
+
+def fraction(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
+def test_what_is_behind_is_said() -> None:
+    ours: dict[str, Any] = {"model": "ours"}
+    clear = {"model": "DPO", "accuracy minus ours": fraction(0.1, 0.02, 0.18),
+             "calibrated minus ours": fraction(-0.05, -0.1, 0.01)}  # fmt: skip
+    below = {"model": "SFT", "accuracy minus ours": fraction(-0.1, -0.2, 0.1),
+             "calibrated minus ours": fraction(0.05, 0.0, 0.1)}  # fmt: skip
+    texts = [{"way": "base model", "good": 0.5, "nats": 0.0, "gain": 0.0},
+             {"way": "guided, scale 4", "good": 0.8, "nats": 3.0, "gain": 0.3},
+             {"way": "best of 5", "good": 0.8, "nats": 0.8, "gain": 0.3},
+             {"way": "DPO", "good": 0.7, "nats": 5.0, "gain": 0.2}]  # fmt: skip
+    found = page.behind([{"task": "t", "rows": [ours, clear, below], "generation": {"rows": texts}}])
+    assert "DPO: accuracy +0.100 (+0.020 to +0.180) over ours beyond the interval" in found
+    assert "DPO: calibrated log-loss -0.050 (-0.100 to +0.010) below ours." in found
+    assert "SFT" not in found and "best of 5: judged good 0.80 at 0.8 nats" in found and "DPO: judged" not in found
+
+
+def test_calibration_is_fitted_to_other_pairs() -> None:
+    rng = np.random.default_rng(0)
+    margins = 50 * (rng.standard_normal(2000) + 1)
+    losses = summary.calibrated(margins)
+    np.testing.assert_allclose(losses, summary.calibrated(margins * 7), rtol=1e-4)  # the scale of margins is no matter
+    assert losses.mean() < np.log(2)
+    wrong = margins.copy()
+    wrong[::2] *= -1  # each half is scored with what the other one says
+    assert summary.calibrated(wrong).mean() > np.log(2) - 0.01
