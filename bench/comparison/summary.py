@@ -139,7 +139,7 @@ def noisy(record: Any, lengths: np.ndarray) -> list[dict[str, Any]]:
 
 def survey(page: Path, model: str, name: str, pairs: int, seed: int) -> None:
     """A blind page of the base model, guided, best of 5 and DPO; its key beside it."""
-    from cvxrelu_llm import build_survey
+    from cvxrelu_llm.survey.page import build_survey
 
     task = task_of(name, pairs)
     heads = load(Cell(model, name, pairs, "heads", seed=seed))
