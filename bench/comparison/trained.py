@@ -84,7 +84,8 @@ def train(name: str, folder: str, triples: Triples, seed: int, noise: float) -> 
         if convex:
             add_head(trainer)
         trainer.train()
-        trained = trainer.accelerator.unwrap_model(trainer.model)
+        # without the autocast that training wraps it in: what is measured afterwards is in float32, as of all models
+        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         if lora:
             trained = trained.merge_and_unload()
     log = [{k: float(v) for k, v in row.items() if is_number(v)} for row in trainer.state.log_history]
@@ -162,7 +163,7 @@ def add_head(trainer: Any) -> None:
     trainer._compute_loss = loss_of
 
 
-def margins_of(trained: Trained, base: tuple[Any, Any], triples: Triples) -> np.ndarray:
+def margins_of(trained: Trained, base: np.ndarray, triples: Triples) -> np.ndarray:
     """Reward of the chosen answer minus that of the rejected one, by TRL's definitions.
 
     reward model   r(prompt, answer)
@@ -173,9 +174,7 @@ def margins_of(trained: Trained, base: tuple[Any, Any], triples: Triples) -> np.
         return reward_margins(trained, triples)
     per_token = METHODS[trained.name]["trainer"] in ("CPO", "ORPO")
     found = reference_log_ratios(trained.model, trained.tokenizer, triples, per_token=per_token)
-    if not per_token:
-        found = found - reference_log_ratios(*base, triples)
-    return trained.beta * found
+    return trained.beta * (found if per_token else found - base)
 
 
 def reward_margins(trained: Trained, triples: Triples) -> np.ndarray:

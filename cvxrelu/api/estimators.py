@@ -6,17 +6,22 @@ Both standardise the features inside (weighted mean and standard deviation of th
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import array_api_compat
 import numpy as np
+from scipy.sparse import issparse
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from cvxrelu.api.standardised import solve_standardised
 from cvxrelu.network.relu_network import ReLUNetwork
+from cvxrelu.runs.status import Status
 from cvxrelu.support.checks import refuse_sparse
 from cvxrelu.support.host import to_host
 
@@ -74,12 +79,13 @@ class _ConvexReLU(BaseEstimator):
             X, targets, beta=self.beta, relative=self.relative, intercept=self.intercept, sample_weight=weight,
             loss=loss, skip=self.skip, skip_l2=self.skip_l2, refine=self.refine, certificate=self.certificate,
             patterns=self.patterns, tol=self.tol,
-            seed=0 if self.random_state is None else self.random_state, max_iter=self.max_iter,
+            seed=as_seed_of(self.random_state), max_iter=self.max_iter,
             time_limit=self.time_limit, backend=self.backend, dtype=self.dtype, linear_solver=self.linear_solver,
             verbose=self.verbose,
         )  # fmt: skip
         self.solution_, self.network_, self.beta_ = solved.solution, solved.network, solved.beta
         self.n_iter_ = max(1, self.solution_.n_rounds if self.refine else self.solution_.n_iter)
+        warn_unless_solved(self.solution_)
         return self.network_
 
     def _predict(self, X: Any) -> np.ndarray:
@@ -87,6 +93,11 @@ class _ConvexReLU(BaseEstimator):
         return np.asarray(
             self.network_.predict(validate_data(self, _host(X), reset=False, dtype=[np.float64, np.float32]))
         )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True  # made dense
+        return tags
 
 
 class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
@@ -106,7 +117,10 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
     certificate : "priced" (an estimate), "relaxed" or "exact" (rigorous): kind of the bound in `solution_`.
     patterns, max_iter, linear_solver : of the sampled program: used with `refine=False` only.
     tol, time_limit, backend, dtype, verbose : as in `cvxrelu.solve`.
-    random_state : nonnegative integer seed of the search (None means 0).
+    random_state : nonnegative integer seed of the search, or a RandomState that draws one; None means 0.
+
+    X may be a sparse matrix of SciPy, which is made dense. A fit whose gap is above tol is kept, with scikit-learn's
+    ConvergenceWarning.
 
     Attributes
     ----------
@@ -150,8 +164,9 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         loss="logistic"   the logistic loss for two classes, the multinomial one for c > 2
 
     One network serves all classes. With "squared" a prediction estimates the class probability, and `predict_proba`
-    clips and normalises it; with "logistic" it is the log-odds, or the logits. Parameters and attributes otherwise as
-    in `ConvexReLURegressor`, and `classes_`. With "logistic" a skip needs `skip_l2` > 0.
+    clips and normalises it; with "logistic" it is the log-odds, or the logits. class_weight multiplies the weights of
+    rows: a mapping from class to factor, or "balanced", n / (number of classes * rows of the class). Parameters and
+    attributes otherwise as in `ConvexReLURegressor`, and `classes_`. With "logistic" a skip needs `skip_l2` > 0.
 
     Examples
     --------
@@ -167,6 +182,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         beta: float = 0.1,
         *,
         loss: str = "squared",
+        class_weight: Any = None,
         relative: bool = True,
         intercept: bool = True,
         skip: bool | str = False,
@@ -188,7 +204,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
             certificate=certificate, patterns=patterns, tol=tol, max_iter=max_iter, time_limit=time_limit,
             backend=backend, dtype=dtype, linear_solver=linear_solver, random_state=random_state, verbose=verbose,
         )  # fmt: skip
-        self.loss = loss
+        self.loss, self.class_weight = loss, class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ConvexReLUClassifier:
         """Fit to X (n, d) and class labels y (n,)."""
@@ -202,6 +218,9 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
             raise ValueError(
                 f"ConvexReLUClassifier needs samples of at least 2 classes, got 1 class: {self.classes_[0]!r}"
             )
+        if self.class_weight is not None:
+            factor = compute_sample_weight(self.class_weight, y)
+            sample_weight = factor if sample_weight is None else factor * _check_sample_weight(sample_weight, X)
         two = self.classes_.size == 2
         if self.loss == "logistic":
             self._fit(X, 2.0 * codes - 1.0 if two else np.eye(self.classes_.size)[codes], sample_weight,
@@ -232,14 +251,35 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         clipped[none, np.argmax(scores[none], axis=1)] = 1.0
         return clipped / clipped.sum(axis=1, keepdims=True)
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """(n, c) logarithms of `predict_proba`; minus infinity where that is 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
     def predict(self, X: Any) -> np.ndarray:
         """The class with the largest estimate, (n,)."""
         scores = self.decision_function(X)
         return self.classes_[(scores > 0).astype(int) if self.classes_.size == 2 else np.argmax(scores, axis=1)]
 
 
+def as_seed_of(random_state: Any) -> Any:
+    """A seed as it is, 0 for None, and one that a RandomState draws."""
+    if isinstance(random_state, np.random.RandomState):
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    return 0 if random_state is None else random_state
+
+
+def warn_unless_solved(solution: Any) -> None:
+    """ConvergenceWarning where the search did not reach tol; a proof that did not is in `solution_.status`."""
+    if not solution.success and solution.status not in (Status.INTERRUPTED, Status.UNPROVEN):
+        words = f"{solution.status.value}: {solution.message}; the network is kept"
+        warnings.warn(words, ConvergenceWarning, stacklevel=4)
+
+
 def _host(array: Any) -> Any:
-    """Arrays of PyTorch, JAX and CuPy as NumPy's, whatever their precision; all else is scikit-learn's to read."""
+    """Arrays of PyTorch, JAX and CuPy as NumPy's, whatever their precision, and sparse ones of SciPy as dense ones."""
+    if issparse(array):
+        return array.toarray()
     if array_api_compat.is_array_api_obj(array) and not isinstance(array, np.ndarray | np.generic):
         refuse_sparse("X", array)
         return to_host(array)

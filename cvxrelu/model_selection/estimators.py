@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils.validation import _check_sample_weight
 
 from cvxrelu.api.beta_search import Held, Part, read_betas, search_beta
-from cvxrelu.api.estimators import ConvexReLUClassifier, ConvexReLURegressor
+from cvxrelu.api.estimators import ConvexReLUClassifier, ConvexReLURegressor, as_seed_of, warn_unless_solved
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.status import Status
@@ -66,7 +66,7 @@ class _ChoosesBeta:
 
     def _fit(self: Any, X: np.ndarray, targets: np.ndarray, sample_weight: Any, loss: str = "squared") -> ReLUNetwork:
         started = time.perf_counter()
-        seed = as_seed(0 if self.random_state is None else self.random_state)
+        seed = as_seed(as_seed_of(self.random_state))
         settings = Settings.read(
             certificate=self.certificate, tol=self.tol, time_limit=self.time_limit, dtype=self.dtype, seed=seed
         )
@@ -90,6 +90,7 @@ class _ChoosesBeta:
         if self.solution_.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         self.n_iter_ = max(1, self.solution_.n_rounds)
+        warn_unless_solved(self.solution_)
         self.network_ = found.scaled.raw(self.solution_.network)
         return self.network_
 
@@ -193,6 +194,7 @@ class ConvexReLUClassifierCV(_ChoosesBeta, ConvexReLUClassifier):
         betas: Any = 13,
         *,
         loss: str = "squared",
+        class_weight: Any = None,
         smallest: float = 1e-3,
         cv: Any = 5,
         scoring: Any = None,
@@ -215,7 +217,7 @@ class ConvexReLUClassifierCV(_ChoosesBeta, ConvexReLUClassifier):
             intercept=intercept, skip=skip, skip_l2=skip_l2, certificate=certificate, tol=tol, time_limit=time_limit,
             backend=backend, dtype=dtype, random_state=random_state, verbose=verbose,
         )  # fmt: skip
-        self.loss = loss
+        self.loss, self.class_weight = loss, class_weight
 
     def _scoring(self, loss: str) -> str:
         return "accuracy" if loss == "squared" else "neg_log_loss"

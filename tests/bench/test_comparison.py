@@ -22,7 +22,13 @@ from bench.comparison.cost import Cost, measured, multiplication_rate
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_model(tmp_path_factory.mktemp("llama"), "Llama", tie_word_embeddings=True))
+    import transformers
+
+    base = write_model(tmp_path_factory.mktemp("base"), "Llama", tie_word_embeddings=True)
+    path = tmp_path_factory.mktemp("causal")
+    transformers.AutoModelForCausalLM.from_pretrained(base).save_pretrained(path)
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(path)
+    return str(path)
 
 
 @pytest.fixture
