@@ -17,8 +17,8 @@ def versions() -> dict[str, str]:
     """Versions of Python, of cvxrelu and of the installed packages that a solve or a report can use."""
     found = {"Python": platform.python_version()}
     for name in ("cvxrelu", "numpy", "scipy", "jax", "cupy", "scikit-learn", "matplotlib", "safetensors"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+        if (version := _version(name)) is not None:
+            found[name] = version
     return found
 
 
@@ -53,4 +53,16 @@ def print_checkup() -> list[str]:
         for key, value in facts.items():
             if value:
                 print(f"  {key:9} {value}")
+    models = {name: _version(name) for name in ("torch", "transformers")}
+    print(f"\nlanguage models (cvxrelu_llm)  {'installed' if all(models.values()) else 'not available'}")
+    shown = ", ".join(f"{name} {version}" for name, version in models.items() if version)
+    print(f"  versions  {shown}\n  test      cvxrelu-llm doctor" if all(models.values()) else
+          "  detail    pip install 'cvxrelu[llm]'")  # fmt: skip
     return broken
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

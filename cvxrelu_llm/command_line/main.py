@@ -23,7 +23,7 @@ __all__ = ["COMMANDS", "build_parser", "command_of", "main", "parse"]
 
 COMMANDS = (
     "inspect", "alternate", "extract", "fit", "eval", "audit", "export", "demo", "generate", "survey build",
-    "survey score", "simulate",
+    "survey score", "simulate", "doctor",
 )  # fmt: skip
 GROUPS = {"survey": "make a blind survey, or count its votes"}  # first words
 
@@ -32,6 +32,7 @@ exit codes:
   0    success
   1    the answer is no: `inspect` found a leak; the last program of `fit` was not solved to --tol (the head is kept)
   2    bad usage, bad input, or a file that cannot be written; one line on stderr says what
+  3    `doctor` found a package missing or wrong
   4    an error inside cvxrelu_llm: the traceback belongs in a bug report
   5    unproven: the search of `fit` met --tol, but the bound it reports does not (the head is kept)
   6    stalled: `fit` stopped making progress before the gap was at most --tol (the head is kept)

@@ -38,7 +38,7 @@ from cvxrelu_llm.preferences.messages import (
     same_text,
 )
 from cvxrelu_llm.preferences.published import REVIEW
-from cvxrelu_llm.preferences.records import Record
+from cvxrelu_llm.preferences.records import Record, missing
 
 __all__ = ["FIELDS", "RecordReader", "Refused", "Triple"]
 
@@ -110,7 +110,7 @@ class RecordReader:
             return self._ranked(record, fields, extra)
         for name in ("chosen", "rejected"):
             if fields[name] is None:
-                raise InputError(f"{self._where(record, name)}: missing")
+                raise InputError(missing(record, name, self.names[name]))
         if "score_chosen" in fields:
             extra["rating"] = self._rating(record, fields)
         read = self._implicit if fields["prompt"] is None else self._explicit

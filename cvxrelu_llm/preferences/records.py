@@ -20,7 +20,7 @@ from cvxrelu.support.text_files import open_text, readable
 from cvxrelu.support.values import is_missing, parse_json, plain
 from cvxrelu_llm.preferences.messages import is_conversation
 
-__all__ = ["Record", "read_records"]
+__all__ = ["Record", "missing", "read_records"]
 
 SUFFIXES = ".jsonl, .json, .csv, .tsv (each also .gz) or .parquet"
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt", ".arrow", ".xlsx", ".zip")
@@ -32,6 +32,16 @@ class Record(NamedTuple):
 
     place: str
     fields: Mapping[str, Any]
+
+
+def missing(record: Record, field: str, column: str) -> str:
+    """What to say of a record without `column`, where `field` is read from: which columns there are, and the cure."""
+    said = f"{record.place}, field {column!r}: missing"
+    if column in record.fields or not record.fields:
+        return said
+    there = ", ".join(map(repr, list(record.fields)[:8])) + (", ..." if len(record.fields) > 8 else "")
+    cure = f"columns={{{field!r}: NAME}}, on the command line --columns {field}=NAME"
+    return f"{said}; there are {there}: say which one it is, {cure}"
 
 
 def read_records(source: Any, *, split: str = "train") -> Iterator[Record]:
