@@ -49,8 +49,10 @@ suite: $(VENV)/.installed-test ## the tests alone
 test-random: $(VENV)/.installed-test ## the tests alone, with property examples drawn anew
 	HYPOTHESIS_PROFILE=random $(MAKE) suite
 
-docs: $(VENV)/.installed-test ## run the examples of README and docs, check their links and that no public name is missing
+docs: $(VENV)/.installed-test ## the docs as a site, in site/, after their examples and links have been tested
 	$(RUN) pytest tests/project/test_docs.py
+	$(RUN) sphinx -q -W --keep-going docs site
+	@echo "site/index.html"
 
 bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) bench.rates --quick
@@ -61,7 +63,7 @@ bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) pytest bench/micro -q --benchmark-max-time=0.2 --benchmark-columns=median,iqr
 
 clean: ## remove the environment and everything generated
-	rm -rf $(VENV) build dist demo-output demo-llm-output .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist site demo-output demo-llm-output .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made once, renewed when the dependencies change.

@@ -16,7 +16,10 @@ from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_de
 import cvxrelu
 from cvxrelu import ConvexReLUClassifier, ConvexReLURegressor
 
-APPROXIMATE = {"check_sample_weight_equivalence_on_dense_data": "asks for 1e-7 of solves that are certified to tol"}
+APPROXIMATE = {
+    f"check_sample_weight_equivalence_on_{kind}_data": "asks for 1e-7 of solves that are certified to tol"
+    for kind in ("dense", "sparse")
+}
 
 
 @parametrize_with_checks(

@@ -13,7 +13,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from cvxrelu import ConvexReLUClassifier, ConvexReLUClassifierCV, ConvexReLURegressor, ConvexReLURegressorCV
 
 QUICK = {"betas": 3, "smallest": 0.1, "cv": 2, "path_tol": 0.3, "tol": 3e-2}
-APPROXIMATE = {"check_sample_weight_equivalence_on_dense_data": "folds of repeated rows are other folds"}
+APPROXIMATE = {
+    f"check_sample_weight_equivalence_on_{kind}_data": "folds of repeated rows are other folds"
+    for kind in ("dense", "sparse")
+}
 
 
 @parametrize_with_checks(
