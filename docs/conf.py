@@ -1,4 +1,4 @@
-"""The docs as a site: `make docs`, or `sphinx-build -W docs site`. The pages are those of the repository, as they are."""
+"""The docs as a site: `make docs`, or `sphinx-build -W docs site`, of the pages as they are in the repository."""
 
 from __future__ import annotations
 

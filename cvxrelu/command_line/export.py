@@ -11,6 +11,7 @@ from safetensors.numpy import save
 from cvxrelu.command_line.cells import UserError
 from cvxrelu.command_line.model_folder import read_model
 from cvxrelu.command_line.parsing import need
+from cvxrelu.network.file import PICKLES
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.support.files import atomic_write
 from cvxrelu.support.program import OK
@@ -25,7 +26,6 @@ EXPORT_HELP = (
 )
 
 ENDINGS = {"torch": ".safetensors", "onnx": ".onnx"}
-PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib")
 
 
 def run_export(options: argparse.Namespace) -> int:

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cvxrelu.network.fields import OPTIONAL, REQUIRED
+from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write
 from cvxrelu.support.stored import damage, parse_json, read_tensors, short
 
-__all__ = ["package_version", "read_network", "write_network"]
+__all__ = ["PICKLES", "package_version", "read_network", "write_network"]
 
 Network = TypeVar("Network")
 
+PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib")
 _FORMAT = "cvxrelu.ReLUNetwork"
 _FORMAT_VERSION = 1
 _STORED_DTYPES = ("F32", "F64")
@@ -26,6 +28,11 @@ def write_network(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     """Write the fields that are present; a file already at `path` is replaced as a whole, or not at all."""
     from safetensors.numpy import save
 
+    if path.suffix in PICKLES:
+        raise InputError(
+            f"path: a {path.suffix} file is a pickle, which can run code where it is loaded, and this is a safetensors "
+            f"file: name it {path.with_suffix('.safetensors').name}, and load it with ReLUNetwork.load"
+        )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist")
     header = {

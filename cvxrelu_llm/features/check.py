@@ -27,9 +27,9 @@ def packages() -> dict[str, str]:
 
 
 def checkup() -> str:
-    """ "" where the states of a random Llama, prompt shared and texts batched, are those of `transformers` text by text;
+    """What is missing or wrong; nothing where all is well.
 
-    else what is wrong, or missing.
+    The states of a random Llama, prompt shared and texts batched, must be those of `transformers` text by text.
     """
     try:
         import transformers

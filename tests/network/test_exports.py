@@ -84,3 +84,9 @@ def test_onnx(network: ReLUNetwork, tmp_path: Path) -> None:
         network.to_onnx(path, overwrite=False)
     with pytest.raises(InputError, match=r"\.onnx"):
         network.to_onnx(tmp_path / "network.pt")
+
+
+def test_a_network_is_not_saved_under_the_name_of_a_pickle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a \.pt file is a pickle.*name it network\.safetensors"):
+        CASES["linear"].save(tmp_path / "network.pt")
+    assert not list(tmp_path.iterdir())
