@@ -11,8 +11,7 @@ from typing import Any
 from cvxrelu import ReLUNetwork
 from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.command_line.command import Command, input_errors
-from cvxrelu_llm.command_line.common import add_output_options, refuse_existing
-from cvxrelu_llm.command_line.sampling import SAMPLING, add_sampling_options, lm_of
+from cvxrelu_llm.command_line.common import SAMPLING, add_output_options, add_sampling_options, lm_of, refuse_existing
 from cvxrelu_llm.survey.page import read_lines
 
 __all__ = ["command"]

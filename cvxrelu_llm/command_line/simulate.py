@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cvxrelu_llm.command_line.command import Command, input_errors
-from cvxrelu_llm.command_line.common import add_output_options, refuse_existing
-from cvxrelu_llm.command_line.sampling import SAMPLING, add_sampling_options, lm_of
+from cvxrelu_llm.command_line.common import SAMPLING, add_output_options, add_sampling_options, lm_of, refuse_existing
 from cvxrelu_llm.generation.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
 from cvxrelu_llm.models.causal import load_lm
 

@@ -53,7 +53,7 @@ def checkup() -> str:
     for (prompt, answer), row in zip(texts, found, strict=True):
         ids = tokenizer(prompt + answer, return_tensors="pt", return_token_type_ids=False)
         expected = lm(**ids, output_hidden_states=True).hidden_states[2][0, -1].detach().numpy()
-        error = float(np.abs(row - expected).max() / np.abs(expected).max())
-        if not error <= TOLERANCE:
-            return f"WRONG: states of {answer.strip()!r} differ from those of transformers by {error:.1e}"
+        off = float(np.abs(row - expected).max() / np.abs(expected).max())
+        if not off <= TOLERANCE:
+            return f"WRONG: states of {answer.strip()!r} differ from those of transformers by {off:.1e}"
     return ""

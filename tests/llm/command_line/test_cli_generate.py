@@ -148,7 +148,7 @@ def test_options_of_the_model_arrive(folder: Path, tmp_path: Path, monkeypatch: 
         given.append((Path(path).name, device, dtype, where))
         return load_lm(str(folder / "lm"))
 
-    monkeypatch.setattr("cvxrelu_llm.command_line.sampling.load_lm", recorded)
+    monkeypatch.setattr("cvxrelu_llm.command_line.common.load_lm", recorded)
     monkeypatch.setattr("cvxrelu_llm.command_line.simulate.load_lm", recorded)
     words = ("--model", "hub/lm", "--gguf-file", "lm.gguf", "--revision", "main", "--dtype", "bfloat16", "--quiet")
     expected = ("lm", "cpu", "bfloat16", {"gguf_file": "lm.gguf", "revision": "main"})
