@@ -22,6 +22,7 @@ from cvxrelu_llm.generation.guidance import Guidance, GuidedText, Sampling, with
 from cvxrelu_llm.generation.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.generation.scorers import Scorer, as_tokens, checked
 from cvxrelu_llm.generation.states import Tensor, Usage, prefill, torch
+from cvxrelu_llm.models.templates import turn_end
 
 __all__ = ["Generation", "best_of_n", "end_tokens", "guide", "sample"]
 
@@ -211,9 +212,10 @@ def draw(logits: Tensor, do_sample: bool, generator: Any = None) -> Tensor:
 
 
 def end_tokens(lm: Any, tokenizer: Any = None) -> set[int]:
-    """Ids that end a text, by the model's generation settings and the tokenizer."""
+    """Ids that end a text, by the model's generation settings, the tokenizer, and the chat template's end of a turn."""
     settings = getattr(lm, "generation_config", None)
     found: list[Any] = [getattr(settings, "eos_token_id", None), getattr(tokenizer, "eos_token_id", None)]
+    found.append(None if tokenizer is None else turn_end(tokenizer))
     return {int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, Iterable) else [ids])}
 
 

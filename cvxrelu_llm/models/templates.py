@@ -17,7 +17,7 @@ from cvxrelu.support.errors import InputError
 from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.preferences.messages import Message
 
-__all__ = ["Template", "Text", "as_template"]
+__all__ = ["Template", "Text", "as_template", "turn_end"]
 
 
 class Text(NamedTuple):
@@ -100,6 +100,23 @@ class Template:
             kept = len(self.head) or int(bool(prompt) and prompt[0] == self.bos and not _repeats(prompt))
             prompt = (*prompt[:kept], *prompt[len(prompt) - (room - kept) :])
         return Text(prompt, response[:max_response_length], self.tail)
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """The special token with which the chat template closes an answer; None where there is none, or it is plain text.
+
+    In some models it is not the end-of-text token, and their generation settings do not name it.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "ANSWER"}]
+    try:
+        behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("ANSWER")[2].lstrip()
+    except Exception:  # templates raise what they like; one that refuses two plain turns closes none
+        return None
+    tokens = list(tokenizer(behind, add_special_tokens=False)["input_ids"]) if behind else []
+    special = {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    return tokens[0] if tokens and tokens[0] in special - {getattr(tokenizer, "unk_token_id", None)} else None
 
 
 def _repeats(prompt: tuple[int, ...]) -> bool:
