@@ -4,7 +4,8 @@
 plain enough for JSON, and applies it to any other table. Nothing is guessed twice: what is ambiguous is refused, with
 the option that decides.
 
-    number     12, -.5, 1e-3; 1,234.5 or, with a decimal comma, 1.234,5; $ 12, 12 %, (12) for -12
+    number     12, -.5, 1e-3; 1,234.5 or, with a decimal comma, 1.234,5; $ 12, 12 %, (12) for -12; with one unit
+               behind all cells of the column, 12 km
     boolean    two of true and false, yes and no, t and f, y and n: 1 and 0
     date       2024-03-31, 2024/03/31, 31.03.2024, 31/03/2024 or 03/31/2024, a time behind it or not: days since 1970,
                and where a column spans most of a year, sine and cosine of the time of the year
@@ -42,6 +43,7 @@ EPOCH = datetime(1970, 1, 1)
 CURRENCY = "$€£¥₹%"
 POINT = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?")
 PLAIN = re.compile(r"[0-9eE+\-.\n]*")
+UNIT = re.compile(r"[^A-Za-zµ°Ω]*[0-9][.,]?[ \u00a0\u202f]*(?P<unit>[A-Za-zµ°Ω][A-Za-z0-9µ°Ω²³/^.-]{0,11})")
 COMMA = re.compile(r"[+-]?(?:[0-9]{1,3}(?:[.' ][0-9]{3})+|[0-9]+)(?:,[0-9]*)?(?:[eE][+-]?[0-9]+)?|[+-]?,[0-9]+")
 
 
@@ -49,10 +51,10 @@ COMMA = re.compile(r"[+-]?(?:[0-9]{1,3}(?:[.' ][0-9]{3})+|[0-9]+)(?:,[0-9]*)?(?:
 class Column:
     """What the cells of one column mean, and the features they become.
 
-    kind : "number", "boolean", "date" or "category". style : the decimal mark of numbers, the format of dates. fill :
-    for missing numbers and dates. levels : of a category, with a feature each. base : one without, where there are two.
-    missing : whether a feature says that the value is missing. other : whether one stands for all other levels.
-    seasonal : whether dates give the time of the year.
+    kind : "number", "boolean", "date" or "category". style : the decimal mark of numbers and, behind it, their unit if
+    they have one; the format of dates. fill : for missing numbers and dates. levels : of a category, with a feature
+    each. base : one without, where there are two. missing : whether a feature says that the value is missing. other :
+    whether one stands for all other levels. seasonal : whether dates give the time of the year.
     """
 
     name: str
@@ -205,13 +207,14 @@ def number_column(table: Table, k: int, decimal: str | None = None) -> Column | 
     present = [cell for cell in cells if cell is not None]
     # Without a comma anywhere points are decimal points: 1.234 is what it looks like.
     marks = [decimal] if decimal else [".", ","] if any("," in cell for cell in present) else ["."]
+    marks = [mark + _unit(present) for mark in marks]
     found = {mark: _as_numbers(present, mark) for mark in marks}
     read = [mark for mark in marks if np.isfinite(found[mark]).all()]
-    if len(read) == 2 and not np.array_equal(found["."], found[","]):
-        cell = present[int(np.flatnonzero(found["."] != found[","])[0])]
+    if len(read) == 2 and not np.array_equal(found[read[0]], found[read[1]]):
+        cell = present[int(np.flatnonzero(found[read[0]] != found[read[1]])[0])]
         raise UserError(
-            f"{table.path}: {cell[:40]!r} in column {name!r} is {_as_number(cell, '.'):g} with a decimal point and "
-            f"{_as_number(cell, ','):g} with a decimal comma; say which: --decimal . or --decimal ,"
+            f"{table.path}: {cell[:40]!r} in column {name!r} is {_as_number(cell, read[0]):g} with a decimal point and "
+            f"{_as_number(cell, read[1]):g} with a decimal comma; say which: --decimal . or --decimal ,"
         )
     if read:
         return Column(name, "number", read[0])
@@ -265,10 +268,18 @@ def _as_numbers(cells: Sequence[str], mark: str) -> np.ndarray:
     return np.array([_as_number(cell, mark) for cell in cells])
 
 
+def _unit(cells: Sequence[str]) -> str:
+    """What stands behind the number in every cell, or nothing: the letter of 1e5 is part of a number."""
+    found = UNIT.fullmatch(cells[0].strip()) if cells and not is_number(cells[0].strip()) else None
+    unit = found["unit"] if found else ""
+    return unit if unit and all(cell.rstrip().endswith(unit) for cell in cells) else ""
+
+
 # -- what a cell is ---------------------------------------------------------------------------------------------------
 def _as_number(cell: str, mark: str) -> float:
-    """The value with this decimal mark, NaN for other text."""
-    text = cell.strip()
+    """The value with this decimal mark and the unit behind it, if there is one; NaN for other text."""
+    mark, unit = mark[:1], mark[1:]
+    text = cell.strip().removesuffix(unit)
     negative = text.startswith("(") and text.endswith(")")
     text = (text[1:-1] if negative else text).strip(CURRENCY + " \u00a0\u202f").replace("\u2212", "-")
     if text[:1] in "+-" and text[1:2] in CURRENCY:  # -$12

@@ -51,11 +51,27 @@ def only(cells: list[str], **options: Any) -> tuple[Column, np.ndarray]:
         (["\u22125", "\u00a04\u00a0", "3"], [-5, 4, 3]),
         (["1.234", "5.678", "9.012"], [1.234, 5.678, 9.012]),  # without commas points are decimal points
         (["1,234,567", "1,000.5", "12"], [1234567, 1000.5, 12]),
+        (["12.5 km", "3 km", "-1 km"], [12.5, 3, -1]),
+        (["70kg", "82.5kg", "1e2kg"], [70, 82.5, 100]),
+        (["1.200,5 m²", "7,25 m²"], [1200.5, 7.25]),
+        (["2bhk", "3bhk"], [2, 3]),
+        (["20 °C", "-3 °C"], [20, -3]),
+        (["1e5", "2e5"], [1e5, 2e5]),
     ],
 )
 def test_numbers(cells: list[str], values: list[float]) -> None:
     column, X = only(cells)
     assert column.kind == "number" and X[:, 0].tolist() == values
+
+
+def test_units_are_those_of_the_column() -> None:
+    column, _ = only(["12 km", "3 km"])
+    with pytest.raises(UserError, match=r"'5 mi' is no number"):
+        column.encode(["5 mi"], lambda row: f"row {row}")
+    assert column.encode(["5"], str)[0].tolist() == [[5.0]]
+    assert Column.of(column.record()) == column
+    assert only(["5 stars", "1 star", "4 stars", "1 star"])[0].kind == "category"
+    assert only(["1st", "2nd", "1st", "2nd"])[0].kind == "category"
 
 
 def test_a_comma_that_could_be_either_is_asked_for() -> None:
