@@ -99,9 +99,9 @@ def generation(result: dict[str, Any]) -> str:
     found, rows = result["generation"], []
     for row in found["rows"]:
         plain = row["way"] == "base model"
-        nats = (
-            f"at most {row['nats']:.1f}" if row.get("nats_at_most") else f"{row['nats']:.1f} ± {row['nats_error']:.1f}"
-        )
+        digits = 1 if row["nats"] >= 0.95 else 2
+        nats = f"{'at most ' if row.get('nats_at_most') else ''}{row['nats']:.{digits}f}"
+        nats += f" ± {row['nats_error']:.{digits}f}" if row["nats_error"] else ""
         rows.append([
             row["way"], f"{row['good']:.2f}", "" if plain else f"{row['gain']:+.2f} ± {row['gain_error']:.2f}",
             "0" if plain else nats, f"{row['distinct']:.2f}", f"{row['length']:.0f}", f"{row['read']:.0f}",
@@ -130,9 +130,10 @@ def losses(result: dict[str, Any]) -> Iterator[str]:
     for row in ways:
         better = [g for g in guided if g["nats"] <= max(row["nats"], 0.0) and g["good"] >= row["good"]]
         if row["way"] != "base model" and row not in guided and row["gain"] > 0 and not better:
+            which = " with the same head" if row["way"].startswith("best of") else ""
             yield (
-                f"{row['way']}: judged good {row['good']:.2f} at {row['nats']:.1f} nats; no guided text is as good at "
-                "as few"
+                f"writing by {row['way']}{which}: judged good {row['good']:.2f} at {row['nats']:.2f} nats a text; "
+                "guidance is not as good at as few"
             )
 
 
@@ -149,12 +150,12 @@ def curves(result: dict[str, Any]) -> str:
         models = list(dict.fromkeys(row["model"] for row in result[key]))
         cells = {(row["model"], row[unit]): row["accuracy"]["value"] for row in result[key]}
         rows = [[m, *(f"{cells[m, p]:.3f}" if (m, p) in cells else "" for p in points)] for m in models]
-        if points:
+        if len(points) > 1:
             shown = [f"{p:.0%}" if unit == "noise" else f"{p}" for p in points]
             title = "training pairs" if unit == "pairs" else "training labels turned round"
             parts.append(f"**{result['task']}**, accuracy on held-out pairs against {title}:\n\n"
                          + markdown_table(["trained", *shown], rows))  # fmt: skip
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or f"**{result['task']}**: not run yet."
 
 
 def on_paper(pairs: int = 10_000, prompt: int = 150, answer: int = 250, card: float = 24e9) -> str:

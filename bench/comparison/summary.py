@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.common.report import save_json
 from bench.comparison.cells import CURVE, NOISE, Cell
-from bench.comparison.tasks import WRITTEN, task_of
+from bench.comparison.tasks import WRITTEN, model_folder, task_of
 from bench.comparison.trained import METHODS
 from bench.comparison.writing import judged
 from cvxrelu_llm.evaluation.metrics import evaluate_margins
@@ -90,7 +90,7 @@ def summarise(model: str, name: str, pairs: int, seed: int) -> None:
         if found["texts"]:
             texts[method] = found["texts"]
     save_json(f"comparison-{name}", {
-        "task": name, "model": Path(model).name, "pairs": len(task.train), "held out": len(task.held_out),
+        "task": name, "model": Path(model_folder(model)).name, "pairs": len(task.train), "held out": len(task.held_out),
         "prompts": len(task.prompts), "tokens": WRITTEN, "rows": rows, "missing": absent,
         "cost of guidance": heads.get("cost of guidance"), "generation": generation(task, texts),
         "by pairs": curve(record, [*CURVE, pairs], lengths), "by noise": noisy(record, lengths),
