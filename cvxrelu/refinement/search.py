@@ -54,7 +54,18 @@ SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
 SLOW = 0.1  # of tol: see `rough`
-KEPT = ("z", "objective", "dual", "lower_bound", "proof", "rounds", "starts", "idle", "near")  # by a checkpoint
+KEPT = (
+    "z",
+    "objective",
+    "dual",
+    "lower_bound",
+    "proof",
+    "searched",
+    "rounds",
+    "starts",
+    "idle",
+    "near",
+)  # by a checkpoint
 
 
 class Effort(NamedTuple):
@@ -133,6 +144,7 @@ class Refinement:
         self.neurons, self.z = self.program.nothing()
         self.objective, self.dual, self.z = self.program.evaluate(self.neurons, self.z)
         self.lower_bound, self.proof = 0.0, 0.0 * self.dual
+        self.searched = self.lower_bound, self.proof  # the bound of the last pricing that no deadline cut short
         self.rounds = self.starts = self.idle = 0  # idle: rounds without progress
         self.blind = False  # whether rounding alone keeps the bound from the objective by more than tol
         self.near = False  # whether the next pricing is a thorough one
@@ -214,7 +226,7 @@ class Refinement:
     def restore(self, state: State) -> None:
         """The inverse of `state`."""
         for name in KEPT:
-            setattr(self, name, state[name])
+            setattr(self, name, state[name] if name in state else (state["lower_bound"], state["proof"]))
         self.neurons, self.pricing.misses = Neurons(*state["neurons"]), state["misses"]
         self.pricing.rng.bit_generator.state = state["random"]
 
@@ -249,6 +261,10 @@ class Refinement:
             best = self.coordinates.outward(priced.directions[:, :1])
             price += self.problem.noise(p, best) + self.coordinates.unseen * float(np.linalg.norm(p))
         self.lower_bound, self.proof = self._bound(price)
+        if priced.complete:
+            self.searched = self.lower_bound, self.proof
+        elif self.searched[0] < self.lower_bound:  # few starts suggest too high a bound: the last whole search counts
+            self.lower_bound, self.proof = self.searched
         attained = priced.values.max(initial=0.0) if self.arrangement is None else found.attained
         gaps = [self._gap(self._bound(value)[0]) for value in (price, attained)]
         self.blind = gaps[0] - gaps[1] > SEEN * self.tol
