@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.network.file import PICKLES
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write
 
@@ -110,8 +111,8 @@ class Exports:
 
         names : of input and output. FileExistsError where the file is there and `overwrite` is False.
         """
-        if Path(path).suffix != ".onnx":
-            raise InputError(f"path must end in .onnx, got {path}")
+        if Path(path).suffix in PICKLES:
+            raise InputError(f"path: a {Path(path).suffix} file is a pickle; name an ONNX graph .onnx, got {path}")
         try:
             onnx = importlib.import_module("onnx")
         except ImportError as error:

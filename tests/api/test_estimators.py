@@ -161,6 +161,7 @@ def test_search_over_a_pipeline():
     assert search.best_score_ > 0.5
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_options_reach_the_solver(capsys):
     model = ConvexReLURegressor(
         refine=False,

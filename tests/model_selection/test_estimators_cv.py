@@ -108,6 +108,7 @@ def test_splitters_groups_scores_and_threads():
         _ = named.mse_path_
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # or not: the machine decides
 def test_a_time_limit_leaves_a_fit(capsys):
     X, y = regression(3, n=400)
     model = ConvexReLURegressorCV(12, cv=5, time_limit=0.3, patience=None, verbose=True).fit(X, y)

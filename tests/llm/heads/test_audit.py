@@ -111,7 +111,8 @@ def test_bad_edits() -> None:
 def test_influence_is_that_of_refits(options: dict[str, Any]) -> None:
     """Leaving a pair out for real moves its margin to about where `influence` says."""
     features = preferences(m=60)
-    head = ConvexRewardHead(**options).fit(features)
+    # so precise that two neurons that are nearly one are one: which pair moves which of them is anybody's guess
+    head = ConvexRewardHead(**(options if options is LINEAR else options | {"tol": 1e-6})).fit(features)
     found = head.influence()
     assert found.kind == "weights"
     some = [0, 11, 23, 42]
