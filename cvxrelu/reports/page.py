@@ -93,8 +93,7 @@ def write_report(
         f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{html.escape(title)}</h1>\n"
         + (f"<p>{html.escape(intro)}</p>\n" if intro else "")
-        + f"{_reading(sections)}\n"
-        f"{''.join(parts)}</main>\n<footer>{_facts(foot)}</footer>\n</body>\n</html>\n"
+        + f"{''.join(parts)}{_reading(sections)}</main>\n<footer>{_facts(foot)}</footer>\n</body>\n</html>\n"
     )
     return atomic_write(path, page)
 
@@ -211,8 +210,8 @@ def _section(section: Section, position: int) -> str:
     note = f'<p class="note">{html.escape(section.score_note)}</p>' if section.score_note else ""
     good = "good" if solution.success else "bad"
     return (
-        f'<section class="{good}"><h2>{html.escape(section.name)}</h2>{description}{_facts(facts)}'
-        f"{_table(_bounds(section), 'Objective and bounds')}{scores}{note}"
+        f'<section class="{good}"><h2>{html.escape(section.name)}</h2>{description}{scores}{note}'
+        f"{_facts(facts)}{_table(_bounds(section), 'Objective and bounds')}"
         f'<div class="plots">{plots}</div></section>\n'
     )
 
