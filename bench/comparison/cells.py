@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.comparison.tasks import CACHE, kept, model_folder, task_of
+from bench.comparison.tasks import CACHE, kept, model_folder, short_name, task_of
 
 __all__ = ["CURVE", "NOISE", "PAIRS", "Cell"]
 
@@ -30,7 +30,7 @@ class Cell:
     @property
     def file(self) -> Path:
         name = "-".join("".join(c if c.isalnum() or c == "." else " " for c in self.method).split())
-        where = f"{Path(self.model).name}-{self.task}-{self.pairs}-{name}-{self.seed}-{self.noise:g}"
+        where = f"{short_name(self.model)}-{self.task}-{self.pairs}-{name}-{self.seed}-{self.noise:g}"
         return CACHE / "comparison" / "cells" / f"{where}.json"
 
     def run(self) -> dict[str, Any]:

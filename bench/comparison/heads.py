@@ -59,12 +59,12 @@ def held_out_features(model: TorchModel, features: PairFeatures, triples: Triple
     return as_pair_features(rows, np.arange(len(texts)).reshape(-1, 2), settings=features.settings)
 
 
-def margins_of_heads(train: PairFeatures, test: PairFeatures, names: tuple[str, ...] = HEADS) -> dict[str, Any]:
+def margins_of_heads(train: PairFeatures, test: PairFeatures) -> dict[str, Any]:
     """Margins of the held-out pairs by each model, and its seconds."""
     fits: dict[str, Callable[..., Any]] = {"ours" if k == "pairwise" else k: fit for k, fit in MODELS.items()}
     options = argparse.Namespace(components="auto", time_limit=None)
     found = {}
-    for name in names:
+    for name in HEADS:
         cost: Cost = {}
         with measured(cost):
             margins, about = fits[name](train, test, {}, None, options)

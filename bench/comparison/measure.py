@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.comparison import heads, trained
-from bench.comparison.tasks import CACHE, Comparison, kept
+from bench.comparison.tasks import CACHE, Comparison, kept, short_name
 from bench.comparison.writing import guided_ways, policy_texts, written_by
 from cvxrelu_llm.features.reference import reference_log_ratios
 from cvxrelu_llm.models.causal import load_lm
@@ -24,7 +23,7 @@ def trained_cell(method: str, folder: str, task: Comparison, seed: int, noise: f
     base = load_lm(folder, dtype="float32")
     base[0].to(found.model.device)
     texts = [] if found.reward or noise else policy_texts(task, found, base)
-    file = CACHE / "comparison" / "base" / f"{Path(folder).name}-{task.name}.json"  # alike for all cells of a task
+    file = CACHE / "comparison" / "base" / f"{short_name(folder)}-{task.name}.json"  # alike for all cells of a task
     known = kept(file, lambda: {"ratios": reference_log_ratios(*base, task.held_out).tolist()})
     margins = trained.margins_of(found, np.array(known["ratios"]), task.held_out)
     return {"method": method, "options": trained.METHODS[method], "cost": found.cost, "log": found.log,

@@ -69,7 +69,9 @@ def main() -> None:
         return
     if not (options.summarise or options.survey):
         if absent := missing():
-            raise SystemExit(f"the comparison needs {', '.join(absent)}: {install_line()}")
+            raise SystemExit(
+                f"the comparison needs {', '.join(absent)}: pip install -e '.[comparison]', or make comparison"
+            )
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         for cell in cells_of(options):
             cell.run_apart()
@@ -80,7 +82,3 @@ def main() -> None:
             survey(options.survey, options.model, task, options.pairs, options.seed)
         else:
             summarise(options.model, task, options.pairs, options.seed)
-
-
-def install_line() -> str:
-    return next(line.strip() for line in __doc__.splitlines() if "pip install -e" in line)

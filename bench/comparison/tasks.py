@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.models.causal import load_lm
 from cvxrelu_llm.preferences.triples import Triple, Triples, load_triples
 
-__all__ = ["WRITTEN", "Comparison", "conversations", "model_folder", "task_of"]
+__all__ = ["WRITTEN", "Comparison", "conversations", "kept", "missing", "model_folder", "short_name", "task_of"]
 
 HELD_OUT, PROMPTS, WRITTEN = 200, 100, 24
 TINY = [{"prompt": f"{w}?", "chosen": f"{w} is good", "rejected": f"{w} is bad {i}"}
@@ -69,6 +69,11 @@ def model_folder(name: str) -> str:
         made.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def short_name(model: str) -> str:
+    """Of files about a model, which may be called like another owner's."""
+    return "-".join(Path(model).parts[-2:])
 
 
 def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -129,8 +129,8 @@ def add_head(trainer: Any) -> None:
 
         loss = DPO + WEIGHT mean_i -log sigmoid(s(h_i^chosen) - s(h_i^rejected)),   h = mean last state of the answer
 
-    s is `ConvexRewardHead()` fitted to the states of the pairs seen last, at most two steps' worth short of all, every
-    `REFIT` steps and held fixed in between; gradients reach the policy through h. The papers say only that the head's
+    s is `ConvexRewardHead()` fitted every `REFIT` steps to the states of the pairs seen in the last `REFIT`, and held
+    fixed in between; gradients reach the policy through h. The papers say only that the head's
     reward "enters the loss"; this formula is ours.
     """
     import torch

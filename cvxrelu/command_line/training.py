@@ -243,15 +243,15 @@ def _read_target(data: Data, kind: str) -> tuple[str, np.ndarray, list[Any]]:
         # Numbers as people write them, $1,234.50 say; a slip among them is named.
         column = number_column(data.target, data.target_index, data.decimal)
         if column is not None:
-            return "regression", column.values(cells), []
+            values, unit = column.values(cells), column.style[1:]
+            if kind == "regression" or not (unit and _few(values)):
+                return "regression", values, []
+            kind = "classification"  # few whole numbers are classes with a unit behind them, too: 2bhk and 3bhk
     if kind == "auto":
         # Text alone is a class. Text among numbers is more likely a slip, which reading the numbers then names.
         kind = "regression" if any(numeric) else "classification"
-        if all(numeric):
-            values = np.array(cells, float)
-            distinct = np.unique(values)
-            if np.array_equal(values, np.round(values)) and distinct.size <= min(20, len(cells) / 5):
-                kind = "classification"
+        if all(numeric) and _few(np.array(cells, float)):
+            kind = "classification"
     if kind == "regression":
         return kind, data.target.numbers([data.target_index])[:, 0], []
     if all(numeric):
@@ -263,6 +263,11 @@ def _read_target(data: Data, kind: str) -> tuple[str, np.ndarray, list[Any]]:
     if len(classes) < 2:
         raise UserError(f"{data.target.path}: the target has a single class, {classes[0]}")
     return kind, codes.ravel(), classes
+
+
+def _few(values: np.ndarray) -> bool:
+    """Whether these are whole numbers of few kinds, which are classes rather than amounts."""
+    return np.array_equal(values, np.round(values)) and np.unique(values).size <= min(20, len(values) / 5)
 
 
 def _split(codes: np.ndarray, share: float, stratify: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:

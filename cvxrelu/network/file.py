@@ -18,7 +18,7 @@ __all__ = ["PICKLES", "package_version", "read_network", "write_network"]
 
 Network = TypeVar("Network")
 
-PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib")
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".joblib")
 _FORMAT = "cvxrelu.ReLUNetwork"
 _FORMAT_VERSION = 1
 _STORED_DTYPES = ("F32", "F64")

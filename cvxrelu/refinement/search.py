@@ -54,18 +54,8 @@ SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
 SLOW = 0.1  # of tol: see `rough`
-KEPT = (
-    "z",
-    "objective",
-    "dual",
-    "lower_bound",
-    "proof",
-    "searched",
-    "rounds",
-    "starts",
-    "idle",
-    "near",
-)  # by a checkpoint
+# by a checkpoint
+KEPT = ("z", "objective", "dual", "lower_bound", "proof", "searched", "rounds", "starts", "idle", "near")
 
 
 class Effort(NamedTuple):
@@ -225,8 +215,9 @@ class Refinement:
 
     def restore(self, state: State) -> None:
         """The inverse of `state`."""
+        state = {"searched": (state["lower_bound"], state["proof"]), **state}  # older checkpoints have none
         for name in KEPT:
-            setattr(self, name, state[name] if name in state else (state["lower_bound"], state["proof"]))
+            setattr(self, name, state[name])
         self.neurons, self.pricing.misses = Neurons(*state["neurons"]), state["misses"]
         self.pricing.rng.bit_generator.state = state["random"]
 

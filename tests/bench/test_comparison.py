@@ -131,7 +131,6 @@ def test_which_cells_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_heads_from_cell_to_page(folder: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "HEADS", ("ours", "linear"))
-    monkeypatch.setattr(heads.margins_of_heads, "__defaults__", (("ours", "linear"),))
     cell = cells.Cell(folder, "tiny", 8, "heads")
     record = cell.run()
     assert cell.file.exists() and cell.run() == record  # not measured again

@@ -21,6 +21,7 @@ from cvxrelu.command_line.columns import Column, plan_columns
 from cvxrelu.command_line.data import load_data
 from cvxrelu.command_line.main import main
 from cvxrelu.command_line.tables import Table, read_table
+from cvxrelu.command_line.training import decide_task
 
 FAST = ("--quiet", "--tol", "1e-2", "--backend", "numpy")
 
@@ -72,6 +73,18 @@ def test_units_are_those_of_the_column() -> None:
     assert Column.of(column.record()) == column
     assert only(["5 stars", "1 star", "4 stars", "1 star"])[0].kind == "category"
     assert only(["1st", "2nd", "1st", "2nd"])[0].kind == "category"
+
+
+def test_few_whole_numbers_with_a_unit_are_classes(tmp_path: Path) -> None:
+    """As a target; their labels stay as they are written, and --task regression takes the numbers."""
+    rows = [f"{i % 7},{2 + i % 3}bhk,{10 + i * 1.5} km" for i in range(60)]
+    (tmp_path / "d.csv").write_text("\n".join(["a,kind,far", *rows]))
+    task = decide_task(load_data(str(tmp_path / "d.csv"), "kind"), "auto", 0.2, 0)
+    assert task.kind == "classification" and task.classes == ["2bhk", "3bhk", "4bhk"]
+    task = decide_task(load_data(str(tmp_path / "d.csv"), "kind"), "regression", 0.2, 0)
+    assert task.kind == "regression" and set(task.target.tolist()) == {2.0, 3.0, 4.0}
+    task = decide_task(load_data(str(tmp_path / "d.csv"), "far"), "auto", 0.2, 0)
+    assert task.kind == "regression" and task.target[:2].tolist() == [10.0, 11.5]
 
 
 def test_a_comma_that_could_be_either_is_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""The docs build as a site without a warning, every page in it."""
+"""The docs build as a site without a warning, every page in it; the citation names the version."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sphinx", reason="needs the extra docs")
-
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
+def test_the_citation_is_of_this_version() -> None:
+    import cvxrelu
+
+    assert f"\nversion: {cvxrelu.__version__}\n" in (DOCS.parent / "CITATION.cff").read_text()
+
+
 def test_the_site_builds(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx", reason="needs the extra docs")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -501,6 +501,30 @@ def test_a_pricing_that_finds_nothing_is_not_believed_at_once(monkeypatch):
     assert sol.objective == pytest.approx(right.objective, rel=2e-3)
 
 
+def test_a_pricing_that_the_deadline_cuts_short_does_not_raise_the_bound(monkeypatch):
+    """Its few starts find too small a price, and too high a bound: that of the last whole search is reported."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 4))
+    y = np.maximum(X @ rng.standard_normal((4, 3)), 0.0) @ [1.0, -1.0, 1.0] + 0.1 * rng.standard_normal(40)
+    price, whole = Pricing.price, []
+
+    def cut(self, p, known, count, **rest):
+        priced = price(self, p, known, count, **rest)
+        if len(whole) < 3:
+            whole.append(priced.price)
+            return priced
+        return priced._replace(price=0.05, complete=False)  # what an optimal network would have
+
+    monkeypatch.setattr(Pricing, "price", cut)
+    calls = []
+    sol = cvxrelu.solve(
+        X, y, beta=0.05, tol=1e-9, seed=0, backend="numpy", time_limit=60.0,
+        callback=lambda record: calls.append(record["lower_bound"]) or len(calls) >= 6,
+    )  # fmt: skip
+    assert len(calls) == 6 and len(whole) == 3
+    assert max(calls[3:]) <= calls[2] and sol.gap >= (sol.objective - calls[2]) / sol.objective - 1e-12
+
+
 def test_an_estimate_above_a_network_is_lowered():
     assert not_refuted(2.0, 3.0) == 2.0 and not_refuted(3.0, 3.0) == 3.0
     assert not_refuted(3.1, 3.0) == pytest.approx(2.9) and not_refuted(7.0, 3.0) == 0.0
