@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cvxrelu.command_line.main import main
+from cvxrelu.command_line.training import Trained
+from cvxrelu.network.relu_network import ReLUNetwork
 
 
 def write(path, X, y):
@@ -95,3 +98,27 @@ def test_rare_classes_are_scored_alike_and_a_better_line_is_said(tmp_path, capsy
     said = capsys.readouterr().err
     assert "fits the rows it was trained on far better than others (R2" in said
     assert "have it chosen with --beta auto" in said
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ((0.50, 0.60, 0.55), "a ridge regression is better (R2 0.55, the network's 0.5)"),
+        ((0.50, 0.80, 0.40), "fits the rows it was trained on far better than others (R2 0.5, and 0.8"),
+        ((-0.1, 0.20, 0.40), "no better than the training mean (R2 -0.1, and 0.2"),
+        ((0.50, 0.60, 0.51), None),
+    ],
+)
+@pytest.mark.parametrize("chosen", [False, True])
+def test_what_is_doubtful_is_said_once(scores, words, chosen):
+    here, there, linear = ({"R2": value} for value in scores)
+    found = SimpleNamespace(
+        network=ReLUNetwork([[1.0]], [1.0]), where="test rows", scores=here, on_training=there, linear=linear,
+        baseline={"R2": 0.0}, baseline_name="training mean", choice=object() if chosen else None,
+    )  # fmt: skip
+    doubts = Trained.doubts.fget(found)
+    if words is None:
+        assert doubts == []
+        return
+    [said] = doubts
+    assert words in said and ("--beta auto" in said) is not chosen
