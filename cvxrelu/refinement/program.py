@@ -24,7 +24,7 @@ from cvxrelu.program.skip import settle, shorter
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons, Terms
 
-__all__ = ["NetworkProgram"]
+__all__ = ["DESCENT", "NetworkProgram"]
 
 DESCENT = 20  # L-BFGS steps a round
 CHUNK_FLOPS = 1e10  # of descent between two looks at the clock

@@ -38,7 +38,7 @@ from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import adjoint
 from cvxrelu.refinement import neurons
 from cvxrelu.refinement.neurons import Neurons
-from cvxrelu.refinement.program import NetworkProgram
+from cvxrelu.refinement.program import DESCENT, NetworkProgram
 from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.status import Status, relative_gap
 from cvxrelu.support.errors import OutOfTime
@@ -53,6 +53,7 @@ SEEN = 0.5  # of tol: more than this between the bounds of price and attained va
 SAME = 0.99  # cosine of directions that count as one when they are added
 MAX_ROUNDS = 300
 STALLED = 4  # rounds without progress
+MOST_DESCENTS, CHEAP, LITTLE = 4, 0.25, 0.01  # of a round; share of a pricing; of tol, what a descent has to bring
 SLOW = 0.1  # of tol: see `rough`
 # by a checkpoint
 KEPT = ("z", "objective", "dual", "lower_bound", "proof", "searched", "rounds", "starts", "idle", "near")
@@ -93,7 +94,7 @@ class Refinement:
     ----------
     problem : the data and the program, on the host and in float64; its patterns are not looked at.
     dtype : "float32" or "float64", of descent and ascents; objectives, duals and prices are float64.
-    strict : False where dtype may give way to float64, which is taken where columns are far from alike.
+    strict : False where dtype may give way to float64, which is taken where columns are very far from alike.
     tol : relative gap to stop at. exact : price by all cells of the arrangement (rank at most 3, one output), unless
         these are not enumerated at the deadline. space : of the X of the problem, None for one of its own. rough : end
         when a round lowers the objective by less than `SLOW * tol` of it. Pricings are then short, and their bound is
@@ -120,7 +121,7 @@ class Refinement:
         space = SearchSpace(problem.X) if space is None else space
         self.coordinates = space.coordinates(problem.beta / p if p > 0 else np.inf)
         self.X = X = self.coordinates.rows
-        self.dtype = dtype = dtype if strict or self.coordinates.sizes is None else "float64"
+        self.dtype = dtype = dtype if strict or self.coordinates.mild else "float64"
         rng = np.random.default_rng([seed, 2])
         ground = space.ground(backend, self.coordinates, dtype)
         self.program = NetworkProgram(
@@ -288,10 +289,22 @@ class Refinement:
         self.rounds += 1
         weighed, z = self.program.weigh(self.neurons.join(new), self.z, deadline)
         self._keep_better(self.program.merge(weighed), z)
-        if time.perf_counter() < deadline:
+        for _ in range(self._descents()):
+            if time.perf_counter() > deadline:
+                break
+            before = self.objective
             moved, z = self.program.weigh(*self.program.descend(self.neurons, self.z, deadline), deadline)
             self._keep_better(self.program.merge(moved), z)
+            if self.objective > before * (1.0 - LITTLE * self.tol):
+                break
         self.reached = time.perf_counter()
+
+    def _descents(self) -> int:
+        """How many descents a round has at most: several where they are cheap beside the pricing before them."""
+        if self.arrangement is not None:
+            return 1
+        pricing = 4.0 * self.starts * sum((NEAR if self.near else FAR).steps)
+        return int(max(1, min(MOST_DESCENTS, CHEAP * pricing / (6.0 * DESCENT * max(1, self.neurons.width)))))
 
     def _keep_better(self, candidate: Neurons, z: np.ndarray) -> None:
         objective, dual, z = self.program.evaluate(candidate, z)

@@ -65,6 +65,7 @@ def a_pricing():
 
 def test_pricing_ends_between_parts(monkeypatch):
     monkeypatch.setattr(pricing, "PART_FLOPS", 1.0)
+    monkeypatch.setattr(pricing, "LEAST_PART", 1)
     calls = []
     climb = Pricing._climb
     monkeypatch.setattr(Pricing, "_climb", lambda self, *args: calls.append(1) or climb(self, *args))
@@ -76,6 +77,7 @@ def test_pricing_ends_between_parts(monkeypatch):
 
 def test_parts_hold_every_start_once(monkeypatch):
     monkeypatch.setattr(pricing, "PART_FLOPS", 1e4)
+    monkeypatch.setattr(pricing, "LEAST_PART", 1)
     own = a_pricing()
     u = RNG.standard_normal((3, 50))
     parts = own._parts(u, 30)
@@ -163,6 +165,7 @@ def test_a_gap_that_was_not_priced_to_the_end_is_not_optimal(monkeypatch):
 
     monkeypatch.setattr(Pricing, "_climb", dear)
     monkeypatch.setattr(pricing, "PART_FLOPS", 1e5)
+    monkeypatch.setattr(pricing, "LEAST_PART", 1)
     monkeypatch.setattr(time, "perf_counter", clock)
     sol = cvxrelu.solve(X, Y, beta=1.0, time_limit=50.0, tol=0.05, backend="numpy", callback=lambda r: gaps.append(r))
     assert clock.now > 50.0
