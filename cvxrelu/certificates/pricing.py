@@ -26,7 +26,7 @@ from cvxrelu.certificates.polish import polish
 from cvxrelu.certificates.search_space import LARGEST_SPECTRUM, Ground, White, dtype_name
 from cvxrelu.numerics.rounding import power_of_two
 
-__all__ = ["Priced", "Pricing"]
+__all__ = ["DEAR_WAVE", "Priced", "Pricing"]
 
 PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
 WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
@@ -37,8 +37,9 @@ PART_FLOPS = 5e9  # of ascents between two looks at the clock
 DEAR_FLOPS, EARLY, HALVED = 1e10, 3, 64
 LEAST_PART, MOST_FLOPS = 128, 1e11  # but so many ascents, up to more flops: products of few columns wait for memory
 Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
+HOPE, DEAR_WAVE = 10.0, 3e10  # times the rise of a wave: see `enough`; flops of one from which that counts
 QUIET = 3  # waves without a rise after which there are no more
-POLISHED = 32  # directions
+POLISHED, TOGETHER = 32, 8  # directions; of them at a time on the host
 POLISHED_APART = 0.95  # their largest cosine
 POLISH_ROUNDS, POLISH_STEPS = 3, 100
 MOST_NEAR = 256  # rows whose kinks a direction is polished on
@@ -91,7 +92,7 @@ class Pricing:
         waves : how often to start again from mixtures and noisy copies of the best directions so far, at most.
         polished : of the first ascents and of every wave, how many of the best new directions are polished.
         enough : of the price so far, a true answer ends the waves; so do `QUIET` waves in which it rose by less than
-            the fraction `rise`.
+            the fraction `rise`; where ascents are dear also those of which `HOPE` more would not change the answer.
         deadline : of `time.perf_counter`; after it no ascents begin, but for a first part with starts of every kind.
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
@@ -99,6 +100,7 @@ class Pricing:
         working_p = self.backend.put(p, dtype_name(self.X.dtype))
         directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
         price, quiet, starts, late = 0.0, 0, 0, False
+        dear = 16.0 * self.n * self.d * sum(steps) * count > DEAR_WAVE
         for wave in range(waves + 1):
             u = self._again(directions, count, wave, steps[0]) if wave else self._starts(p, known, count)
             ends, late = [np.zeros((self.d, 0))], False
@@ -122,7 +124,8 @@ class Pricing:
             seen = np.concatenate([seen, fresh, moved[0]], axis=1)
             directions, values = _merged(_merged((directions, values), moved), found)
             before, price = price, float(values.max(initial=0.0))
-            quiet = quiet + 1 if price <= before * (1.0 + rise) else 0
+            hopeless = dear and wave > 0 and enough is not None and not enough(unit * (price + HOPE * (price - before)))
+            quiet = quiet + 1 if hopeless or price <= before * (1.0 + rise) else 0
             if late or quiet == QUIET or (enough is not None and enough(price * unit)):
                 break
         self.misses = directions[:, self.distinct(directions, SEEN, POLISHED)]
@@ -136,10 +139,16 @@ class Pricing:
         return [u[:, k::count] for k in range(count)]
 
     def _polish(self, p: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The columns of u moved onto the kinks of their maxima, and their values; float64."""
+        """The columns of u moved onto the kinks of their maxima, and their values; float64.
+
+        On the host a few at a time, whose least-squares problems stay in the cache.
+        """
         width = u.shape[1]
         if width == 0:
             return u, np.zeros(0)
+        if self.backend.name == "numpy" and width > TOGETHER:
+            parts = [self._polish(p, u[:, k : k + TOGETHER]) for k in range(0, width, TOGETHER)]
+            return np.concatenate([a for a, _ in parts], axis=1), np.concatenate([b for _, b in parts])
         padded = np.pad(u, ((0, 0), (0, self.backend.padded(width) - width)))
         near = min(self.n, 2 * self.d, MOST_NEAR)
         run = self.backend.compile(polish, ("near",))

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.cells import arrange
 from cvxrelu.certificates.exact_pricing import price_on
-from cvxrelu.certificates.pricing import Priced, Pricing
+from cvxrelu.certificates.pricing import DEAR_WAVE, Priced, Pricing
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.program.best_skip import dual_of_zero
 from cvxrelu.program.dual import largest_multiple
@@ -70,6 +70,7 @@ class Effort(NamedTuple):
 FAR = Effort(0, (12, 4), 0)  # violators abound
 NEAR = Effort(8, (24, 4), 32)
 SURE = Effort(8, (60, 8), 64)  # with more starts, of which there are
+DEAR_NEAR = 2  # waves where they are dear
 MOST_SURE, SURE_FLOPS = 4, 2e9  # times as many where ascents cost little
 
 
@@ -232,8 +233,12 @@ class Refinement:
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
             count = max(FEWEST_STARTS, known.shape[1] // 2)
+            ascent = 16.0 * self.X.size * sum(effort.steps)
+            if effort is NEAR and ascent * count > DEAR_WAVE:  # what is below tol is searched again anyway
+                effort = NEAR._replace(waves=DEAR_NEAR)
             if effort is SURE:
-                ascent = 16.0 * self.X.size * sum(effort.steps)
+                if ascent * count > DEAR_WAVE:  # more waves of fewer steps found as much in the same time
+                    effort = SURE._replace(steps=NEAR.steps)
                 count *= int(max(1, min(MOST_SURE, SURE_FLOPS / (ascent * count))))
             priced = self.pricing.price(
                 p,
