@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
 
-__all__ = ["SETTINGS", "Run", "adam", "lbfgs", "objective", "thinned"]
+__all__ = ["SETTINGS", "Run", "adam", "lbfgs", "objective", "slope_and_value", "thinned"]
 
 WIDTH = 200
 CHUNK = 1024  # rows whose activations (CHUNK, width) stay in the second-level cache
@@ -53,13 +53,11 @@ class Stop(Exception):
     """Raised by the callback to end SciPy's loop."""
 
 
-def objective(X: np.ndarray, y: np.ndarray, W: np.ndarray, a: np.ndarray, beta: float) -> float:
-    """`1/2 |relu(X W) a - y|^2 + beta sum_j |w_j| |a_j|` in float64."""
+def objective(X: np.ndarray, y: np.ndarray, W: np.ndarray, a: np.ndarray, beta: float, kind: str = "squared") -> float:
+    """`loss(relu(X W) a) + beta sum_j |w_j| |a_j|` in float64."""
     W, a = W.astype(np.float64), a.astype(np.float64)
-    residual = np.concatenate(
-        [np.maximum(X[i : i + CHUNK] @ W, 0) @ a - y[i : i + CHUNK] for i in range(0, len(X), CHUNK)]
-    )
-    return float(0.5 * residual @ residual + beta * (np.linalg.norm(W, axis=0) @ np.abs(a)))
+    prediction = np.concatenate([np.maximum(X[i : i + CHUNK] @ W, 0) @ a for i in range(0, len(X), CHUNK)])
+    return slope_and_value(prediction, y, kind)[1] + float(beta * (np.linalg.norm(W, axis=0) @ np.abs(a)))
 
 
 def initial_weights(X: np.ndarray, y: np.ndarray, seed: int, scale: float, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,10 +74,20 @@ def init_scale(options: dict[str, Any], seed: int) -> float:
     return float(options["init_scales"][seed % len(options["init_scales"])])
 
 
-class Loss:
-    """Loss and gradient of the data term, float32, with buffers that are used again."""
+def slope_and_value(a: np.ndarray, y: np.ndarray, kind: str) -> tuple[np.ndarray, float]:
+    """Derivative of the loss in the prediction a, and its value summed in float64: float32 ends line searches early."""
+    if kind == "squared":
+        wide = (a - y).astype(np.float64)
+        return a - y, 0.5 * float(wide @ wide)
+    loss = np.logaddexp(0.0, -y.astype(np.float64) * a)
+    return (-y * -np.expm1(-loss)).astype(a.dtype), float(loss.sum())
 
-    def __init__(self, X: np.ndarray, y: np.ndarray, width: int) -> None:
+
+class Loss:
+    """Loss and gradient of the data term, float32, with buffers that are used again; "squared" or "logistic"."""
+
+    def __init__(self, X: np.ndarray, y: np.ndarray, width: int, kind: str = "squared") -> None:
+        self.kind = kind
         self.X, self.y = X.astype(np.float32), y.astype(np.float32)
         self.hidden = np.empty((min(CHUNK, len(X)), width), np.float32)
 
@@ -93,9 +101,8 @@ class Loss:
             x = X[i : i + CHUNK]
             hidden = np.matmul(x, W, out=self.hidden[: len(x)])
             np.maximum(hidden, 0, out=hidden)
-            residual = hidden @ a - y[i : i + CHUNK]
-            wide = residual.astype(np.float64)  # float32 sums end line searches early
-            value += 0.5 * float(wide @ wide)
+            residual, of_rows = slope_and_value(hidden @ a, y[i : i + CHUNK], self.kind)
+            value += of_rows
             grad_a += residual @ hidden
             np.greater(hidden, 0, out=hidden, casting="unsafe")
             grad_W += (x * residual[:, None]).T @ hidden
@@ -113,7 +120,8 @@ def lbfgs(
     options = {**SETTINGS, **changes}
     started = clock()
     d, width = X.shape[1], options["width"]
-    loss = Loss(X, y, width)
+    kind = options.get("kind", "squared")
+    loss = Loss(X, y, width, kind)
     data_term = 0.0
 
     def unpack(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +160,7 @@ def lbfgs(
         reason = str(stop)
     seconds = clock() - started
     W, a = unpack(last)
-    return Run(W, a, objective(X, y, W, a, beta), seconds, len(trajectory), reason, trajectory)
+    return Run(W, a, objective(X, y, W, a, beta, kind), seconds, len(trajectory), reason, trajectory)
 
 
 def adam(X: np.ndarray, y: np.ndarray, beta: float, seed: int, rate: float, budget: float, **changes: Any) -> Run:

@@ -3,7 +3,11 @@
     minimise  1/2 |sum_i M_i * X(v_i - z_i) - y|^2 + beta sum_i (|v_i| + |z_i|)   s.t.  E_i * X v_i, E_i * X z_i >= 0
 
 `python -m bench.peer_comparison [--install] [--quick] [--only PEER ...] [--sizes n,d,P ...] [--betas ...] [--seeds ...]
-[--cap SECONDS] [--reference-seconds SECONDS] [--cache FOLDER] [--redo] [--table]`
+[--cap SECONDS] [--reference-seconds SECONDS] [--cache FOLDER] [--cpu] [--redo] [--table] [--whole]`
+
+`--cpu` takes the seconds of the processes, which other work on the machine does not lengthen (one thread: not for
+JAX). `--whole` writes the table of whole calls from the cells of bench/results/peers-whole, which are made by
+`--cpu --only ours ours_patterns adelie --cache bench/results/peers-whole`.
 
 Problems: `bench.common.problems`; beta a fraction of max_i |X^T (M_i * y)|. Every size, beta, seed and peer is a cell
 with a JSON file of its own under bench/results/peers/, written when it is done: an interrupted run goes on where it
@@ -44,7 +48,7 @@ from bench.peers.common import Problem, save_problem, status_bytes
 
 __all__ = ["GAPS", "PEERS", "Cell", "main", "python_of", "run_peer"]
 
-CACHE = RESULTS / "peers"
+CACHE, WHOLE = RESULTS / "peers", RESULTS / "peers-whole"
 SIZES = [(200, 10, 50), (1000, 20, 100), (2000, 50, 200), (5000, 100, 200)]
 FRACTIONS = [0.1, 0.01]
 SEEDS = [0, 1, 2]
@@ -57,6 +61,7 @@ ENVIRONMENTS = {"adelie": ["adelie==1.1.52"], "scnn": ["torch==2.13.0", "pyscnn=
 # peer: what it needs that can be missing from the project's own environment
 PEERS: dict[str, str | None] = {
     "ours": None,
+    "ours_patterns": None,
     "ours_admm": None,
     "adelie": "adelie",
     "scnn": "scnn",
@@ -91,8 +96,8 @@ def main() -> None:
     if arguments.install:
         install()
     cells = [Cell(*each) for each in itertools.product(arguments.sizes, arguments.betas, arguments.seeds)]
-    if arguments.table:
-        peer_table.write(arguments.cache)
+    if arguments.table or arguments.whole:
+        peer_table.write_whole(WHOLE) if arguments.whole else peer_table.write(arguments.cache)
         return
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch) if arguments.quick else arguments.cache
@@ -100,7 +105,7 @@ def main() -> None:
             problem = cell.problem
             reference = _reference(cell, cache, problem, arguments.reference_seconds)
             for peer in arguments.only:
-                _peer_cell(cell, cache, problem, peer, reference, arguments.cap, arguments.redo)
+                _peer_cell(cell, cache, problem, peer, reference, arguments)
         print(peer_table.text(cache))
 
 
@@ -123,6 +128,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--reference-seconds", type=float, default=300.0, help="for the lower bound of a problem")
     parser.add_argument("--redo", action="store_true", help="run the chosen cells of peers again")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the cells")
+    parser.add_argument("--cpu", action="store_true", help="seconds of the processes")
+    parser.add_argument("--whole", action="store_true", help="only write the table of whole calls")
     parser.add_argument("--table", action="store_true", help="only write the tables and the figure of the docs")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -177,7 +184,7 @@ def _fingerprint(problem: Problem) -> list[float]:
 
 
 def _peer_cell(
-    cell: Cell, cache: Path, problem: Problem, peer: str, reference: dict[str, Any], cap: float, redo: bool
+    cell: Cell, cache: Path, problem: Problem, peer: str, reference: dict[str, Any], arguments: argparse.Namespace
 ) -> None:
     """Run a peer on a problem and judge what it recorded, unless that was done before."""
     python = python_of(peer)
@@ -188,21 +195,23 @@ def _peer_cell(
     def make() -> dict[str, Any]:
         load_before = os.getloadavg()
         with tempfile.TemporaryDirectory() as folder:
-            record = run_peer(python, peer, problem, Path(folder), cap)
+            record = run_peer(python, peer, problem, Path(folder), arguments.cap, arguments.cpu)
             bound = judge(problem, record, Path(folder), float(reference["lower_bound"]))
         return {"cell": cell._asdict(), "peer": peer, "lower_bound": bound, "load": [load_before, os.getloadavg()],
                 **record}  # fmt: skip
 
-    cached(cell.path(cache, peer), {"cap": cap}, [_fingerprint(problem)], make, redo)
+    settings = {"cap": arguments.cap, **({"clock": "process"} if arguments.cpu else {})}
+    cached(cell.path(cache, peer), settings, [_fingerprint(problem)], make, arguments.redo)
 
 
-def run_peer(python: Path, peer: str, problem: Problem, folder: Path, cap: float) -> dict[str, Any]:
+def run_peer(python: Path, peer: str, problem: Problem, folder: Path, cap: float, cpu: bool = False) -> dict[str, Any]:
     """The record of a peer on a problem, with `outcome`: "ended", "capped", "memory", or how it failed.
 
     "capped" is said of the run that was too long; earlier runs of the same peer are whole.
     """
     save_problem(folder / "problem.npz", problem)
     command = [str(python), "-m", f"bench.peers.{peer}", str(folder / "problem.npz"), str(folder), "--cap", str(cap)]
+    command += ["--cpu"] * cpu
     most_memory = MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     outcome, memory = "", 0
     with (folder / "output.txt").open("w+b") as output:

@@ -75,8 +75,8 @@ class Recorder:
     one of the sampled program, its objective of (N).
     """
 
-    def __init__(self, folder: Path, cap: float, packages: tuple[str, ...] = ()) -> None:
-        self.folder, self.cap = folder, cap
+    def __init__(self, folder: Path, cap: float, packages: tuple[str, ...] = (), clock: str = "perf_counter") -> None:
+        self.folder, self.cap, self.clock_name = folder, cap, clock
         folder.mkdir(parents=True, exist_ok=True)
         versions = {name: importlib.metadata.version(name) for name in ("numpy", *packages)}
         self.content: dict[str, Any] = {"versions": versions, "runs": [], "note": "", "memory_before": None}
@@ -92,16 +92,20 @@ class Recorder:
         self.content["runs"].append({"name": name, "began": time.time(), "points": [], **facts})
         self._write()
         self._paused, self._due = 0.0, 0.02
-        self._clock = time.perf_counter()
+        self._clock = self.clock()
         yield
         seconds = self.seconds
         self.content["runs"][-1].pop("began")
         self.facts(seconds=seconds)
 
+    def clock(self) -> float:
+        """Seconds of the clock of the runs, a function of `time`."""
+        return float(getattr(time, self.clock_name)())
+
     @property
     def seconds(self) -> float:
         """On the clock of the present run, less what recording took."""
-        return time.perf_counter() - self._clock - self._paused
+        return self.clock() - self._clock - self._paused
 
     @property
     def expired(self) -> bool:
@@ -115,7 +119,7 @@ class Recorder:
 
     def point(self, blocks: np.ndarray, seconds: float | None = None, **facts: Any) -> None:
         """Record U (2, d, P); `seconds` when it was reached, by default now."""
-        started, now = time.perf_counter(), self.seconds
+        started, now = self.clock(), self.seconds
         at = now if seconds is None else seconds
         name = f"{self._count:03d}.npy"
         np.save(self.folder / name, np.asarray(blocks, dtype=np.float64))
@@ -125,7 +129,7 @@ class Recorder:
 
     def network_point(self, objective: float, seconds: float | None = None) -> None:
         """Record the objective of (N) of a network; `seconds` when it was reached, by default now."""
-        started, now = time.perf_counter(), self.seconds
+        started, now = self.clock(), self.seconds
         at = now if seconds is None else seconds
         self.content["runs"][-1]["points"].append({"seconds": at, "objective": float(objective)})
         self._end_point(started, now)
@@ -143,7 +147,7 @@ class Recorder:
     def _end_point(self, started: float, seconds: float) -> None:
         self._due = 1.25 * seconds
         self._write()
-        self._paused += time.perf_counter() - started
+        self._paused += self.clock() - started
 
     def _write(self) -> None:
         self.content["memory"] = peak_memory()
@@ -158,6 +162,8 @@ def main(solve: Callable[[Problem, Recorder], None], *packages: str) -> None:
     parser.add_argument("problem", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cap", type=float, default=120.0, help="seconds a run may take")
+    parser.add_argument("--cpu", action="store_true", help="seconds of the process instead of the wall's")
     arguments = parser.parse_args()
-    recorder = Recorder(arguments.folder, arguments.cap, packages)
+    clock = "process_time" if arguments.cpu else "perf_counter"
+    recorder = Recorder(arguments.folder, arguments.cap, packages, clock)
     solve(load_problem(arguments.problem), recorder)

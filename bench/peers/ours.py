@@ -14,13 +14,13 @@ from bench.peers.common import Problem, Recorder, main
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
-def solve(problem: Problem, recorder: Recorder, **options: Any) -> None:
+def solve(problem: Problem, recorder: Recorder, given: str = "gates", **options: Any) -> None:
     """A first call at the loosest tolerance, then one run per tolerance, until one takes longer than the cap."""
     import cvxrelu
 
     def call(tol: float) -> Any:
         return cvxrelu.solve(
-            problem.X, problem.y, beta=problem.beta, patterns=problem.gates, refine=False, tol=tol,
+            problem.X, problem.y, beta=problem.beta, patterns=getattr(problem, given), refine=False, tol=tol,
             time_limit=recorder.cap, **options,
         )  # fmt: skip
 
@@ -30,8 +30,8 @@ def solve(problem: Problem, recorder: Recorder, **options: Any) -> None:
         with recorder.run(f"tol {tol:g}"):
             solution = call(tol)
             seconds = recorder.seconds
-            after = solution.timings["total"] - solution.history[-1]["time"]
-            recorder.point(solution.sampled.blocks, seconds - after)
+            after = (solution.timings["total"] - solution.history[-1]["time"]) / solution.timings["total"]
+            recorder.point(solution.sampled.blocks, seconds * (1.0 - after))
             recorder.facts(
                 call_seconds=seconds, status=solution.status.value, certified_gap=solution.sampled.gap,
                 lower_bound=solution.sampled.lower_bound,
