@@ -55,6 +55,8 @@ def write_whole(cache: Path) -> None:
     """Whole calls to a certified 1e-3, the bound of (N) included, beside the fastest run of adelie that is as good."""
     rows = []
     for (size, fraction), peers in read(cache).items():
+        if not ("ours" in peers and "ours_patterns" in peers):
+            continue
         calls = [
             statistics.median(
                 run["call_seconds"] for cell in peers[name] for run in cell["runs"] if run["name"] == "tol 0.001"
@@ -65,7 +67,7 @@ def write_whole(cache: Path) -> None:
         reached = [seconds for seconds in found if seconds is not None]
         adelie = statistics.median(reached) if found and len(reached) == len(found) else None
         ratios = ["-" if adelie is None else f"{seconds / adelie:.2f}" for seconds in calls]
-        shown = "none" if adelie is None else f"{adelie:.3g}"
+        shown = f"{adelie:.3g}" if adelie is not None else "none" if found else "not run"
         rows.append([f"{size}, {fraction:g}", len(peers["ours"]), *(f"{c:.3g}" for c in calls), shown, *ratios])
     head = ["(n, d, P), beta / beta_max", "seeds", "gates, s", "patterns, s", "adelie, s", "gates / adelie",
             "patterns / adelie"]  # fmt: skip
