@@ -88,6 +88,25 @@ def test_parts_hold_every_start_once(monkeypatch):
     assert found.complete and found.price == pytest.approx(whole.price, rel=1e-6)
 
 
+def test_parts_are_wide_while_that_is_not_too_dear(monkeypatch):
+    own = a_pricing()
+    u = RNG.standard_normal((3, 400))
+    monkeypatch.setattr(pricing, "PART_FLOPS", 1.0)
+    assert [part.shape[1] for part in own._parts(u, 30)] == [134, 133, 133]
+    monkeypatch.setattr(pricing, "MOST_FLOPS", 1.0)
+    assert len(own._parts(u, 30)) == 400
+
+
+def test_dear_ascents_are_halved_and_find_the_price(monkeypatch):
+    whole = a_pricing().price(Y[:, None], np.eye(3), 64)
+    monkeypatch.setattr(pricing, "DEAR_FLOPS", 1.0)
+    monkeypatch.setattr(pricing, "DEAR_WAVE", 1.0)
+    halved = a_pricing().price(Y[:, None], np.eye(3), 64, waves=2, enough=lambda price: False)
+    assert halved.price == pytest.approx(whole.price, rel=1e-3)
+    values = np.abs(Y @ np.maximum(X @ halved.directions, 0.0))
+    np.testing.assert_allclose(values, halved.values, rtol=1e-9)
+
+
 def test_exact_price_without_time_is_a_bound(monkeypatch):
     cells = arrange(X)
     truth = price_on(cells, Y).value
