@@ -100,13 +100,15 @@ class Column:
             single[~absent] = self.values([cell for cell in cells if cell is not None])
             for i in map(int, np.flatnonzero(~np.isfinite(single))):
                 raise UserError(f"{place(i)}: {str(cells[i])[:40]!r} is no {self.kind}; {CURE[self.kind]}")
-            values = single[:, None]
-            if self.seasonal:
-                angle = 2.0 * math.pi * single / YEAR
-                values = np.stack([single, np.sin(angle), np.cos(angle)], axis=1)
+            values = self.spread(single)
         if self.missing:
             values = np.column_stack([values, absent])
         return values, new
+
+    def spread(self, single: np.ndarray) -> np.ndarray:
+        """(n, k) features, without that for missing values, of numbers, booleans or dates (n,)."""
+        angle = 2.0 * math.pi * single / YEAR
+        return np.stack([single, np.sin(angle), np.cos(angle)] if self.seasonal else [single], axis=1)
 
     def record(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cvxrelu.command_line.cells import UserError
 from cvxrelu.command_line.data import load_data
+from cvxrelu.command_line.effects import column_effects, target_words
 from cvxrelu.command_line.model_folder import FILES, check_folder, describe, write_model
 from cvxrelu.command_line.parsing import (
     COUNT,
@@ -21,13 +22,14 @@ from cvxrelu.command_line.parsing import (
 from cvxrelu.command_line.training import Task, Trained, decide_task, train
 from cvxrelu.reports import environment
 from cvxrelu.reports import page as report
-from cvxrelu.reports.svg import load_matplotlib
 from cvxrelu.support.files import new_folder
+from cvxrelu.support.svg import load_matplotlib
 
 __all__ = ["add_fit_options", "run_fit"]
 
 
 PATTERNS, SAMPLED_BETA = 128, 0.01  # of the sampled program, unless told otherwise
+RMSE = "RMSE, the root of the mean squared error, is in units of the target ({}); R2 of 1 is perfect, 0 the mean."
 UNSAID = 0.0  # stands for --beta where it is not given
 
 
@@ -108,23 +110,41 @@ def _share_or_auto(text: str) -> float | None:
 
 def _write_report(path: Path, task: Task, trained: Trained, options: argparse.Namespace) -> None:
     models = {
-        f"cvxrelu, {trained.network.n_neurons} neurons": trained.scores,
-        "ridge regression": trained.linear,
-        trained.baseline_name: trained.baseline,
+        f"cvxrelu, {trained.network.n_neurons} neurons": (trained.scores, trained.on_training),
+        "ridge regression": (trained.linear, trained.linear_on_training),
+        trained.baseline_name: (trained.baseline, trained.baseline_on_training),
     }
-    n_train, n_test = len(task.train_rows), len(task.test_rows)
+    n_train, n_test, held_out = len(task.train_rows), len(task.test_rows), trained.where == "test rows"
+    scores: list[dict[str, object]] = []
+    for model, (there, own) in models.items():
+        row: dict[str, object] = {"Model": model}
+        for name in there:
+            digits = None if name == "RMSE" else 4  # of a share
+            row |= {f"{name}, test rows": _rounded(there[name], digits)} if held_out else {}
+            row |= {f"{name}, training rows": _rounded(own[name], digits)}
+        scores.append(row)
+    target = target_words(task)
     section = report.Section(
         name=Path(options.data).name,
         solution=trained.solution,
-        description=f"{task.kind.capitalize()}: {n_train} training rows, {n_test} test rows.",
-        scores=[{"Model": model, **row} for model, row in models.items()],
+        description=f"{task.kind.capitalize()} of {target}: {n_train} training rows, {n_test} test rows.",
+        scores=scores,
+        score_caption="Scores on rows that were held out, and on those trained on" if held_out
+        else "Scores on the rows trained on: none were held out, so they say nothing about new rows",
+        score_note=RMSE.format(target) if "RMSE" in trained.scores else "",
         truth=trained.truth,
         predictions=trained.guess,
         classes=task.classes or None,
         rows=trained.where,
-    )
+        target=target,
+        effects=column_effects(task, trained, options.seed),
+    )  # fmt: skip
     title = f"cvxrelu: {section.name}"
     report.write_report(path, [section], title=title, command=options.command_line, seed=options.seed)
+
+
+def _rounded(value: float, digits: int | None) -> float:
+    return value if digits is None else round(value, digits) + 0.0  # no minus before a zero
 
 
 def add_fit_options(fit: argparse.ArgumentParser) -> None:

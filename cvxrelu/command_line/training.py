@@ -78,7 +78,7 @@ class Trained:
     """A solved task: `network` takes raw features; `truth` and `guess` are on the scored `rows`, named by `where`.
 
     `baseline` holds the same scores for a guess that ignores the features, `baseline_name` says which; `linear` for a
-    ridge regression (of class indicators) on the same rows. `on_training` holds the network's for the training rows.
+    ridge regression (of class indicators) on the same rows. `on_training` and its like are of the training rows.
     `choice` is how beta was chosen, where it was.
     """
 
@@ -93,6 +93,8 @@ class Trained:
     baseline_name: str
     linear: dict[str, float]
     on_training: dict[str, float]
+    linear_on_training: dict[str, float]
+    baseline_on_training: dict[str, float]
     choice: Chosen | None = None
 
     @property
@@ -175,19 +177,22 @@ def train(
     else:
         constant, name = target[rows].mean(), "training mean"
 
-    def predicted(which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        truth, guess = target[which], network.predict(task.data.X[which])
-        return (np.array(classes)[truth], np.array(labels(classes, guess, network))) if classes else (truth, guess)
-
     share = np.bincount(target[rows], minlength=len(classes)) / len(rows) if classes else np.ones(1)
     rare = bool(classes and share.min() < RARE / len(classes))
-    truth, guess = predicted(scored)
-    guesses = (guess, np.full(len(truth), constant), _linear(task, scored))
-    scores, baseline, linear = (_scores(truth, values, bool(classes), rare) for values in guesses)
-    on_training = _scores(*predicted(rows), bool(classes), rare)
+
+    def judged(which: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]]]:
+        """Truth, the network's guess, and the scores of network, constant and ridge regression."""
+        truth, guess = target[which], network.predict(task.data.X[which])
+        if classes:
+            truth, guess = np.array(classes)[truth], np.array(labels(classes, guess, network))
+        guesses = (guess, np.full(len(truth), constant), _linear(task, which))
+        return truth, guess, [_scores(truth, values, bool(classes), rare) for values in guesses]
+
+    truth, guess, (scores, baseline, linear) = judged(scored)
+    _, _, (own, own_baseline, own_linear) = judged(rows)
     return Trained(
-        solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name, linear, on_training,
-        choice,
+        solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name, linear, own,
+        own_linear, own_baseline, choice,
     )  # fmt: skip
 
 

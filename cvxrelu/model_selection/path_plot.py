@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.reports.svg import load_matplotlib
 from cvxrelu.support.files import atomic_write
+from cvxrelu.support.svg import load_matplotlib
 
 __all__ = ["plot_path"]
 

@@ -15,12 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from cvxrelu.reports.effect_plots import draw_effects, plot_changes
+from cvxrelu.reports.effects import Effects
 from cvxrelu.reports.environment import machine, versions
 from cvxrelu.reports.plots import draw_plots
-from cvxrelu.reports.svg import load_matplotlib, number, percent
+from cvxrelu.reports.prediction_plots import draw_predictions
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.support.files import atomic_write
+from cvxrelu.support.html_page import document, facts, figures, table
+from cvxrelu.support.svg import load_matplotlib, number, percent
 
 __all__ = ["Section", "write_report"]
 
@@ -40,6 +44,9 @@ class Section:
     truth, predictions : (n,) values, or labels out of `classes`, on the rows the last plot shows; None leaves it out.
     classes : the labels, for a classification; None for a regression.
     rows : what those rows are, as the caption names them.
+    score_caption : of the score table; by default it names `rows`.
+    target : what is predicted, with its unit, for the axes.
+    effects : of the columns on the prediction; None leaves them out.
     """
 
     name: str
@@ -52,6 +59,9 @@ class Section:
     classes: Sequence[object] | None = None
     rows: str = "test rows"
     proof: Certificate | None = None
+    score_caption: str = ""
+    target: str = ""
+    effects: Effects | None = None
 
 
 def write_report(
@@ -87,15 +97,8 @@ def write_report(
     foot["Versions"] = ", ".join(f"{name} {version}" for name, version in versions().items())
     foot |= {} if seed is None else {"Seed": str(seed)}
     foot |= {} if command is None else {"Command": command}
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{html.escape(title)}</h1>\n"
-        + (f"<p>{html.escape(intro)}</p>\n" if intro else "")
-        + f"{''.join(parts)}{_reading(sections)}</main>\n<footer>{_facts(foot)}</footer>\n</body>\n</html>\n"
-    )
-    return atomic_write(path, page)
+    first = f"<p>{html.escape(intro)}</p>\n" if intro else ""
+    return atomic_write(path, document(title, f"{first}{''.join(parts)}{_reading(sections)}", facts(foot)))
 
 
 # --- text and tables -------------------------------------------------------------------------------------------------
@@ -119,26 +122,6 @@ def _reading(sections: Sequence[Section]) -> str:
     heading = "Two programs, two gaps" if sampled else "What the gap says"
     words = _NETWORK + (_SAMPLED if sampled else "") + _BOUNDS
     return f'<details class="programs" open><summary>{heading}</summary>\n{words}</details>'
-
-
-def _table(rows: Sequence[Mapping[str, object]], caption: str) -> str:
-    """An HTML table; every name and every cell is escaped, numbers are aligned on the right."""
-    columns = list(rows[0])
-    right = {name: ' class="number"' if isinstance(rows[0][name], int | float | np.number) else "" for name in columns}
-    head = "".join(f'<th scope="col"{right[name]}>{html.escape(name)}</th>' for name in columns)
-    body = ""
-    for row in rows:
-        first, *rest = (html.escape(number(row.get(name, ""))) for name in columns)
-        cells = "".join(f"<td{right[name]}>{text}</td>" for name, text in zip(columns[1:], rest, strict=True))
-        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
-    return (
-        f'<div class="scroll"><table><caption>{html.escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()) + "</dl>"
 
 
 def _certificate_words(certificate: Certificate) -> str:
@@ -181,7 +164,7 @@ def _run_words(solution: Solution) -> str:
 
 def _section(section: Section, position: int) -> str:
     solution, settings = section.solution, section.solution.settings
-    facts = {
+    told = {
         f"Status of {'(N)' if settings.get('refine') else '(S)'}": f"{solution.status.value}: {solution.message}",
         "Problem": f"{settings.get('n')} rows, {settings.get('d')} features, outputs: {settings.get('c')}, "
         f"{settings.get('loss', 'squared')} loss, beta {number(settings.get('beta', '?'), 4)}",
@@ -190,75 +173,50 @@ def _section(section: Section, position: int) -> str:
         "Network": f"{solution.network.n_neurons} neurons",
         "Run": _run_words(solution),
     }
-    facts = {name: words for name, words in facts.items() if words}
-    drawings = draw_plots(
-        solution,
-        section.truth,
-        section.predictions,
-        classes=section.classes,
-        rows=section.rows,
-        prefix=f"s{position}",
-        proof=section.proof,
-    )
-    plots = "".join(
-        f"<figure><h3>{html.escape(name)}</h3>{svg.replace('<svg ', f'<svg {_label(alt)} ', 1)}"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for name, svg, alt, caption in drawings
-    )
+    told = {name: words for name, words in told.items() if words}
     description = f"<p>{html.escape(section.description)}</p>" if section.description else ""
-    scores = _table(section.scores, f"Scores on the {section.rows}") if section.scores else ""
+    scores = table(section.scores, section.score_caption or f"Scores on the {section.rows}") if section.scores else ""
     note = f'<p class="note">{html.escape(section.score_note)}</p>' if section.score_note else ""
     good = "good" if solution.success else "bad"
+    solved = figures(draw_plots(solution, f"s{position}", section.proof))
     return (
         f'<section class="{good}"><h2>{html.escape(section.name)}</h2>{description}{scores}{note}'
-        f"{_facts(facts)}{_table(_bounds(section), 'Objective and bounds')}"
-        f'<div class="plots">{plots}</div></section>\n'
+        f"{_predictions(section, position)}<h3>How well the problem was solved</h3>"
+        f"{facts(told, 'status')}{table(_bounds(section), 'Objective and bounds')}{solved}</section>\n"
     )
 
 
-def _label(alt: str) -> str:
-    return f'role="img" aria-label="{html.escape(alt)}"'
+def _predictions(section: Section, position: int) -> str:
+    """The predictions beside the truth, and what each column does to them."""
+    plots, effects, prefix = [], section.effects, f"s{position}"
+    if section.truth is not None and section.predictions is not None:
+        plots.append(draw_predictions(
+            section.truth, section.predictions, classes=section.classes, rows=section.rows, target=section.target,
+            prefix=f"{prefix}p",
+        ))  # fmt: skip
+    if effects is None or not effects.changes:
+        return figures(plots)
+    if not effects.drawn:
+        words = "No column changes the prediction: it is the same for every row."
+        return f"{figures(plots)}<p>{words}</p>"
+    plots.append(plot_changes(effects, f"{prefix}w"))
+    small = draw_effects(effects, f"{prefix}x")
+    words = (
+        f"The average prediction over {effects.rows} training rows, were the value of this column the same in all of "
+        "them and the others as they are. All charts have the same scale of the prediction"
+        + ("; ticks on the axis of a number are the tenths of the rows. " if _has_numbers(effects) else ". ")
+        + "They say what the network does, not what causes what."
+    )
+    return (
+        f'{figures(plots)}<h3>What each column does to the prediction</h3><p class="note">{words}</p>'
+        f"{figures(small, 'small')}"
+    )
+
+
+def _has_numbers(effects: Effects) -> bool:
+    return any(each.column.kind != "category" for each in effects.drawn)
 
 
 def _seconds(solution: Solution) -> str:
     total = solution.timings.get("total", float(np.sum(list(solution.timings.values()))))
     return f"{total:.3g} s"
-
-
-_CSS = """
-:root { color-scheme: light dark; --page: #fdfdfb; --ink: #1c2024; --soft: #6b737b; --line: #dcdfe2; --card: #f4f5f3;
-  --blue: #0072b2; --orange: #d55e00; --green: #00805c; --purple: #a9467f; }
-@media (prefers-color-scheme: dark) { :root { --page: #15181b; --ink: #e6e8ea; --soft: #98a1a9; --line: #343a40;
-  --card: #1d2125; --blue: #56b4e9; --orange: #f0a33c; --green: #2cc295; --purple: #dc95bd; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, "Segoe UI", Roboto,
-  "Helvetica Neue", Arial, sans-serif; font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
-main, footer { max-width: 66rem; margin: 0 auto; padding: 1rem 1.2rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 1.2rem 0 .6rem; }
-h2 { font-size: 1.35rem; margin: 2.6rem 0 .4rem; padding-top: 1rem; border-top: 2px solid var(--ink); }
-h3 { font-size: 1rem; margin: 0 0 .4rem; }
-p { max-width: 46rem; margin: .5rem 0; }
-.programs { background: var(--card); border-radius: .4rem; padding: .6rem 1rem; }
-.programs summary { font-weight: 600; cursor: pointer; }
-.n { color: var(--orange); } .s { color: var(--blue); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: .8rem 0; }
-dt { color: var(--soft); } dd { margin: 0; min-width: 0; }
-section > dl > dd:first-of-type { font-weight: 600; }
-.good > dl > dd:first-of-type::before { content: "\\2713\\00a0"; color: var(--green); }
-.bad > dl > dd:first-of-type::before { content: "!\\00a0"; color: var(--orange); }
-.scroll { overflow-x: auto; margin: 1.1rem 0 .4rem; }
-table { border-collapse: collapse; font-size: .94rem; }
-caption { text-align: left; white-space: nowrap; font-weight: 600; padding-bottom: .3rem; }
-th, td { text-align: left; padding: .32rem 1.1rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { white-space: nowrap; } thead th { color: var(--soft); font-weight: 500; } tbody th { font-weight: 600; }
-.number { text-align: right; }
-.note, figcaption { color: var(--soft); font-size: .9rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: 1.8rem 2.2rem;
-  margin-top: 1.6rem; }
-figure { margin: 0; min-width: 0; } figure svg { width: 100%; height: auto; display: block; }
-svg text { font-family: inherit !important; }
-footer { margin-top: 2.5rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .85rem; }
-@media (max-width: 34rem) { table { font-size: .84rem; } th, td { padding-right: .7rem; }
-  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
-@media print { section { break-inside: auto; } figure { break-inside: avoid; } }
-"""

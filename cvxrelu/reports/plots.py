@@ -1,14 +1,13 @@
-"""The drawings of a report, one function each."""
+"""The drawings of how a problem was solved, one function each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cvxrelu.reports.prediction_plots import plot_confusion, plot_values
-from cvxrelu.reports.svg import (
+from cvxrelu.runs.solution import Certificate, Solution
+from cvxrelu.support.svg import (
     BLUE,
     GREEN,
     ORANGE,
@@ -19,46 +18,32 @@ from cvxrelu.reports.svg import (
     legend_above,
     line,
     load_matplotlib,
+    named,
     number,
     percent,
     svg,
 )
-from cvxrelu.runs.solution import Certificate, Solution
 
 __all__ = ["draw_plots"]
 
 
-def draw_plots(
-    solution: Solution,
-    truth: np.ndarray | None,
-    predictions: np.ndarray | None,
-    *,
-    classes: Sequence[object] | None,
-    rows: str,
-    prefix: str,
-    proof: Certificate | None = None,
-) -> list[Plot]:
-    """The drawings for one solved problem, without those there is nothing to show in.
+def draw_plots(solution: Solution, prefix: str, proof: Certificate | None = None) -> list[Plot]:
+    """The drawings of how a problem was solved, without those there is nothing to show in.
 
-    `proof` is a rigorous certificate beside that of the solution. `truth` and `predictions` are (n,) values, or labels
-    out of `classes`, on the rows that `rows` names; `prefix` makes the ids of these drawings differ from all others on
-    the page.
+    `proof` is a rigorous certificate beside that of the solution; `prefix` makes the ids of these drawings differ from
+    all others on the page.
     """
     plots: list[Plot] = []
     if len(solution.history):
-        plots += [_plot_progress(solution, proof, f"{prefix}a"), _plot_gaps(solution, f"{prefix}b")]
+        plots.append(_plot_progress(solution, proof, f"{prefix}a"))
+        if any(np.isfinite(_column(solution, name)).any() for name in ("gap", "sampled_gap")):
+            plots.append(_plot_gaps(solution, f"{prefix}b"))
         if "iteration" in solution.history.columns:
             plots.append(_plot_residuals(solution, f"{prefix}c"))
     if solution.sampled is not None:
         plots.append(_plot_patterns(solution, f"{prefix}d"))
     elif solution.network.n_neurons:
         plots.append(_plot_neurons(solution, f"{prefix}d"))
-    if truth is not None and predictions is not None:
-        truth, predictions, prefix = np.ravel(truth), np.ravel(predictions), f"{prefix}e"
-        if classes is None:
-            plots.append(plot_values(truth.astype(float), predictions.astype(float), rows, prefix))
-        else:
-            plots.append(plot_confusion(truth, predictions, [str(label) for label in classes], rows, prefix))
     return plots
 
 
@@ -109,7 +94,8 @@ def _plot_progress(solution: Solution, proof: Certificate | None, prefix: str) -
             above.axhline(proven, color=PURPLE, linewidth=1.5, linestyle="-.", label=label)
         above.set(ylabel="objective of (N)", ylim=(0, top))
         line(below, held, count, "neurons", BLUE, "-")
-        below.set(xlabel="seconds", ylabel="neurons", xlim=(0, None), ylim=(0, None))
+        below.set(xlabel="time, s", ylabel="neurons", xlim=(0, None))
+        below.set_ylim(0, max(1.0, below.get_ylim()[1]))
         below.yaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(nbins=4, integer=True))
         for axes in (above, below):
             if handover is not None:
@@ -147,7 +133,7 @@ def _plot_gaps(solution: Solution, prefix: str) -> Plot:
         line(axes, known, network, "(N) network program", ORANGE, "--")
         if tol:
             axes.axhline(tol, color=SOFT, linewidth=1.3, linestyle=":", label="tol")
-        axes.set(xlabel="seconds", ylabel="relative gap", xlim=(0, None))
+        axes.set(xlabel="time, s", ylabel="gap, share of the objective", xlim=(0, None))
         legend_above(axes, 3)
 
     certificate, nature = solution.certificate, "with a proven bound"
@@ -183,12 +169,14 @@ def _plot_neurons(solution: Solution, prefix: str) -> Plot:
         place = np.arange(1, sizes.size + 1)
         width = 0.85 if sizes.size <= 100 else 1.0
         if single:
-            axes.bar(place[~falls], share[~falls], color=BLUE, width=width, label="adds to the output")
-            axes.bar(place[falls], share[falls], color=ORANGE, width=width, label="takes from it")
+            bars = [*axes.bar(place[~falls], share[~falls], color=BLUE, width=width, label="adds to the output")]
+            bars += [*axes.bar(place[falls], share[falls], color=ORANGE, width=width, label="takes from it")]
             legend_above(axes, 2)
         else:
-            axes.bar(place, share, color=BLUE, width=width)
-        axes.set(xlabel="neuron, largest first", ylabel="% of sum |w| |a|", ylim=(0, None))
+            bars = [*axes.bar(place, share, color=BLUE, width=width)]
+        for bar in bars:
+            named(bar, f"neuron {bar.get_center()[0]:.0f}: {bar.get_height():.3g} % of the penalty")
+        axes.set(xlabel="neuron, largest first", ylabel="share of the penalty, %", ylim=(0, None))
         axes.set_xlim(0.5 - 0.02 * sizes.size, sizes.size + 0.5 + 0.02 * sizes.size)
         axes.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
@@ -213,16 +201,18 @@ def _plot_residuals(solution: Solution, prefix: str) -> Plot:
     residuals = [_column(solution, name) for name, *_ in lines]
     penalties = [_column(solution, name) for name in ("rho_copy", "rho_cone")]
 
+    at = "iteration {:.0f}"
+
     def draw(figure: Any) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         decades(above, *residuals)
         for (_, label, colour, dash), values in zip(lines, residuals, strict=True):
-            line(above, iterations, values, label, colour, dash)
+            line(above, iterations, values, label, colour, dash, at)
         above.set(ylabel="relative residual")
         legend_above(above, 2)
         decades(below, *penalties)
-        line(below, iterations, penalties[0], "copy", GREEN, "-")
-        line(below, iterations, penalties[1], "cone", PURPLE, "--")
+        line(below, iterations, penalties[0], "copy", GREEN, "-", at)
+        line(below, iterations, penalties[1], "cone", PURPLE, "--", at)
         below.set(xlabel="iteration", ylabel="penalty rho")
         below.legend(loc="best", ncols=2)
 
@@ -247,11 +237,13 @@ def _plot_patterns(solution: Solution, prefix: str) -> Plot:
     def draw(figure: Any) -> None:
         above, below = figure.subplots(2, 1, sharex=True)
         place = np.arange(1, shown.size + 1)
-        above.bar(place, norms[shown], color=BLUE, width=0.85)
+        for bar in above.bar(place, norms[shown], color=BLUE, width=0.85):
+            named(bar, f"pattern {bar.get_center()[0]:.0f}: norm {bar.get_height():.3g}")
         above.set(ylabel="norm of blocks", ylim=(0, None))
-        below.bar(place, active[shown], color=ORANGE, width=0.85)
+        for bar in below.bar(place, active[shown], color=ORANGE, width=0.85):
+            named(bar, f"pattern {bar.get_center()[0]:.0f}: on for {bar.get_height():.3g} % of the rows")
         below.axhline(50, color=SOFT, linewidth=1.3, linestyle=":")
-        below.set(xlabel="pattern, largest first", ylabel="% rows active", ylim=(0, 100), yticks=(0, 50, 100))
+        below.set(xlabel="pattern, largest first", ylabel="rows active, %", ylim=(0, 100), yticks=(0, 50, 100))
         below.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(integer=True))
         for axes in (above, below):
             axes.grid(visible=False, axis="x")

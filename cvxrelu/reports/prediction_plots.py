@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cvxrelu.reports.svg import (
+from cvxrelu.support.svg import (
     BLUE,
     ORANGE,
     SOFT,
     Plot,
+    hover,
     legend_above,
+    named,
+    number,
     percent,
+    short_ticks,
+    shortened,
     svg,
 )
 
 
-def plot_values(truth: np.ndarray, guess: np.ndarray, rows: str, prefix: str) -> Plot:
+def draw_predictions(
+    truth: np.ndarray, guess: np.ndarray, *, classes: Sequence[object] | None, rows: str, target: str, prefix: str
+) -> Plot:
+    """(n,) values, or labels out of `classes`, on the rows that `rows` names; `target` is what is predicted."""
+    truth, guess = np.ravel(truth), np.ravel(guess)
+    if classes is None:
+        return plot_values(truth.astype(float), guess.astype(float), rows, target, prefix)
+    return plot_confusion(truth, guess, [str(label) for label in classes], rows, prefix)
+
+
+def plot_values(truth: np.ndarray, guess: np.ndarray, rows: str, target: str, prefix: str) -> Plot:
     ends = [min(truth.min(), guess.min()), max(truth.max(), guess.max())]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         axes.plot(ends, ends, color=SOFT, linewidth=1.3, linestyle=":", label="prediction = truth")
         axes.scatter(truth, guess, s=14, color=BLUE, alpha=0.55, linewidths=0)
-        axes.set(xlabel="true value", ylabel="prediction of the network")
+        words = [f"true {number(t, 4)}, predicted {number(p, 4)}" for t, p in zip(truth, guess, strict=True)]
+        hover(axes, truth, guess, words)
+        short_ticks(axes.xaxis, axes.yaxis)
+        name = shortened(target or "value", 40)
+        axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
         legend_above(axes, 1)
 
     error = float(np.sqrt(np.mean((truth - guess) ** 2)))
     spread = float(np.std(truth))
-    caption = f"Each dot is one of {truth.size} {rows}; the root mean square error is {error:.3g}"
-    caption += f", against {spread:.3g} for always guessing their mean."
+    caption = f"Each dot is one of {truth.size} {rows}; the root mean square error is {number(error, 3)}"
+    caption += f", against {number(spread, 3)} for always guessing their mean."
     alt = "Scatter plot of predicted against true values with the identity line."
     return "Predictions", svg(draw, prefix, 4.2), f"{alt} {caption}", caption
 
@@ -51,15 +71,17 @@ def plot_confusion(truth: np.ndarray, guess: np.ndarray, names: list[str], rows:
                 # The square root makes a single error visible; blue is right, orange is wrong.
                 colour = BLUE if row == column else ORANGE
                 shade = 0.12 + 0.5 * np.sqrt(share)
-                axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=colour, alpha=shade))
+                cell = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, facecolor=colour, alpha=shade)
+                named(axes.add_patch(cell), f"{counts[row, column]} rows of {names[row]}, taken for {names[column]}")
                 if len(names) <= 20:
                     axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=9)
         axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
-        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.set(xlabel="predicted class (cells: rows)", ylabel="true class")
         step = max(1, len(names) // 20)
         turn = 45 if max(map(len, names), default=0) > 4 else 0
-        axes.set_xticks(range(0, len(names), step), names[::step], rotation=turn)
-        axes.set_yticks(range(0, len(names), step), names[::step])
+        short = [shortened(name, 16) for name in names]
+        axes.set_xticks(range(0, len(names), step), short[::step], rotation=turn, ha="right" if turn else "center")
+        axes.set_yticks(range(0, len(names), step), short[::step])
         axes.grid(visible=False)
         axes.tick_params(length=0)
 

@@ -1,4 +1,4 @@
-"""One HTML file about a reward head: scores, certificate, margins, path, calibration, layers, texts side by side.
+"""One HTML file about a reward head: scores, margins, calibration; certificate, path, layers; texts side by side.
 
 It needs nothing but a browser. All texts are escaped; drawings are SVG inside the page.
 """
@@ -6,7 +6,6 @@ It needs nothing but a browser. All texts are escaped; drawings are SVG inside t
 from __future__ import annotations
 
 import html
-import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,26 +16,26 @@ import numpy as np
 from scipy.special import expit
 
 from cvxrelu.support.files import atomic_write
+from cvxrelu.support.html_page import document, figures, table
+from cvxrelu.support.svg import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    SOFT,
+    Plot,
+    hover,
+    legend_above,
+    load_matplotlib,
+    named,
+    number,
+    power_of_ten,
+    shortened,
+    svg,
+)
 from cvxrelu_llm.evaluation.metrics import Evaluation
 from cvxrelu_llm.heads.head import ConvexRewardHead
 
 __all__ = ["write_report"]
-
-BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#00805c"
-STYLE = """
-:root { --page: #fdfdfb; --ink: #1c2024; --soft: #5a626a; --line: #dcdfe2; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --page: #15181b; --ink: #e6e8ea; --soft: #a3abb3; --line: #3b4249; } }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: var(--ink); background: var(--page);
-  font: 1rem/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
-h2 { margin-top: 2.2rem; border-top: 2px solid; padding-top: .8rem; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .25rem 1rem .25rem 0; vertical-align: top;
-  border-bottom: 1px solid var(--line); } .wide { overflow-x: auto; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem; }
-figure { margin: 0; } figure svg { width: 100%; height: auto; } figure svg text { fill: currentColor; }
-figcaption { color: var(--soft); font-size: .9rem; }
-.samples table { width: 100%; table-layout: fixed; min-width: 40rem; } .samples td { white-space: pre-wrap; }
-.samples th:first-child { width: 20%; }
-"""
 
 
 def write_report(
@@ -67,65 +66,59 @@ def write_report(
     ------
     ImportError : matplotlib is missing.
     """
-    _matplotlib()
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(intro)}</p>" if intro else ""]
+    load_matplotlib()
+    parts = [f"<p>{html.escape(intro)}</p>" if intro else ""]
     if frontier:
         shown = [{"way": row["way"], "judged good": f"{row['share']:.0%} ± {row['error']:.0%}",
                   "divergence from plain sampling": f"{row['nats']:.1f} nats a text"} for row in frontier]  # fmt: skip
-        parts += ["<h2>Guided texts, judged</h2>", _table(shown)]
+        parts += ["<h2>Guided texts, judged</h2>", table(shown), figures(_frontier(frontier))]
     if evaluation is not None:
         parts += ["<h2>Held-out pairs</h2>", _metrics(evaluation)]
         if evaluation.abstention:
-            parts += ["<h3>With abstention</h3>", _table(evaluation.abstention)]
+            caption = "With abstention: accuracy where only the clearest pairs are answered"
+            parts.append(table(evaluation.abstention, caption, 4))
     if comparison:
-        parts += ["<h2>Beside other models</h2>", _table(comparison)]
+        parts += ["<h2>Beside other models</h2>", table(comparison, digits=4)]
+    if evaluation is not None:
+        parts.append(figures(_score_plots(head, evaluation)))
     parts += ["<h2>Fit and certificate</h2>", _summary(head)]
     nature = "is proven" if head.certificate["rigorous"] else "is an estimate: an ascent may have missed a neuron"
     parts.append(
         f"<p>The lower bound {nature}. It speaks of the training objective of the "
         f"{head.certificate['program']}, not of how well preferences are predicted.</p>"
     )
-    plots = [*_frontier(frontier), *_plots(head, evaluation, sweep)]
-    if plots:
-        figures = "".join(
-            f'<figure role="img" aria-label="{html.escape(words)}">{svg}<figcaption>{html.escape(words)}</figcaption>'
-            "</figure>"
-            for svg, words in plots
-        )
-        parts += ["<h2>Plots</h2>", f'<div class="plots">{figures}</div>']
+    parts.append(figures(_fit_plots(head, sweep)))
     if samples:
-        parts += ["<h2>Texts side by side</h2>", '<div class="samples">', _table(samples), "</div>"]
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>\n'
-        + "\n".join(part for part in parts if part)
-        + "\n</body></html>\n"
-    )
-    return atomic_write(path, page.encode())
+        parts += ["<h2>Texts side by side</h2>", f'<div class="texts">{table(samples)}</div>']
+    return atomic_write(path, document(title, "\n".join(part for part in parts if part)))
 
 
 def _summary(head: ConvexRewardHead) -> str:
     """The lines of `head.summary()`, which begin with what each is about, as a table."""
     lines = [re.split(r"\s{2,}", line, maxsplit=1) for line in head.summary().splitlines()]
-    body = "".join(f"<tr><th>{html.escape(line[0])}</th><td>{html.escape(line[-1])}</td></tr>" for line in lines)
-    return f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
+    return table([{"what": line[0], "found": line[-1]} for line in lines])
 
 
-def _frontier(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What the judge says against what it costs; a drawing where there is anything to draw."""
-    if not rows:
-        return []
+def _one(draw: Any, prefix: str, height: float = 3.4, width: float = 5.2) -> str:
+    """The SVG element that `draw(axes)` makes."""
+    return svg(lambda figure: draw(figure.subplots()), prefix, height, width)
+
+
+def _frontier(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """What the judge says against what it costs."""
 
     def draw(axes: Any) -> None:
         for i, row in enumerate(rows):
-            axes.errorbar(row["nats"], row["share"], row["error"], fmt="osD^v<>p"[i % 8], capsize=2, label=row["way"],
-                          color=(BLUE, ORANGE, GREEN)[i % 3])  # fmt: skip
-        axes.set(xlabel="divergence from plain sampling, nats a text", ylabel="share judged good", ylim=(-0.02, 1.05))
-        axes.legend(frameon=False)
+            axes.errorbar(row["nats"], row["share"], row["error"], fmt="osD^v<>p"[i % 8], capsize=2,
+                          label=shortened(row["way"]), color=(BLUE, ORANGE, GREEN)[i % 3])  # fmt: skip
+        said = [f"{r['way']}: {r['share']:.0%} judged good, at {r['nats']:.1f} nats a text" for r in rows]
+        hover(axes, [row["nats"] for row in rows], [row["share"] for row in rows], said)
+        axes.set(xlabel="divergence from plain sampling, nats a text", ylabel="texts judged good, share")
+        axes.set_ylim(-0.02, 1.05)
+        legend_above(axes, 2)
 
-    return [
-        (_svg(draw, "f"), "What the judge says of texts, and how far they are from the model's own; 95 % intervals.")
-    ]
+    words = "What the judge says of texts, and how far they are from the model's own; 95 % intervals."
+    return [("", _one(draw, "f"), words, words)]
 
 
 def _metrics(evaluation: Evaluation) -> str:
@@ -137,45 +130,40 @@ def _metrics(evaluation: Evaluation) -> str:
         ]
     ]
     words = f"{evaluation.n_pairs} pairs in {evaluation.n_groups} groups; intervals draw whole groups."
-    return f"<p>{words}</p>" + _table(rows)
+    return f"<p>{words}</p>" + table(rows, digits=4)
 
 
 def _interval(metric: Any) -> str:
     return f"{metric.low:.4f} to {metric.high:.4f}" if np.isfinite(metric.low) else ""
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_cell(row.get(name, '')))}</td>" for name in names) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def _score_plots(head: ConvexRewardHead, evaluation: Evaluation) -> list[Plot]:
+    """Margins, and whether confidence is earned."""
+    margins = evaluation.margins
+    wrong = float(np.mean(margins <= 0))
+
+    def histogram(axes: Any) -> None:
+        edges = np.histogram_bin_edges(margins, bins=min(30, 4 + len(margins) // 4))
+        for kind, colour in (("right", BLUE), ("wrong", ORANGE)):
+            some = margins[margins > 0] if kind == "right" else margins[margins <= 0]
+            counts, _, bars = axes.hist(some, bins=edges, color=colour, label=kind)
+            for count, bar, low, high in zip(counts, bars, edges, edges[1:], strict=False):
+                named(bar, f"{count:.0f} {kind}, margins {number(low, 3)} to {number(high, 3)}")
+        axes.set(xlabel="reward of chosen minus rejected, log-odds", ylabel="pairs, number")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        legend_above(axes, 2)
+
+    words = f"Margins of held-out pairs; {wrong:.1%} are not positive."
+    plots = [("Margins", _one(histogram, "m"), f"Histogram. {words}", words)]
+    words = f"Accuracy by confidence, at temperature {head.temperature:.3g}; on the line is calibrated. "
+    words += "Larger dots are of more pairs."
+    drawn = _one(lambda axes: _reliability(axes, margins / head.temperature), "c")
+    return [*plots, ("Calibration", drawn, f"Scatter plot. {words}", words)]
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
-
-
-def _plots(head: ConvexRewardHead, evaluation: Evaluation | None, sweep: Any) -> list[tuple[str, str]]:
-    """(SVG, words) of every drawing there are data for."""
+def _fit_plots(head: ConvexRewardHead, sweep: Any) -> list[Plot]:
+    """How ridge, beta, and layers were chosen; those there are data for."""
     plots = []
-    if evaluation is not None:
-        margins = evaluation.margins
-        wrong = float(np.mean(margins <= 0))
-
-        def histogram(axes: Any) -> None:
-            edges = np.histogram_bin_edges(margins, bins=min(30, 4 + len(margins) // 4))
-            axes.hist(margins[margins > 0], bins=edges, color=BLUE, label="right")
-            axes.hist(margins[margins <= 0], bins=edges, color=ORANGE, label="wrong")
-            axes.set(xlabel="reward of chosen minus rejected", ylabel="pairs")
-            axes.yaxis.get_major_locator().set_params(integer=True)
-            axes.legend(frameon=False)
-
-        plots.append((_svg(histogram, "m"), f"Margins of held-out pairs; {wrong:.1%} are not positive."))
-        words = f"Accuracy by confidence, at temperature {head.temperature:.3g}; on the line is calibrated."
-        plots.append((_svg(lambda axes: _reliability(axes, margins / head.temperature), "c"), words))
     network = [point for point in head.choice.points if point.kind == "network"]
     linear = [point for point in head.choice.points if point.kind != "network"]
     if linear:
@@ -183,38 +171,53 @@ def _plots(head: ConvexRewardHead, evaluation: Evaluation | None, sweep: Any) ->
         def ridge(axes: Any) -> None:
             axes.errorbar([p.skip_l2 for p in linear], [p.loss for p in linear], [p.error for p in linear],
                           color=GREEN, marker="o", markersize=4)  # fmt: skip
-            axes.axvline(head.choice.skip_l2, color="#888", linewidth=1)
-            axes.set(xscale="log", xlabel="ridge", ylabel="held-out log-loss")
+            axes.axvline(head.choice.skip_l2, color=SOFT, linewidth=1)
+            said = [f"ridge {number(p.skip_l2, 3)}: {p.loss:.4f} ± {p.error:.4f}" for p in linear]
+            hover(axes, [p.skip_l2 for p in linear], [p.loss for p in linear], said)
+            axes.set(xscale="log", xlabel="ridge, weight of the penalty", ylabel="held-out log-loss, nats a pair")
+            axes.xaxis.set_major_formatter(power_of_ten)
 
-        plots.append((_svg(ridge, "r"), "The ridge of the linear end, by grouped folds of the training pairs."))
+        words = "The ridge of the linear end, by grouped folds of the training pairs."
+        plots.append(("Ridge", _one(ridge, "r"), f"Line plot. {words}", words))
     if network:
 
         def path(axes: Any) -> None:
             axes.errorbar([p.beta for p in network], [p.difference for p in network],
                           [p.difference_error for p in network], color=BLUE, marker="o", markersize=4)  # fmt: skip
+            said = [f"beta {number(p.beta, 3)}: {p.difference:+.4f} ± {p.difference_error:.4f}, "
+                    f"{p.n_neurons:.0f} neurons" for p in network]  # fmt: skip
+            hover(axes, [p.beta for p in network], [p.difference for p in network], said)
             for p in network:
                 axes.annotate(f"{p.n_neurons:.0f}", (p.beta, p.difference), xytext=(3, 5), textcoords="offset points")
             axes.axhline(0.0, color=ORANGE, linewidth=1)
             if head.choice.beta is not None:
-                axes.axvline(head.choice.beta, color="#888", linewidth=1)
-            axes.set(xscale="log", xlabel="beta (falling to the right)", ylabel="log-loss minus linear model's")
+                axes.axvline(head.choice.beta, color=SOFT, linewidth=1)
+            axes.set(xscale="log", xlabel="beta, weight of the penalty (falling to the right)")
+            axes.set_ylabel("log-loss minus linear model's, nats a pair")
+            betas = sorted(p.beta for p in network)
+            axes.set_xticks(betas[:: max(1, len(betas) // 5)])  # powers of ten would be one or none
+            axes.xaxis.set_major_formatter(lambda value, _place: number(float(value), 2))
+            axes.xaxis.set_minor_locator(load_matplotlib().ticker.NullLocator())
             axes.invert_xaxis()
 
-        plots.append((_svg(path, "p"), "The path: held-out log-loss against the linear model's, one standard error of "
-                      "the paired difference, and the mean number of neurons."))  # fmt: skip
+        words = "The path: held-out log-loss against the linear model's, one standard error of the paired difference, "
+        words += "and the mean number of neurons."
+        plots.append(("Weight decay", _one(path, "p"), f"Line plot. {words}", words))
     if sweep is not None:
 
         def maps(axes: Any) -> None:
             rows = sweep.table[:10][::-1]
             names = [f"{_joined(r.layer)}, {_joined(r.pooling)}, {r.prompt}" for r in rows]
             axes.plot([r.loss for r in rows], range(len(rows)), "o", color=BLUE)
-            axes.set_yticks(range(len(rows)), names)
-            axes.set(xlabel="held-out log-loss", title="layers, pooling, prompt")
+            hover(axes, [r.loss for r in rows], range(len(rows)),
+                  [f"{name}: {r.loss:.4f}" for name, r in zip(names, rows, strict=True)])  # fmt: skip
+            axes.set_yticks(range(len(rows)), [shortened(name, 40) for name in names])
+            axes.set(xlabel="held-out log-loss, nats a pair", ylabel="layers, pooling, prompt")
 
         words = f"Layers, poolings and what of the prompt enters, by a linear head on {sweep.n_pairs} training pairs."
         if sweep.worth is not None:
             words += f" By folds without a say in the choice, it is worth {sweep.worth.loss:.4f}."
-        plots.append((_svg(maps, "l", 7.5), words))
+        plots.append(("Layers", _one(maps, "l", width=6.4), f"Dot plot. {words}", words))
     return plots
 
 
@@ -227,36 +230,11 @@ def _reliability(axes: Any, margins: np.ndarray) -> None:
     confidence, right = expit(np.abs(margins)), 0.5 * (1 + np.sign(margins))
     which = np.minimum((20 * (confidence - 0.5)).astype(int), 9)
     filled = [b for b in range(10) if (which == b).any()]
-    axes.plot([0.5, 1], [0.5, 1], color="#888", linewidth=1)
+    axes.plot([0.5, 1], [0.5, 1], color=SOFT, linewidth=1)
     sizes = [8 + 120 * float(np.mean(which == b)) for b in filled]
-    axes.scatter([confidence[which == b].mean() for b in filled], [right[which == b].mean() for b in filled],
-                 s=sizes, color=BLUE)  # fmt: skip
-    axes.set(xlabel="confidence", ylabel="accuracy", ylim=(-0.02, 1.02))
-
-
-def _matplotlib() -> tuple[Any, Any]:
-    """`rc_context` and `Figure`, or an ImportError that names the extra to install."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f"a report needs matplotlib ({error}); install it with: pip install 'cvxrelu[report]'"
-        ) from error
-    return rc_context, Figure
-
-
-def _svg(draw: Any, prefix: str, width: float = 5.2) -> str:
-    """The SVG element that `draw(axes)` makes, with ids of its own."""
-    rc_context, new_figure = _matplotlib()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cvxrelu", "font.size": 10}):
-        figure = new_figure(figsize=(width, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.spines[["top", "right"]].set_visible(False)
-        draw(axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = text.replace("#000000", "currentColor")  # ink, light or dark
-    return re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
+    x, y = ([float(values[which == b].mean()) for b in filled] for values in (confidence, right))
+    axes.scatter(x, y, s=sizes, color=BLUE)
+    said = [f"{np.sum(which == b)} pairs: confidence {u:.2f}, accuracy {v:.2f}"
+            for b, u, v in zip(filled, x, y, strict=True)]  # fmt: skip
+    hover(axes, x, y, said)
+    axes.set(xlabel="confidence, probability", ylabel="accuracy, share of pairs", ylim=(-0.02, 1.02))

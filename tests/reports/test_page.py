@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import html.parser
+import html
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from html_reading import Page
 
 import cvxrelu
 from cvxrelu.reports.page import Section, write_report
@@ -18,42 +19,6 @@ from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.support.files import atomic_write
 
 pytest.importorskip("matplotlib")
-
-VOID = {"meta", "br", "link", "img", "input", "hr"}
-
-
-class Page(html.parser.HTMLParser):
-    """Tags, attributes and texts of a page; complains about tags that are not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def attributes(self, name: str) -> list[str]:
-        return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +204,67 @@ def test_without_matplotlib_the_extra_is_named(regression, tmp_path: Path, monke
     with pytest.raises(ImportError, match=r"cvxrelu\[report\]"):
         write_report(tmp_path / "report.html", [of(regression)], title="A report")
     assert not list(tmp_path.iterdir())
+
+
+def test_points_and_bars_say_what_they_are(regression, classification, tmp_path: Path) -> None:
+    _, truth, guess = regression
+    codes, classes, labels, found = classification
+    sections = [
+        of(regression),
+        Section(name="classes", solution=codes, truth=labels, predictions=found, classes=classes),
+    ]
+    path = write_report(tmp_path / "report.html", sections, title="A report")
+    text = path.read_text(encoding="utf-8")
+    titles = [html.unescape(words) for words in re.findall(r"<title>([^<]*)</title>", text)]
+    for i in (0, 59):
+        assert f"true {truth[i]:.4g}, predicted {guess[i]:.4g}" in titles
+    assert any(re.fullmatch(r"\d+ rows of <i>mid</i>, taken for <i>mid</i>", words) for words in titles)
+    assert any(words.startswith("objective: ") and words.endswith(" s") for words in titles)
+    assert any(re.fullmatch(r"neuron 1: .* % of the penalty", words) for words in titles)
+    assert 'id="named' not in text
+
+
+def test_a_disc_lies_on_its_point() -> None:
+    from cvxrelu.support.svg import hover, svg
+
+    def draw(figure) -> None:
+        axes = figure.subplots()
+        axes.plot([0.0, 1.0, 2.0], [0.0, 1.0, 50.0], "o")
+        axes.set(xlim=(0, 2), ylim=(0, 2))
+        hover(axes, [0.0, 1.0, 2.0, np.nan], [0.0, 1.0, 50.0, 0.0], ["a", "b", "out of sight", "nowhere"])
+
+    text = svg(draw, "p")
+    discs = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5"><title>(\w+)</title>', text)
+    points = re.findall(r'<use xlink:href="#\S+" x="([\d.]+)" y="([\d.]+)"', text)
+    assert [words for *_, words in discs] == ["a", "b"]
+    for across, down, _ in discs:
+        assert any(abs(float(x) - float(across)) < 0.2 and abs(float(y) - float(down)) < 0.2 for x, y in points)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [(29793.71, 3, "29,800"), (0.97081, 4, "0.9708"), (1.23e-7, 3, "1.23e-07"), (-5.3e4, 2, "-53,000"),
+     (1e20, 3, "1e+20"), (999.9, 3, "1,000"), (float("nan"), 3, "n/a"), (12, 3, "12"), ("a", 3, "a")],
+)  # fmt: skip
+def test_numbers_are_written_as_people_write_them(value: object, digits: int, shown: str) -> None:
+    from cvxrelu.support.svg import number
+
+    assert number(value, digits) == shown
+
+
+def test_every_page_is_closed_to_the_network_and_fits_any_screen(regression, tmp_path: Path) -> None:
+    page = write(tmp_path, of(regression))
+    policy = next(attributes for _, attributes in page.tags if "http-equiv" in attributes)
+    assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'"
+    boxes = [attributes for _, attributes in page.tags if attributes.get("class") == "scroll"]
+    assert len(boxes) == sum(tag == "table" for tag, _ in page.tags) > 0
+    assert all(attributes["tabindex"] == "0" for attributes in boxes)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in text and "width=device-width" in text
+
+
+def test_a_gap_of_zero_has_no_log_plot(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 2)), rng.standard_normal(40)
+    page = write(tmp_path, Section(name="zero", solution=cvxrelu.solve(X, y, beta=1e4, backend="numpy")))
+    assert "was not measured" not in page.text and "Gap against time" not in page.text

@@ -188,7 +188,9 @@ def test_report(head: ConvexRewardHead, tmp_path: Path) -> None:
     assert page.count("<svg") == 4 and "&lt;b&gt;Why?&lt;/b&gt;" in page and "<b>Why" not in page
     for words in ("A &amp; B", "rewards/accuracies", "Because &amp; so", "99 training pairs", "0.61", "is proven"):
         assert words in page
-    assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "")
+    assert "<script" not in page and "://" not in page.replace("http://www.w3.org", "")
+    assert "default-src 'none'" in page and page.index("Held-out pairs") < page.index("Fit and certificate")
+    assert "prefers-color-scheme: dark" in page and "$" not in page and "margins" in page and "<circle" in page
 
 
 def test_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
