@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +29,9 @@ from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 from cvxrelu.support.checks import as_finite_array, as_fraction, as_positive, short
+from cvxrelu.support.status_line import say
 
-__all__ = ["FINAL", "Chosen", "Held", "Part", "as_betas", "read_betas", "search_beta"]
+__all__ = ["FINAL", "Chosen", "Held", "Part", "Step", "as_betas", "read_betas", "search_beta"]
 
 FINAL = 0.3  # of a time limit, for the fit on all rows
 
@@ -60,17 +62,28 @@ class Held(NamedTuple):
 
 class Chosen(NamedTuple):
     """betas (k,) tried, in falling order and standardised units, scores (k, folds), best the position of the largest
-    mean score; the data of all rows, standardised and prepared."""
+    mean score; the data of all rows, standardised and prepared; whether the search was interrupted before its end."""
 
     betas: Float[np.ndarray, " k"]
     scores: Float[np.ndarray, "k folds"]
     best: int
     scaled: Scaled
     prepared: Prepared
+    interrupted: bool = False
 
     @property
     def beta(self) -> float:
         return float(self.betas[self.best])
+
+
+class Step(NamedTuple):
+    """How far a search is: which beta, from 0, how many of its folds are done, the beta that it ends with at the
+    earliest, and seconds until its time is over."""
+
+    beta: int
+    folds: int
+    soonest: int
+    limit: float
 
 
 def as_betas(betas: Any) -> tuple[int, Float[np.ndarray, " k"]]:
@@ -105,6 +118,8 @@ def search_beta(
     n_jobs: int | None = None,
     started: float | None = None,
     verbose: bool = False,
+    watch: Callable[[Step], Any] | None = None,
+    keep: bool = False,
 ) -> Chosen:
     """Walk down the betas on all folds; at least one point is made, whatever the time.
 
@@ -117,6 +132,9 @@ def search_beta(
     path_tol : a network of the path is refined until a round lowers its objective by less than a tenth of it.
     patience : betas in a row without a better mean score that end the path; None for no end.
     n_jobs : folds at a time, in threads; None for 1, -1 for as many as there are cores.
+    watch : is told of every fold that is done.
+    keep : whether a KeyboardInterrupt ends the search with what it has, once there are scores of two betas, the first
+        of which gives the zero network. Else it leaves the search.
     """
     settings: Settings = options["settings"]
     started = time.perf_counter() if started is None else started
@@ -128,25 +146,43 @@ def search_beta(
     paths = [_FoldPath(fold, options) for fold in folds]
     deadline, scores = started + (1.0 - FINAL) * settings.time_limit, np.zeros((0, len(folds)))
     workers = 1 if n_jobs is None else (os.cpu_count() or 1) if n_jobs < 0 else max(1, n_jobs)
-    with ThreadPoolExecutor(workers) as pool:
-        side_by_side: Any = map if workers == 1 else pool.map
-        for i, beta in enumerate(betas):
-            until = deadline if i else np.inf
-            networks = list(side_by_side(partial(_FoldPath.solve, beta=beta, settings=quick, deadline=until), paths))
-            if any(network is None for network in networks):
-                break
-            found = [score(network, fold.test) for network, fold in zip(networks, folds, strict=True)]
-            if not np.isfinite(found).all():
-                raise ValueError(f"scoring must give finite numbers, got {short(found)}")
-            scores = np.vstack([scores, found])
-            means = scores.mean(axis=1)
-            if verbose:
-                widths = [network.n_neurons for network in networks]
-                print(f"beta {beta:.4g}: score {means[-1]:.6g}, {min(widths)} to {max(widths)} neurons", flush=True)
-            if patience is not None and i - int(np.argmax(means)) >= patience:
-                break
+    interrupted = False
+
+    def solved(path: _FoldPath, i: int, counted: count[int]) -> ReLUNetwork | None:
+        network = path.solve(betas[i], quick, deadline if i else np.inf)
+        tell(i, next(counted))
+        return network
+
+    def tell(i: int, folds_done: int) -> None:
+        if watch is not None:
+            soonest = i if patience is None else int(np.argmax(scores.mean(axis=1))) + int(patience) if i else i
+            watch(Step(i, folds_done, soonest, deadline - time.perf_counter()))
+
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            side_by_side: Any = map if workers == 1 else pool.map
+            for i, beta in enumerate(betas):
+                tell(i, 0)
+                networks = list(side_by_side(partial(solved, i=i, counted=count(1)), paths))
+                if any(network is None for network in networks):
+                    break
+                found = [score(network, fold.test) for network, fold in zip(networks, folds, strict=True)]
+                if not np.isfinite(found).all():
+                    raise ValueError(f"scoring must give finite numbers, got {short(found)}")
+                scores = np.vstack([scores, found])
+                means = scores.mean(axis=1)
+                if verbose:
+                    widths = [network.n_neurons for network in networks]
+                    say(f"beta {beta:.4g}: score {means[-1]:.6g}, {min(widths)} to {max(widths)} neurons")
+                if patience is not None and i - int(np.argmax(means)) >= patience:
+                    break
+    except KeyboardInterrupt:
+        if not keep or len(scores) < 2:
+            raise
+        interrupted = True
     # Of equal scores the largest beta.
-    return Chosen(betas[: len(scores)], scores, int(np.argmax(scores.mean(axis=1))), scaled, prepared)
+    best = int(np.argmax(scores.mean(axis=1)))
+    return Chosen(betas[: len(scores)], scores, best, scaled, prepared, interrupted)
 
 
 def _prepared(part: Part, options: dict[str, Any]) -> tuple[Scaled, Prepared]:

@@ -27,6 +27,7 @@ from cvxrelu.sampled.choice import method_ahead
 from cvxrelu.sampled.memory import LARGE, Plan, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.sampled.newton_stage import pays
 from cvxrelu.sampled.stage import SampledStage
+from cvxrelu.support.status_line import say
 from cvxrelu.support.threads import blas_threads
 
 __all__ = ["Prepared", "prepare"]
@@ -114,7 +115,7 @@ class Prepared:
                 if certificate.kind != "relaxed" or certificate.lower_bound >= solution.lower_bound:
                     solution = _with_certificate(solution, certificate, time.perf_counter() - begun)
         if settings.verbose:
-            print(f"{solution.status.value}: {solution.message}", flush=True)
+            say(f"{solution.status.value}: {solution.message}")
         return solution
 
 
@@ -159,7 +160,7 @@ def prepare(
             method = method_ahead(sizes, plain, settings, named, memory)
         refuse_what_is_not_free(sizes, method, named.name, limit)
         if settings.verbose and (limit is not None or memory.estimate.bytes >= LARGE):
-            print(f"memory: about {memory.estimate}{', rows streamed' if memory.streamed else ''}", flush=True)
+            say(f"memory: about {memory.estimate}{', rows streamed' if memory.streamed else ''}")
     problem = build_problem(
         X, y, beta=beta, patterns=patterns, dtype=settings.dtype, seed=settings.seed, sampled=sampled,
         streamed=memory is not None and memory.streamed, **data,

@@ -25,6 +25,7 @@ from cvxrelu.reports.page import Section, write_report
 from cvxrelu.reports.text_table import text_table
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import Status
+from cvxrelu.support import status_line
 
 __all__ = ["load_extras", "run_demo"]
 
@@ -93,11 +94,11 @@ def run_demo(
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    say = print if verbose else _silent
+    say: Callable[[str], None] = status_line.say if verbose else _silent
     sections, solutions = [], []
     for problem in (_diabetes(quick, seed), _digits(quick, seed)):
         # Matrices this small gain nothing from several BLAS threads, and lose much where other programs run too.
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), status_line.status_line(None if verbose else False):
             section, estimator = _run(problem, seed, say)
         path = folder / f"{problem.name}.safetensors"
         estimator.network_.save(path)
@@ -133,6 +134,7 @@ class Problem:
     classes: list[int] | None
     models: Sequence[Model]
     proof: bool = False  # seconds with one output, most of a minute with ten
+    target: str = "class"
 
     @property
     def score_name(self) -> str:
@@ -151,6 +153,9 @@ def _diabetes(quick: bool, seed: int) -> Problem:
     X, y = load_diabetes(return_X_y=True)
     tol, steps = (1e-2, 200) if quick else (1e-3, 400)
 
+    def ours(beta: float) -> Any:
+        return ConvexReLURegressor(beta=beta, tol=tol, random_state=seed)
+
     def mlp(alpha: float) -> Any:  # its steps suit targets of unit size only
         network = MLPRegressor(hidden_layer_sizes=(100,), alpha=alpha, max_iter=steps, random_state=seed)
         return TransformedTargetRegressor(_scaled(network), transformer=StandardScaler())
@@ -162,17 +167,12 @@ def _diabetes(quick: bool, seed: int) -> Problem:
         y,
         None,
         (
-            Model(
-                "cvxrelu",
-                "beta/beta_max",
-                (0.3, 0.1, 0.03),
-                lambda beta: ConvexReLURegressor(beta=beta, tol=tol, random_state=seed),
-                {"tol": 1e-2},
-            ),
+            Model("cvxrelu", "beta/beta_max", (0.3, 0.1, 0.03), ours, {"tol": 1e-2}),
             Model("ridge", "alpha", (3.0, 30.0, 300.0), lambda alpha: _scaled(Ridge(alpha=alpha))),
             Model("MLP, 100 neurons", "alpha", (0.1, 1.0, 10.0), mlp),
         ),
         proof=True,
+        target="progression after a year",
     )
 
 
@@ -203,10 +203,7 @@ def _digits(quick: bool, seed: int) -> Problem:
                 {"tol": 5e-2},
             ),
             Model(
-                "logistic regression",
-                "C",
-                (0.01, 0.1, 1.0),
-                lambda C: _scaled(LogisticRegression(C=C, max_iter=1000)),
+                "logistic regression", "C", (0.01, 0.1, 1.0), lambda C: _scaled(LogisticRegression(C=C, max_iter=1000))
             ),
             Model(
                 "MLP, 100 neurons",
@@ -246,15 +243,13 @@ def _run(problem: Problem, seed: int, say: Callable[..., None]) -> tuple[Section
         if ours is None:
             ours = estimator
             name += f", {estimator.network_.n_neurons} neurons"
-        rows.append(
-            {
-                "Model": name,
-                "Chosen": f"{model.option} = {fitted.value:g}",
-                f"Validation {problem.score_name}": round(fitted.validation, 4),
-                f"Test {problem.score_name}": round(estimator.score(X_test, y_test), 4),
-                "Seconds": float(f"{fitted.seconds:.2g}"),
-            }
-        )
+        score, own = (float(estimator.score(*some)) for some in ((X_test, y_test), (X_train, y_train)))
+        rows.append({
+            "Model": name, "Chosen": f"{model.option} = {fitted.value:g}",
+            f"Test {problem.score_name}": round(score, 4), f"Training {problem.score_name}": round(own, 4),
+            f"Validation {problem.score_name}": round(fitted.validation, 4),
+            "Seconds": float(f"{fitted.seconds:.2g}"),
+        })  # fmt: skip
     assert ours is not None
     say("\n" + ours.solution_.summary())
     proof = _prove(ours, X_train, y_train, seed) if problem.proof else None
@@ -272,6 +267,8 @@ def _run(problem: Problem, seed: int, say: Callable[..., None]) -> tuple[Section
         predictions=ours.predict(X_test),
         classes=problem.classes,
         proof=proof,
+        score_caption="Scores on rows that were held out, on those trained on, and on those that chose",
+        target=problem.target,
     )
     return section, ours
 
@@ -292,7 +289,8 @@ def _fit(model: Model, search: Sequence[np.ndarray], X: np.ndarray, y: np.ndarra
     with warnings.catch_warnings():
         # A model that stops at its iteration limit is judged by its scores like any other.
         warnings.simplefilter("ignore")
-        for value in model.grid:
+        for k, value in enumerate(model.grid):
+            status_line.tell(f"{model.name}: choosing {model.option}, fit {k + 1} of {len(model.grid)}, then the last")
             tried = _stop_if_interrupted(model.make(value).set_params(**model.search).fit(X_fit, y_fit))
             scores.append(float(tried.score(X_valid, y_valid)))
         best = int(np.argmax(scores))
@@ -300,7 +298,8 @@ def _fit(model: Model, search: Sequence[np.ndarray], X: np.ndarray, y: np.ndarra
         say(f"{model.name}: validation scores by {model.option}: {listed}")
         final = model.make(model.grid[best])
         if model.search:  # cvxrelu's own: the last fit shows its progress
-            final.set_params(verbose=say is print)
+            final.set_params(verbose=say is not _silent)
+        status_line.tell(f"{model.name}: the last fit")
         start = time.perf_counter()
         _stop_if_interrupted(final.fit(X, y))
         seconds = time.perf_counter() - start
@@ -314,5 +313,5 @@ def _stop_if_interrupted(estimator: Any) -> Any:
     return estimator
 
 
-def _silent(*_words: object) -> None:
+def _silent(_words: str) -> None:
     pass

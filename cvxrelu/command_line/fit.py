@@ -23,7 +23,8 @@ from cvxrelu.command_line.training import Task, Trained, decide_task, train
 from cvxrelu.reports import environment
 from cvxrelu.reports import page as report
 from cvxrelu.support.files import new_folder
-from cvxrelu.support.svg import load_matplotlib
+from cvxrelu.support.pages.svg import load_matplotlib
+from cvxrelu.support.status_line import status_line
 
 __all__ = ["add_fit_options", "run_fit"]
 
@@ -65,7 +66,8 @@ def run_fit(options: argparse.Namespace) -> int:
     settings = {name: getattr(options, name) for name in forwarded}
     settings["patterns"] = options.patterns or PATTERNS
     settings |= {name: getattr(options, name) for name in ("checkpoint", "memory_limit")}
-    trained = train(task, relative=not options.absolute_beta, verbose=not options.quiet, **settings)
+    with status_line(False if options.quiet and options.progress is None else options.progress):
+        trained = train(task, relative=not options.absolute_beta, verbose=not options.quiet, **settings)
     solution = trained.solution
     record = {**task.facts, **describe(solution)}
     record["settings"] = {**solution.settings, "seed": options.seed, "test_size": options.test_size}
@@ -75,7 +77,10 @@ def run_fit(options: argparse.Namespace) -> int:
     record["training_scores"], record["linear_scores"] = trained.on_training, trained.linear
     if trained.choice is not None:
         betas, scores, best = trained.choice[:3]
-        record["beta_choice"] = {"betas": betas.tolist(), "scores": scores.tolist(), "best": best}
+        record["beta_choice"] = {
+            "betas": betas.tolist(), "scores": scores.tolist(), "best": best,
+            "interrupted": trained.choice.interrupted,
+        }  # fmt: skip
     record["command"], record["versions"] = options.command_line, environment.versions()
     failure = None
     with new_folder(out, replace=FILES if options.overwrite else None) as folder:
@@ -194,4 +199,6 @@ def add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--test-size", type=SHARE, default=0.2, metavar="SHARE",
                      help="share of rows held out for the scores, 0 for none (default: %(default)s)")  # fmt: skip
     fit.add_argument("--report", action="store_true", help="write report.html too (needs cvxrelu[report])")
+    fit.add_argument("--progress", action=argparse.BooleanOptionalAction,
+                     help="say on standard error how far it is (default: on a terminal, without --quiet)")  # fmt: skip
     fit.add_argument("--quiet", action="store_true", help="print nothing but errors and warnings")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +12,17 @@ import numpy as np
 
 from cvxrelu.api.beta_search import Chosen, Held, Part, read_betas, search_beta
 from cvxrelu.api.cross_validation import as_folds, neg_log_loss, neg_mean_squared_error
-from cvxrelu.api.standardised import solve_standardised
+from cvxrelu.api.standardised import Standardised, solve_standardised
 from cvxrelu.command_line.cells import UserError, is_number
 from cvxrelu.command_line.columns import number_column
 from cvxrelu.command_line.data import Data
+from cvxrelu.command_line.watch import fit_watch, search_watch
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.numerics.ridge import ridge
 from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
+from cvxrelu.runs.status import Status
+from cvxrelu.support.status_line import say
 
 __all__ = ["Task", "Trained", "decide_task", "labels", "train"]
 
@@ -102,7 +106,8 @@ class Trained:
         """What someone should know before they use the network, in words."""
         if self.network.n_neurons == 0:
             if self.choice is not None:
-                return ["no network predicted held-out rows better than a constant does, and so does this one"]
+                until = " by the time of the interrupt" if self.choice.interrupted else ""
+                return [f"no network predicted held-out rows better than a constant does{until}, and so does this one"]
             return ["the network has no neuron and predicts a constant: lower --beta"]
         name = next(iter(self.scores))
         here, there, linear = self.scores[name], self.on_training[name], self.linear[name]
@@ -162,13 +167,19 @@ def train(
         if beta is None:
             choice = _choose_beta(task.data.X[rows], goal, loss, seed, options, started)
             beta, relative = choice.beta, False
+            if choice.interrupted:
+                print(f"cvxrelu: interrupted: beta {beta:.4g} is taken, the best of the {len(choice.betas)} tried; "
+                      "Ctrl-C again ends the last fit too, and keeps its network", file=sys.stderr)  # fmt: skip
             if options.get("time_limit") is not None:
                 options["time_limit"] = max(1e-3, options["time_limit"] - (time.perf_counter() - started))
         solved = solve_standardised(
-            task.data.X[rows], goal, beta=beta, relative=relative, patterns=patterns, seed=seed, loss=loss, **options
-        )
+            task.data.X[rows], goal, beta=beta, relative=relative, patterns=patterns, seed=seed, loss=loss,
+            callback=fit_watch(options["tol"]), **options,
+        )  # fmt: skip
     except ValueError as error:  # about an option: the data were checked before
         raise UserError(str(error)) from error
+    if choice is not None and choice.interrupted:
+        solved = _cut_short(solved, len(choice.betas), options["verbose"])
     network = dataclasses.replace(solved.network, metadata={**solved.network.metadata, **task.facts})
 
     scored, where = (task.test_rows, "test rows") if len(task.test_rows) else (rows, "training rows")
@@ -193,6 +204,19 @@ def train(
     return Trained(
         solved.solution, network, solved.moments, where, truth, guess, scores, baseline, name, linear, own,
         own_linear, own_baseline, choice,
+    )  # fmt: skip
+
+
+def _cut_short(solved: Standardised, tried: int, verbose: bool) -> Standardised:
+    """As the user's doing: that the last fit was solved says nothing of the betas that were not tried."""
+    solution, status = solved.solution, Status.INTERRUPTED
+    words = f"stopped by the user while beta was chosen, of which the best of {tried} was taken; the last fit: "
+    message = f"{words}{solution.status.value}: {solution.message}"
+    if verbose:
+        say(f"{status.value}: {message}")
+    network = dataclasses.replace(solved.network, metadata={**solved.network.metadata, "status": status.value})
+    return solved._replace(
+        solution=dataclasses.replace(solution, status=status, message=message), network=network
     )  # fmt: skip
 
 
@@ -226,10 +250,10 @@ def _choose_beta(
         "backend": options["backend"], "memory_limit": options.get("memory_limit"),
     }  # fmt: skip
     if options["verbose"]:
-        print(f"beta by {len(folds)}-fold cross-validation, minus the mean {name}:")
+        say(f"beta by {len(folds)}-fold cross-validation, minus the mean {name}:")
     return search_beta(
         Part.of(X, goal, None), folds, shares=read_betas(BETAS, SMALLEST), score=scored, options=program,
-        started=started, verbose=options["verbose"],
+        started=started, verbose=options["verbose"], watch=search_watch(BETAS, len(folds)), keep=True,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from cvxrelu.last_layer.rows import Rows
 from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.runs.progress import Progress
 from cvxrelu.runs.status import Status, relative_gap
+from cvxrelu.support.status_line import say
 
 __all__ = ["Run"]
 
@@ -218,7 +219,7 @@ class Run(Progress):
         self.timings["total"] = self.elapsed()
         message = f"{status.advice} (gap {self.gap:.1e}, tol {self.options['tol']:.1e})"
         if self.options["verbose"]:
-            print(f"{status.value}: {message}", flush=True)
+            say(f"{status.value}: {message}")
         settings = {"n": n, "d": d, **self.options, "passes": self.passes, "newton_steps": self.newton_steps}
         return LogisticSolution(
             self.best[:, 0], self.objective, self.lower_bound, self.dual[:, 0], status, message, self.iteration,

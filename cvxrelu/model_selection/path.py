@@ -36,6 +36,7 @@ from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 from cvxrelu.support.checks import as_finite_array, as_fraction
+from cvxrelu.support.status_line import say
 
 __all__ = ["Path", "path"]
 
@@ -242,7 +243,7 @@ class _Walk:
                 record = self._record(i, time.perf_counter() - self.started)
                 if settings.verbose:
                     score = (record["score"], record["score_error"]) if self.folds else None
-                    print(path_row(float(beta), self.solutions[i], score, header=i == 0), flush=True)
+                    say(path_row(float(beta), self.solutions[i], score, header=i == 0))
                 if settings.callback is not None and settings.callback(record):
                     return Status.INTERRUPTED
         except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.support.files import atomic_write
-from cvxrelu.support.svg import load_matplotlib
+from cvxrelu.support.pages.svg import load_matplotlib
 
 __all__ = ["plot_path"]
 

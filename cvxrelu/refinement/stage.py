@@ -22,6 +22,7 @@ from cvxrelu.runs.progress import History, Progress, refinement_row
 from cvxrelu.runs.settings import FLOAT32_TOL, Settings
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import Status, relative_gap, status_of_bound
+from cvxrelu.support.status_line import say
 
 __all__ = ["RefinementStage", "in_words"]
 
@@ -148,7 +149,7 @@ class RefinementStage(Progress):
         message = self._message(status, found, certificate)
         network = replace(network, metadata={"settings": plain, "status": status.value})
         if self.verbose:
-            print(f"{status.value}: {message}", flush=True)
+            say(f"{status.value}: {message}")
         return Solution(
             network, objective, certificate, None if sampled is None else sampled.sampled, status, message,
             0 if sampled is None else sampled.n_iter, self.history, timings, self.backend.name, self.dtype,

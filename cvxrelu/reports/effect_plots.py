@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.reports.effects import Effect, Effects
-from cvxrelu.support.svg import (
+from cvxrelu.support.pages.svg import (
     BLUE,
     GREEN,
     ORANGE,

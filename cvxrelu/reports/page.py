@@ -23,8 +23,8 @@ from cvxrelu.reports.prediction_plots import draw_predictions
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.support.files import atomic_write
-from cvxrelu.support.html_page import document, facts, figures, table
-from cvxrelu.support.svg import load_matplotlib, number, percent
+from cvxrelu.support.pages.html_page import document, facts, figures, table
+from cvxrelu.support.pages.svg import load_matplotlib, number, percent
 
 __all__ = ["Section", "write_report"]
 

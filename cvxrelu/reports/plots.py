@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.runs.solution import Certificate, Solution
-from cvxrelu.support.svg import (
+from cvxrelu.support.pages.svg import (
     BLUE,
     GREEN,
     ORANGE,

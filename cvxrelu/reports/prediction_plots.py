@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.support.svg import (
+from cvxrelu.support.pages.svg import (
     BLUE,
     ORANGE,
     SOFT,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.support.status_line import say
+
 __all__ = ["History", "Progress", "progress_row", "refinement_row"]
 
 
@@ -70,7 +72,7 @@ class Progress:
         """Append to the history, print its row, call back; true when the callback asks to stop."""
         self.history.append(record)
         if self.verbose:
-            print(row, flush=True)
+            say(row)
         return bool(self.callback(dict(record))) if self.callback is not None else False
 
 

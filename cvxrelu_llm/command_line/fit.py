@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 from cvxrelu.support.errors import InputError
+from cvxrelu.support.status_line import status_line
 from cvxrelu_llm.command_line.command import Command, count, whole
 from cvxrelu_llm.features.pair_features import PairFeatures
 
@@ -82,7 +83,8 @@ def _run(options: argparse.Namespace) -> int:
              "scale", "l2", "patterns", "refine", "tol", "path_tol", "time_limit", "seed")  # fmt: skip
     try:
         head = ConvexRewardHead(**{name: getattr(options, name) for name in names})
-        head.fit(features, reference=features.reference if options.reference else None, folder=options.work)
+        with status_line(False if options.quiet else None):
+            head.fit(features, reference=features.reference if options.reference else None, folder=options.work)
     except InputError:
         raise
     except ValueError as error:

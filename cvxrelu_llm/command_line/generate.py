@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from cvxrelu import ReLUNetwork
 from cvxrelu.support.files import atomic_write
+from cvxrelu.support.time_left import time_left
 from cvxrelu_llm.command_line.command import Command, input_errors
 from cvxrelu_llm.command_line.common import SAMPLING, add_output_options, add_sampling_options, lm_of, refuse_existing
 from cvxrelu_llm.survey.page import read_lines
@@ -68,7 +70,7 @@ def _generate(options: argparse.Namespace) -> int:
                 f"length {row.guided_length:.3g} and {row.plain_length:.3g}; KL {_nats(row.guided_kl)}"
             )
         return 0
-    lines = []
+    lines, started = [], time.monotonic()
     for i, prompt in enumerate(prompts):
         seed = options.seed + i
         if options.method == "guided":
@@ -82,7 +84,10 @@ def _generate(options: argparse.Namespace) -> int:
         lines.append(json.dumps({"prompt": prompt, "model": options.name, **text.record()}, ensure_ascii=False) + "\n")
         if not options.quiet:
             score = "" if text.score is None else f"score {text.score:.4g}, "
-            print(f"[{i + 1}/{len(prompts)}] {score}{len(text.tokens)} tokens, KL {_nats(text.kl)}", file=sys.stderr)
+            left = time_left(i + 1, len(prompts), time.monotonic() - started)
+            print(
+                f"[{i + 1}/{len(prompts)}] {score}{len(text.tokens)} tokens, KL {_nats(text.kl)}{left}", file=sys.stderr
+            )
     atomic_write(options.out, "".join(lines), overwrite=options.overwrite)
     return 0
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
+from cvxrelu.support.time_left import time_left
 from cvxrelu_llm.command_line.command import Command, input_errors
 from cvxrelu_llm.command_line.common import SAMPLING, add_output_options, add_sampling_options, lm_of, refuse_existing
 from cvxrelu_llm.generation.simulate import STUDENT, SUBJECTS, TUTOR, Speaker, simulate, write_conversations
@@ -34,16 +36,18 @@ def _simulate(options: argparse.Namespace) -> int:
     sampling = {name: getattr(options, name) for name in SAMPLING}
     talks = simulate(tutor, student, subjects=subjects, n=options.n, turns=options.turns, seed=options.seed, **sampling)
 
+    wanted, started = options.n * len(subjects), time.monotonic()
+
     def told() -> Iterator[dict[str, Any]]:
-        for talk in talks:
+        for done, talk in enumerate(talks, start=1):
             if not options.quiet:
-                print(f"{talk['id']}: {talk['subject']}, {len(talk['messages'])} messages", file=sys.stderr)
+                left = time_left(done, wanted, time.monotonic() - started)
+                print(f"{talk['id']}: {talk['subject']}, {len(talk['messages'])} messages{left}", file=sys.stderr)
             yield talk
 
     conversations = list(told())
     write_conversations(options.out, conversations)
     if not options.quiet:
-        wanted = options.n * len(subjects)
         missing = wanted - len(conversations)
         print(f"{options.out}: {len(conversations)} conversations; {missing} ended too early to be kept")
     return 0

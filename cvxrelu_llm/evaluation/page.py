@@ -16,8 +16,8 @@ import numpy as np
 from scipy.special import expit
 
 from cvxrelu.support.files import atomic_write
-from cvxrelu.support.html_page import document, figures, table
-from cvxrelu.support.svg import (
+from cvxrelu.support.pages.html_page import document, figures, table
+from cvxrelu.support.pages.svg import (
     BLUE,
     GREEN,
     ORANGE,

@@ -25,6 +25,8 @@ from cvxrelu import ReLUNetwork
 from cvxrelu.support.checked_data import checked
 from cvxrelu.support.entries import stored
 from cvxrelu.support.errors import InputError
+from cvxrelu.support.status_line import tell
+from cvxrelu.support.time_left import WalkClock
 from cvxrelu_llm.heads.calibration import log_losses
 from cvxrelu_llm.heads.rule import Point, accuracy_of, paired_difference, taken
 from cvxrelu_llm.heads.standardise import Standard, standardise
@@ -200,7 +202,8 @@ def walk_ridges(
     """
     points: list[Point] = []
     best: tuple[float, float, np.ndarray] | None = None
-    for ridge in sorted(ridges, reverse=True):
+    for i, ridge in enumerate(sorted(ridges, reverse=True)):
+        tell(f"choosing the ridge: {i + 1} of at most {len(ridges)}")
         margins = margins_at(ridge)
         loss, error = paired_difference(log_losses(margins), np.zeros(len(margins)), weight, group)
         accuracy = accuracy_of(margins, weight)
@@ -238,10 +241,12 @@ def select_beta(
     if linear is not None:
         before = [linear_network(np.zeros(Z.shape[1])) for _, Z in made]
     stale, best = 0, float(weight @ base) / float(weight.sum())
+    clock = WalkClock(len(relative), len(folds))
     for i, factor in enumerate(sorted(relative, reverse=True)):
         margins, widths = np.zeros(len(pairs)), []
         for j, fold in enumerate(folds):
             (rows, Z), test, share = made[j], fold.test, fold.share
+            tell(f"choosing beta: {clock.at(i, j, i + PATIENCE - stale - 1)}, then the last fit")
             file = None if folder is None else folder / f"point-{i:03d}-fold-{j:02d}.safetensors"
             if file is not None and file.exists():
                 with stored(file, "a network of a fit"):

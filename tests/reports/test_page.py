@@ -225,7 +225,7 @@ def test_points_and_bars_say_what_they_are(regression, classification, tmp_path:
 
 
 def test_a_disc_lies_on_its_point() -> None:
-    from cvxrelu.support.svg import hover, svg
+    from cvxrelu.support.pages.svg import hover, svg
 
     def draw(figure) -> None:
         axes = figure.subplots()
@@ -247,7 +247,7 @@ def test_a_disc_lies_on_its_point() -> None:
      (1e20, 3, "1e+20"), (999.9, 3, "1,000"), (float("nan"), 3, "n/a"), (12, 3, "12"), ("a", 3, "a")],
 )  # fmt: skip
 def test_numbers_are_written_as_people_write_them(value: object, digits: int, shown: str) -> None:
-    from cvxrelu.support.svg import number
+    from cvxrelu.support.pages.svg import number
 
     assert number(value, digits) == shown
 

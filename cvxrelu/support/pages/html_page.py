@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cvxrelu.support.svg import Plot, number
+from cvxrelu.support.pages.svg import Plot, number
 
 __all__ = ["document", "facts", "figures", "table"]
 
@@ -113,7 +113,7 @@ svg .named:hover { opacity: .7; }
 svg text { font-family: inherit !important; }
 footer { margin-top: 2.5rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .85rem; }
 @media (max-width: 34rem) { table { font-size: .84rem; } th, td { padding-right: .7rem; }
-  thead th { white-space: normal; }
+  thead th, thead th.number { white-space: normal; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 @media print { section { break-inside: auto; } figure { break-inside: avoid; } }
 """
