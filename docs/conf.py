@@ -12,6 +12,7 @@ release = version = version_of("cvxrelu")
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 html_theme, html_title = "furo", f"cvxrelu {version}"
+html_show_copyright = False  # there is nothing behind the sign but the licence, which is in the repository
 html_theme_options = {"top_of_page_buttons": []}
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]

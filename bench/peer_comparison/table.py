@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,11 @@ def _entry(seconds: list[float | None], cells: list[dict[str, Any]]) -> str:
 
 
 def plot(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> None:
-    """Median seconds against the gap, a panel per problem, a line per peer."""
+    """Median seconds against the gap, a panel per problem, a line per peer; above the cap those that did not get there.
+
+    An open triangle is a solver that was stopped by the cap, a cross one that ended by itself without reaching the gap:
+    left out, a solver that fails would look like one that was not tried.
+    """
     import matplotlib
 
     matplotlib.use("agg")
@@ -254,26 +259,42 @@ def plot(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> None:
 
     columns = 2
     rows = -(-len(cells) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(10, 3.2 * rows), squeeze=False, sharey=True,
+    figure, axes = plt.subplots(rows, columns, figsize=(10, 3.6 * rows), squeeze=False, sharey=True,
                                 constrained_layout=True)  # fmt: skip
     for axis in axes.flat[len(cells) :]:
         axis.set_visible(False)
     colours = {peer: f"C{k % 10}" for k, peer in enumerate(NAMES)}
+    lines: dict[str, Any] = {}
     for axis, ((size, fraction), peers) in zip(axes.flat, cells.items(), strict=False):
-        for peer, name in NAMES.items():
-            if peer in peers and peer not in _NETWORKS:
-                medians = [_median([seconds_to(cell, target) for cell in peers[peer]]) for target in GAPS]
-                if np.isfinite(medians).any():
-                    axis.loglog(GAPS, medians, "o-", color=colours[peer], label=name)
         cap = max(cell["cap"] for found in peers.values() for cell in found if "cap" in cell)
-        axis.axhline(cap, color="0.6", linestyle=":", label="cap")
+        lines["cap"] = axis.axhline(cap, color="0.6", linestyle=":")
+        tried = [peer for peer in NAMES.keys() - _NETWORKS if any(cell["runs"] for cell in peers.get(peer, []))]
+        tried.sort(key=[*NAMES].index)
+        above = dict.fromkeys(GAPS, 0)  # how many markers stand there already
+        for peer in tried:
+            medians = [_median([seconds_to(cell, target) for cell in peers[peer]]) for target in GAPS]
+            [lines[NAMES[peer]]] = axis.loglog(GAPS, medians, "o-", color=colours[peer])
+            for target in (target for target, median in zip(GAPS, medians, strict=True) if np.isnan(median)):
+                capped = was_capped(peers[peer])
+                [mark] = axis.plot(target, cap * 1.5 * 1.45 ** above[target], "^" if capped else "x",
+                                   color=colours[peer], markerfacecolor="none", clip_on=False)  # fmt: skip
+                lines["stopped by the cap" if capped else "ended without reaching it"] = mark
+                above[target] += 1
+        axis.set(title=f"n, d, P = {size}, {fraction:g} beta_max")
+        axis.set(xlabel="true gap, share of the objective", ylabel="time, s; above the cap: not reached")
+        if absent := [name for peer, name in NAMES.items() if peer not in (*tried, *_NETWORKS)]:
+            words = textwrap.fill(f"not run: {', '.join(absent)}", 60)
+            axis.text(0.02, 0.03, words, transform=axis.transAxes, fontsize=8, color="0.35", va="bottom")
         axis.invert_xaxis()
-        axis.set(title=f"n, d, P = {size}, {fraction:g} beta_max", xlabel="true gap", ylabel="seconds")
-    lines = {line.get_label(): line for axis in axes.flat[: len(cells)] for line in axis.get_lines()}
-    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     FIGURES.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURES / "peers.png", dpi=110, metadata={"Software": None})
     plt.close(figure)
+
+
+def was_capped(cells: list[dict[str, Any]]) -> bool:
+    """Whether seeds were stopped by the cap, or failed, rather than ended by themselves."""
+    return any(cell["outcome"] != "ended" for cell in cells)
 
 
 def _median(seconds: list[float | None]) -> float:

@@ -286,3 +286,42 @@ def test_columns_beside_the_seconds() -> None:
     for each, memory in zip(cells, (3e6, 9e6, 5e6), strict=True):
         each |= {"bound": 1.0, "memory": memory, "memory_before": None if memory == 9e6 else 1e6}
     assert peer_table._row("adelie", cells)[-3:] == ["0", "5 (1)", "5.0e-01"]
+
+
+def test_the_figure_marks_who_did_not_get_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver that was stopped, or ended early, is in the figure as such; one that was not run is named."""
+    pytest.importorskip("matplotlib")
+    import matplotlib.figure
+    import matplotlib.pyplot as plt
+
+    def cell(outcome: str, gaps: list[float], runs: bool = True) -> dict:
+        points = [{"seconds": 1.0 + k, "objective": 1.0 + gap} for k, gap in enumerate(gaps)]
+        return {
+            "cap": 120.0,
+            "outcome": outcome,
+            "bound": 1.0,
+            "runs": [{"points": points}] if runs else [],
+            "note": "",
+        }
+
+    peers = {
+        "ours": [cell("ended", [1e-2, 1e-3, 1e-4, 1e-7])], "adelie": [cell("capped", [1e-2])],
+        "scs": [cell("ended", [1e-2, 1e-3])], "skglm": [cell("ended", [], runs=False)],
+    }  # fmt: skip
+    drawn: list[matplotlib.figure.Figure] = []
+    monkeypatch.setattr(peer_table, "FIGURES", tmp_path)
+    monkeypatch.setattr(plt, "close", drawn.append)
+    peer_table.plot({((10, 2, 3), 0.1): peers})
+    [figure] = drawn
+    axis = figure.axes[0]
+    marks = [line for line in axis.get_lines() if line.get_marker() in ("^", "x")]
+    at = {kind: sorted(float(m.get_xdata()[0]) for m in marks if m.get_marker() == kind) for kind in ("^", "x")}
+    assert at == {"^": [1e-6, 1e-4, 1e-3], "x": [1e-6, 1e-4]} and all(m.get_ydata()[0] > 120 for m in marks)
+    assert len({(m.get_xdata()[0], m.get_ydata()[0]) for m in marks}) == 5, "one does not hide another"
+    [note] = axis.texts
+    assert "skglm" in note.get_text() and "adelie" not in note.get_text()
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"stopped by the cap", "ended without reaching it", "cvxrelu", "adelie", "SCS"} <= legend
+    plt.close("all")
+    monkeypatch.undo()
+    plt.close("all")
