@@ -276,16 +276,18 @@ def plot(cells: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]) -> None:
             [lines[NAMES[peer]]] = axis.loglog(GAPS, medians, "o-", color=colours[peer])
             for target in (target for target, median in zip(GAPS, medians, strict=True) if np.isnan(median)):
                 capped = was_capped(peers[peer])
-                [mark] = axis.plot(target, cap * 1.5 * 1.45 ** above[target], "^" if capped else "x",
-                                   color=colours[peer], markerfacecolor="none", clip_on=False)  # fmt: skip
-                lines["stopped by the cap" if capped else "ended without reaching it"] = mark
+                axis.plot(target, cap * 1.5 * 1.45 ** above[target], "^" if capped else "x", color=colours[peer],
+                          markerfacecolor="none", clip_on=False)  # fmt: skip
                 above[target] += 1
         axis.set(title=f"n, d, P = {size}, {fraction:g} beta_max")
-        axis.set(xlabel="true gap, share of the objective", ylabel="time, s; above the cap: not reached")
+        axis.set(xlabel="true gap, share of the objective", ylabel="time, s\n(above the cap: not reached)")
         if absent := [name for peer, name in NAMES.items() if peer not in (*tried, *_NETWORKS)]:
             words = textwrap.fill(f"not run: {', '.join(absent)}", 60)
             axis.text(0.02, 0.03, words, transform=axis.transAxes, fontsize=8, color="0.35", va="bottom")
         axis.invert_xaxis()
+    axes[0, 0].set_ylim(bottom=axes[0, 0].get_ylim()[0] / 3)  # room for who was not run
+    for words, marker in (("stopped by the cap", "^"), ("ended without reaching it", "x")):
+        lines[words] = plt.Line2D([], [], marker=marker, color="0.3", markerfacecolor="none", linestyle="none")
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     FIGURES.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURES / "peers.png", dpi=110, metadata={"Software": None})
