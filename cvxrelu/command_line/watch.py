@@ -24,6 +24,7 @@ def search_watch(
 def fit_watch(tol: float, said: Callable[[str], Any] = tell) -> Callable[[Mapping[str, Any]], None]:
     """For `solve` as callback: how far the gap is from `tol`, and about how long."""
     clock = GapClock(tol)
+    said("fitting to all training rows")
 
     def watch(record: Mapping[str, Any]) -> None:
         if "round" in record:

@@ -31,10 +31,10 @@ class StatusLine:
 
     def tell(self, text: str) -> None:
         """Show this in place of what was shown; less often than told, where that is often."""
-        now = self.clock()
+        now, self.text = self.clock(), " ".join(text.split())
         if now - self.last < (AGAIN if self.terminal else LINES):
             return
-        self.last, self.text = now, " ".join(text.split())
+        self.last = now
         if self.terminal:
             self._draw()
         else:

@@ -10,8 +10,9 @@ import numpy as np
 __all__ = ["GapClock", "WalkClock", "about", "time_left"]
 
 CHEAP = 3  # points of a path that say nothing of those that follow: their networks have hardly a neuron
-GROWTH = 2.0  # of the time from point to point, at most
-RECENT = 5  # checks of a gap by which its fall is judged
+GROWTH = 1.7  # of the time from point to point, at most
+AHEAD = 4  # points that can be foreseen: beyond them an error in the growth is all there is
+RECENT = 5  # checks of a gap by which its fall is judged, beside the later half of all
 
 
 def about(seconds: float) -> str:
@@ -39,8 +40,8 @@ def time_left(done: float, total: float, spent: float) -> str:
 class WalkClock:
     """The time of a walk over `points`, each of so many `parts` (folds), that ends early once it has turned.
 
-    Points get dearer as they go. What is left is therefore said twice: as far as the walk goes at the least, and to
-    its last point.
+    Points get dearer as they go. What is left is said twice: as far as the walk goes at the least, and to its last
+    point, where that is near enough to be foreseen.
     """
 
     def __init__(self, points: int, parts: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,7 +62,8 @@ class WalkClock:
         words = f"{point + 1} of at most {self.points}, fold {min(done + 1, self.parts)} of {self.parts}"
         if point < CHEAP:
             return words
-        growth = float(np.clip((self.took[-1] / max(self.took[-3], 1e-9)) ** 0.5, 1.0, GROWTH))
+        recent = np.log(np.maximum(self.took[-AHEAD:], 1e-9))
+        growth = float(np.clip(np.exp(np.polyfit(np.arange(len(recent)), recent, 1)[0]), 1.0, GROWTH))
         spent = now - self.begun
         whole = spent * self.parts / done if done else max(self.took[-1] * growth, spent)
 
@@ -69,7 +71,9 @@ class WalkClock:
             later = sum(whole * growth**k for k in range(1, last - point + 1))
             return float(min(whole - spent + later, limit))
 
-        shortest, longest = until(max(soonest, point)), until(self.points - 1)
+        shortest, longest = until(min(max(soonest, point), self.points - 1)), until(self.points - 1)
+        if self.points - 1 - point > AHEAD and longest < limit:
+            return f"{words}; {about(shortest)} left, more if it does not turn"
         if about(shortest) == about(longest):
             return f"{words}; {about(longest)} left"
         return f"{words}; {about(shortest)} left, {about(longest)} if all are needed"
@@ -88,9 +92,16 @@ class GapClock:
             return ""
         if gap <= self.tol:
             return "; being confirmed"
-        self.seen.append((seconds, float(np.log(gap))))
-        times, logs = np.array(self.seen[-RECENT:]).T
-        if len(times) < 3 or np.ptp(times) == 0:
-            return ""
-        slope = float(np.polyfit(times - times.mean(), logs, 1)[0])
-        return f"; {about((logs[-1] - np.log(self.tol)) / -slope)} left" if slope < 0 else ""
+        # The lowest so far: one pricing sees more than another, so that single gaps go up and down.
+        lowest = min([float(np.log(gap)), *(level for _, level in self.seen[-1:])])
+        self.seen.append((seconds, lowest))
+        left = 0.0
+        for count in (RECENT, len(self.seen) // 2 + 1):
+            times, levels = np.array(self.seen[-count:]).T
+            if len(times) < 3 or np.ptp(times) == 0:
+                return ""
+            slope = float(np.polyfit(times - times.mean(), levels, 1)[0])
+            if slope >= -1e-9:
+                return ""
+            left = max(left, (lowest - float(np.log(self.tol))) / -slope)
+        return f"; {about(left)} left"

@@ -144,15 +144,25 @@ def test_the_time_of_a_walk_is_said_twice_and_is_right_where_points_are_alike() 
     walker = WalkClock(13, 5, clock)
     said = walk(walker, clock, [10.0] * 6)
     # at the second fold of the sixth point: 8 s of it, and one more if it turns now; else all of 7 more
-    assert said[26] == "6 of at most 13, fold 2 of 5; about 20 s left, about 80 s if all are needed"
-    assert walker.at(12, 4, 12) == "13 of at most 13, fold 5 of 5; about 1 s left" or "left" in walker.at(12, 4, 12)
+    assert said[26] == "6 of at most 13, fold 2 of 5; about 20 s left, more if it does not turn"
+    clock = Clock()
+    said = walk(WalkClock(13, 5, clock), clock, [10.0] * 13)
+    # at the third fold of the tenth: 6 s of it, and one or three more
+    assert said[47] == "10 of at most 13, fold 3 of 5; about 15 s left, about 35 s if all are needed"
+    assert said[-1] == "13 of at most 13, fold 5 of 5; about 2 s left"
 
 
 def test_points_that_get_dearer_are_expected_to() -> None:
     clock = Clock()
-    said = walk(WalkClock(8, 2, clock), clock, [1.0, 2.0, 4.0, 8.0, 16.0])
-    # at the first fold of 5 (index 4): 8 before, growth 2: 16, and then 32; or 32 + 64 + 128
-    assert said[8] == "5 of at most 8, fold 1 of 2; about 50 s left, about 4 min if all are needed"
+    said = walk(WalkClock(8, 2, clock), clock, [1.0, 1.5, 2.25, 3.375, 5.0625])
+    # before the first fold of the fifth: growth 1.5, so 5.1 for it and 7.6 for the next; or 11.4 and 17.1 beyond
+    assert said[8] == "5 of at most 8, fold 1 of 2; about 15 s left, about 40 s if all are needed"
+
+
+def test_points_that_suddenly_take_long_are_not_taken_to_explode() -> None:
+    clock = Clock()
+    said = walk(WalkClock(8, 2, clock), clock, [0.001, 0.002, 0.1, 1.0, 1.0])
+    assert said[8] == "5 of at most 8, fold 1 of 2; about 5 s left, about 20 s if all are needed"
 
 
 def test_a_time_limit_is_the_most_that_is_left() -> None:
@@ -173,3 +183,20 @@ def test_a_gap_that_does_not_fall_has_no_time() -> None:
     clock = GapClock(1e-3)
     assert [clock.left(float(k), 0.1 * (1 + k)) for k in range(6)] == [""] * 6
     assert GapClock(1e-3).left(1.0, float("nan")) == GapClock(1e-3).left(1.0, np.inf) == ""
+
+
+def test_of_a_gap_that_goes_up_and_down_the_lowest_counts() -> None:
+    clock = GapClock(1e-3)
+    said = [clock.left(float(k), 10.0 ** -(k / 4) * (1 + 2 * (k % 2))) for k in range(9)]
+    assert 3 <= int(said[8].split()[2]) <= 6
+    assert [clock.left(9.0 + k, 0.5) for k in range(5)][-1] == "", "no progress, and no time"
+
+
+def test_what_was_told_last_is_shown_after_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, clock = Terminal(), Clock()
+    monkeypatch.setattr("sys.stdout", screen)
+    line = StatusLine(screen, clock)
+    line.tell("the choice")
+    line.tell("the fit")  # too soon to be drawn
+    line.say("row")
+    assert screen.rows == ["row", "the fit"]
