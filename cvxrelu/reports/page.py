@@ -199,7 +199,8 @@ def _predictions(section: Section, position: int) -> str:
     if not effects.drawn:
         words = "No column changes the prediction: it is the same for every row."
         return f"{figures(plots)}<p>{words}</p>"
-    plots.append(plot_changes(effects, f"{prefix}w"))
+    if len(effects.changes) > 1:
+        plots.append(plot_changes(effects, f"{prefix}w"))
     small = draw_effects(effects, f"{prefix}x")
     words = (
         f"The average prediction over {effects.rows} training rows, were the value of this column the same in all of "

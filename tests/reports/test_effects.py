@@ -97,13 +97,20 @@ def test_names_of_every_kind_are_drawn(rows: np.ndarray, tmp_path: Path) -> None
 
 
 def test_scores_and_predictions_come_before_the_certificate(rows: np.ndarray, tmp_path: Path) -> None:
-    effects = effects_of(lambda X: X[:, :1], rows, [number("a", 0, rows, "m")], outputs=[""], predicted="y")
+    columns = [number("a", 0, rows, "m"), number("b", 1, rows)]
+    effects = effects_of(lambda X: X[:, :1], rows, columns, outputs=[""], predicted="y")
     found, _ = page(tmp_path, rows, effects, scores=[{"Model": "ours", "R2": 0.5}])
     order = ["ours", "Predictions", "What the prediction rests on", "What each column does", "How well the problem",
              "Objective and bounds"]  # fmt: skip
     places = [found.text.index(words) for words in order]
     assert all(a < b for a, b in pairwise(places))
     assert "a, m" in found.text, "the unit stands on the axis"
+
+
+def test_a_single_column_is_not_compared(rows: np.ndarray, tmp_path: Path) -> None:
+    effects = effects_of(lambda X: X[:, :1], rows, [number("a", 0, rows)], outputs=[""], predicted="y")
+    found, _ = page(tmp_path, rows, effects)
+    assert "What the prediction rests on" not in found.text and "What each column does" in found.text
 
 
 def test_nothing_to_show(rows: np.ndarray, tmp_path: Path) -> None:

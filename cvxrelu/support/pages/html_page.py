@@ -67,7 +67,7 @@ def figures(plots: Sequence[Plot], kind: str = "") -> str:
     shown = ""
     for name, svg, alt, caption in plots:
         label = f'role="img" aria-label="{html.escape(alt)}"'
-        heading = f"<h3>{html.escape(name)}</h3>" if name else ""
+        heading = f'<h3 title="{html.escape(name)}">{html.escape(name)}</h3>' if name else ""  # a long one is cut
         below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
         shown += f"<figure>{heading}{svg.replace('<svg ', f'<svg {label} ', 1)}{below}</figure>"
     return f'<div class="{f"plots {kind}".strip()}">{shown}</div>' if shown else ""
@@ -106,6 +106,7 @@ th { white-space: nowrap; } thead th { color: var(--soft); font-weight: 500; } t
   margin-top: 1.6rem; }
 figure { margin: 0; min-width: 0; } figure svg { width: 100%; height: auto; display: block; }
 .small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
+.small h3 { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
 .texts table { width: 100%; table-layout: fixed; min-width: 40rem; } .texts td { white-space: pre-wrap; }
 .texts th { white-space: normal; } .texts tbody th { font-weight: 400; } .texts th:first-child { width: 20%; }
 svg .hover circle { fill: transparent; } svg .hover circle:hover { fill: var(--ink); fill-opacity: .3; }
