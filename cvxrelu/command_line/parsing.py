@@ -26,7 +26,7 @@ exit codes:
   4    an error inside cvxrelu: the traceback belongs in a bug report
   5    unproven: the search met --tol, but the bound that --certificate asks for leaves more; the network is kept
   6    stalled: progress stopped before the gap was at most --tol; the best network is kept
-  130  interrupted; `fit` keeps the best network found so far, if there is one
+  130  interrupted; `fit` keeps the best network found so far, if there is one, also while it chooses beta
 """
 
 
