@@ -18,19 +18,22 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]
 suppress_warnings = ["misc.highlighting_failure"]
 
-PAGE = re.compile(r"\]\(([\w-]+)\.md\)")  # of the table in index.md, whose order is that of the site
+PAGE = re.compile(r"\]\(([\w-]+)\.md\)")  # of the tables in index.md, whose order is that of the site
+SECTION = re.compile(r"^## (.+)\n((?:(?!## ).*\n?)*)", re.MULTILINE)
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\)")  # of the repository, which the site is no part of
 
 
 def as_site(app: Any, name: str, source: list[str]) -> None:
-    """The index gets its table of contents; links to files of the repository become plain words."""
+    """The index gets a table of contents for each section; links to files of the repository become plain words."""
     source[0] = OUTSIDE.sub(r"\1", source[0])
     if name == "index":
-        pages = list(dict.fromkeys(PAGE.findall(source[0])))
+        trees = [(title, list(dict.fromkeys(PAGE.findall(text)))) for title, text in SECTION.findall(source[0])]
         there = {path.stem for path in Path(app.srcdir).glob("*.md")} - {"index"}
-        if missing := sorted(there - set(pages)):
+        if missing := sorted(there - {page for _, pages in trees for page in pages}):
             raise ValueError(f"docs/index.md names no {', '.join(missing)}")
-        source[0] += "\n".join(["\n\n```{toctree}", ":hidden:", "", *pages, "```", ""])
+        for title, pages in trees:
+            if title != "Terms":
+                source[0] += "\n".join(["\n\n```{toctree}", ":hidden:", f":caption: {title}", "", *pages, "```", ""])
 
 
 def setup(app: Any) -> None:

@@ -5,7 +5,8 @@ Fenced blocks in README.md and docs/*.md:
     ```python    runs; the blocks of one file share a namespace, in order, in an empty working folder
     ```output    is what the python block just before it prints, exactly (trailing blanks aside)
     ```sh        each line that starts with `cvxrelu` must be accepted by the command line's parser, and each `make`
-                 target must exist; nothing is run
+                 target must exist; nothing is run, but in docs/tutorial-*.md lines that start with `cvxrelu` or
+                 `cvxrelu-llm`, in order with the python blocks and in the same folder, to exit code 0
     ```text      anything else, not looked at
 """
 
@@ -68,6 +69,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
     printed: str | None = None
+    tutorial = page.name.startswith("tutorial-")
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{named(page)}:{block.line - 1}: fence tagged {block.language!r}"
         if block.language == "python":
@@ -76,10 +78,27 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
             with contextlib.redirect_stdout(stdout):
                 exec(code, namespace)
             printed = stdout.getvalue()
+        elif block.language == "sh" and tutorial:
+            run_commands(block, f"{named(page)}:{block.line}")
         elif block.language == "output":
             assert printed is not None, f"{named(page)}:{block.line}: output without a python block before it"
             assert stripped(printed) == stripped(block.body), f"{named(page)}:{block.line}"
             printed = None
+
+
+def run_commands(block: Block, place: str) -> None:
+    """The lines of a block that are commands of ours; a process each would load PyTorch as often."""
+    from cvxrelu.command_line.main import main
+    from cvxrelu_llm.command_line.main import main as main_llm
+
+    programs = {"cvxrelu": main, "cvxrelu-llm": main_llm}
+    for line in block.body.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] in programs:
+            stdout, stderr = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+                code = programs[words[0]](words[1:])
+            assert code == 0, f"{place}: {line}\n{stdout.getvalue()}\n{stderr.getvalue()}"
 
 
 def modules() -> list[str]:
