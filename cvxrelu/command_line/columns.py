@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -27,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxrelu.command_line.cells import UserError, is_number, looks_like_number
+from cvxrelu.command_line.cells import UserError, looks_like_number
+from cvxrelu.command_line.marks import MOST_NUMBERS, as_number, as_numbers, unit_of
 from cvxrelu.command_line.tables import Table
 
 __all__ = ["Column", "Plan", "number_column", "plan_columns"]
@@ -38,13 +38,7 @@ TIMES = ("", " %H:%M", " %H:%M:%S", "T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f", " %H:
 SEASONAL = 300.0  # days that a column of dates spans, from which on the time of the year is a feature
 YEAR = 365.2425
 LEVELS, RARE = 50, 0.005  # categories at most, and the share of rows below which one joins the others
-MOST_NUMBERS = 0.5  # of the cells, from which on other text among them is a slip
 EPOCH = datetime(1970, 1, 1)
-CURRENCY = "$€£¥₹%"
-POINT = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?")
-PLAIN = re.compile(r"[0-9eE+\-.\n]*")
-UNIT = re.compile(r"[^A-Za-zµ°Ω]*[0-9][.,]?[ \u00a0\u202f]*(?P<unit>[A-Za-zµ°Ω][A-Za-z0-9µ°Ω²³/^.-]{0,11})")
-COMMA = re.compile(r"[+-]?(?:[0-9]{1,3}(?:[.' ][0-9]{3})+|[0-9]+)(?:,[0-9]*)?(?:[eE][+-]?[0-9]+)?|[+-]?,[0-9]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +73,7 @@ class Column:
     def values(self, cells: Sequence[str]) -> np.ndarray:
         """Of numbers, booleans or dates; NaN for other text."""
         if self.kind == "number":
-            return _as_numbers(cells, self.style)
+            return as_numbers(cells, self.style)
         return np.array([READERS[self.kind](cell, self.style) for cell in cells], dtype=float)
 
     def encode(self, cells: Sequence[str | None], place: Callable[[int], str]) -> tuple[np.ndarray, int]:
@@ -209,14 +203,14 @@ def number_column(table: Table, k: int, decimal: str | None = None) -> Column | 
     present = [cell for cell in cells if cell is not None]
     # Without a comma anywhere points are decimal points: 1.234 is what it looks like.
     marks = [decimal] if decimal else [".", ","] if any("," in cell for cell in present) else ["."]
-    marks = [mark + _unit(present) for mark in marks]
-    found = {mark: _as_numbers(present, mark) for mark in marks}
+    marks = [mark + unit_of(present) for mark in marks]
+    found = {mark: as_numbers(present, mark) for mark in marks}
     read = [mark for mark in marks if np.isfinite(found[mark]).all()]
     if len(read) == 2 and not np.array_equal(found[read[0]], found[read[1]]):
         cell = present[int(np.flatnonzero(found[read[0]] != found[read[1]])[0])]
         raise UserError(
-            f"{table.path}: {cell[:40]!r} in column {name!r} is {_as_number(cell, read[0]):g} with a decimal point and "
-            f"{_as_number(cell, read[1]):g} with a decimal comma; say which: --decimal . or --decimal ,"
+            f"{table.path}: {cell[:40]!r} in column {name!r} is {as_number(cell, read[0]):g} with a decimal point and "
+            f"{as_number(cell, read[1]):g} with a decimal comma; say which: --decimal . or --decimal ,"
         )
     if read:
         return Column(name, "number", read[0])
@@ -224,7 +218,7 @@ def number_column(table: Table, k: int, decimal: str | None = None) -> Column | 
     mark = max(marks, key=lambda mark: share[mark])
     if share[mark] < MOST_NUMBERS:
         return None
-    row = next(i for i, cell in enumerate(cells) if cell is not None and not math.isfinite(_as_number(cell, mark)))
+    row = next(i for i, cell in enumerate(cells) if cell is not None and not math.isfinite(as_number(cell, mark)))
     cell = str(cells[row])[:40]
     if looks_like_number(cell) and not math.isfinite(float(cell)):
         raise UserError(f"{table.place(row, k)}: {cell} is not a finite number")
@@ -260,44 +254,7 @@ def _with_levels(column: Column, distinct: Mapping[str, int]) -> Column:
     return dataclasses.replace(column, levels=tuple(sorted(set(frequent) - {base})), base=base, other=other)
 
 
-def _as_numbers(cells: Sequence[str], mark: str) -> np.ndarray:
-    """Of plain numbers at once, of others one by one."""
-    if mark == "." and PLAIN.fullmatch("\n".join(cells)):
-        try:
-            return np.array(cells, dtype=np.float64)
-        except ValueError:
-            pass
-    return np.array([_as_number(cell, mark) for cell in cells])
-
-
-def _unit(cells: Sequence[str]) -> str:
-    """What stands behind the number in every cell, or nothing: the letter of 1e5 is part of a number."""
-    found = UNIT.fullmatch(cells[0].strip()) if cells and not is_number(cells[0].strip()) else None
-    unit = found["unit"] if found else ""
-    return unit if unit and all(cell.rstrip().endswith(unit) for cell in cells) else ""
-
-
 # -- what a cell is ---------------------------------------------------------------------------------------------------
-def _as_number(cell: str, mark: str) -> float:
-    """The value with this decimal mark and the unit behind it, if there is one; NaN for other text."""
-    mark, unit = mark[:1], mark[1:]
-    text = cell.strip().removesuffix(unit)
-    negative = text.startswith("(") and text.endswith(")")
-    text = (text[1:-1] if negative else text).strip(CURRENCY + " \u00a0\u202f").replace("\u2212", "-")
-    if text[:1] in "+-" and text[1:2] in CURRENCY:  # -$12
-        text = text[:1] + text[1:].strip(CURRENCY + " \u00a0\u202f")
-    text = text.replace("\u00a0", " ").replace("\u202f", " ")
-    if mark == "." and is_number(text):
-        value = float(text)
-    elif mark == "." and POINT.fullmatch(text):
-        value = float(text.replace(",", ""))
-    elif mark == "," and COMMA.fullmatch(text):
-        value = float(re.sub("[.' ]", "", text).replace(",", "."))
-    else:
-        return math.nan
-    return -value if negative else value
-
-
 def _as_boolean(cell: str, _: str) -> float:
     return next((words[cell.lower()] for words in BOOLEANS if cell.lower() in words), math.nan)
 
@@ -311,7 +268,7 @@ def _as_date(cell: str, style: str) -> float:
 
 
 READERS: dict[str, Callable[[str, str], float]] = {
-    "number": _as_number, "boolean": _as_boolean, "date": _as_date,
+    "number": as_number, "boolean": _as_boolean, "date": _as_date,
 }  # fmt: skip
 CURE = {
     "number": "if it stands for a missing value, pass it with --na; else correct it, or --drop the column",

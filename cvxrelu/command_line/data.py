@@ -10,6 +10,7 @@ import numpy as np
 
 from cvxrelu.command_line.cells import UserError
 from cvxrelu.command_line.columns import Plan, plan_columns
+from cvxrelu.command_line.marks import mark_of_file
 from cvxrelu.command_line.tables import (
     POSITION,
     Table,
@@ -65,7 +66,7 @@ def load_data(
     """Features and target out of one file; see `cvxrelu fit --help` for what the file may hold.
 
     header, na : of `read_table`. features, drop : columns, by name or position, to take alone or to leave out.
-    decimal : of `plan_columns`. Rows whose target is missing are left out.
+    decimal : of `plan_columns`; None for the mark that other columns show. Rows whose target is missing are left out.
     """
     if path.lower().endswith(".npz"):
         arrays = load_arrays(Path(path))
@@ -104,7 +105,8 @@ def load_data(
     if isinstance(table.cells, np.ndarray):
         names = [table.names[column] for column in columns] if table.names else None
         return Data(table.numbers(columns), names, table, index, None, tuple(notes))
-    data = Data(np.zeros((0, 0)), None, table, index, None, tuple(notes), tuple(columns), decimal)
+    mark = decimal or mark_of_file(table)
+    data = Data(np.zeros((0, 0)), None, table, index, None, tuple(notes), tuple(columns), mark)
     return data.planned(None)
 
 

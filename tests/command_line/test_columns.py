@@ -95,6 +95,29 @@ def test_a_comma_that_could_be_either_is_asked_for() -> None:
     assert only(cells, decimal=",")[1][:, 0].tolist() == [1.234, 5.678, 9]
 
 
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        (["1,234;97,4", "5,678;3"], [[1.234, 97.4], [5.678, 3]]),
+        (["1,234;97.4", "5,678;3"], [[1234, 97.4], [5678, 3]]),
+        (["1.234;97,4", "999;3"], [[1234, 97.4], [999, 3]]),  # not 1.234 beside 999
+        (["1.234;a, b", "999;c"], [[1.234, 0], [999, 1]]),  # a comma in a text says nothing
+    ],
+)
+def test_the_other_columns_say_which_mark_a_file_has(tmp_path: Path, columns: list[str], values: list) -> None:
+    (tmp_path / "d.csv").write_text("\n".join(["a;b;y", *(f"{row};{k}" for k, row in enumerate(columns * 4))]))
+    X = load_data(str(tmp_path / "d.csv"), "y").X
+    assert X[:2].tolist() == values
+
+
+@pytest.mark.parametrize("other", ["3.5;3,5", "x;12"])
+def test_columns_that_differ_or_say_nothing_decide_nothing(tmp_path: Path, other: str) -> None:
+    rows = "".join(f"1,234;{other};{k}\n" for k in range(4))
+    (tmp_path / "d.csv").write_text("a;b;c;y\n" + rows + "5,678;x;0;1\n".replace("x;0", other))
+    with pytest.raises(UserError, match="--decimal"):
+        load_data(str(tmp_path / "d.csv"), "y")
+
+
 def test_a_slip_among_numbers_is_named_with_its_cure(tmp_path: Path) -> None:
     text = "a,b\n1,2\n3,4\n-99x,6\n7,8\n"
     (tmp_path / "d.csv").write_text(text)
