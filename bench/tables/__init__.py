@@ -1,0 +1,1 @@
+"""Messy CSV files through the command line, beside a pipeline of scikit-learn: `python -m bench.tables`."""
