@@ -18,7 +18,18 @@ __all__ = ["environment", "markdown_table", "put_between_markers", "save_json", 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
 FIGURES = ROOT / "docs" / "figures"
-PACKAGES = ("cvxrelu", "numpy", "scipy", "jax", "jaxlib", "cupy-cuda12x", "cupy-cuda13x", "clarabel", "scikit-learn", "pandas")
+PACKAGES = (
+    "cvxrelu",
+    "numpy",
+    "scipy",
+    "jax",
+    "jaxlib",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "clarabel",
+    "scikit-learn",
+    "pandas",
+)
 
 
 def environment() -> dict[str, Any]:
