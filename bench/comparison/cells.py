@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.comparison.tasks import CACHE, kept, model_folder, short_name, task_of
+from bench.comparison.tasks import CACHE, PAIRS, kept, model_folder, short_name, task_of
 
 __all__ = ["CURVE", "NOISE", "PAIRS", "Cell"]
 
-PAIRS, CURVE, NOISE = 100, (25, 50), (0.1, 0.2, 0.3, 0.4)
+CURVE, NOISE = (25, 50), (0.1, 0.2, 0.3, 0.4)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What is trained on what: "heads" or a name of `trained.METHODS`; a share `noise` of the labels turned round."""
+    """What is trained on what: "heads", "sensitivity" or a method of `trained`; a share `noise` of labels turned round."""
 
     model: str
     task: str
@@ -35,10 +35,10 @@ class Cell:
 
     def run(self) -> dict[str, Any]:
         """In this process; `file` keeps it."""
-        from bench.comparison.measure import head_cell, trained_cell
+        from bench.comparison.measure import head_cell, sensitivity_cell, trained_cell
 
         task, folder = task_of(self.task, self.pairs), model_folder(self.model)
-        make = head_cell if self.method == "heads" else trained_cell
+        make = {"heads": head_cell, "sensitivity": sensitivity_cell}.get(self.method, trained_cell)
         return kept(self.file, lambda: make(self.method, folder, task, self.seed, self.noise))
 
     def run_apart(self) -> None:

@@ -29,22 +29,27 @@ from bench.comparison.tasks import missing
 __all__ = ["main"]
 
 TASKS = ("sentiment", "tutoring")
+MAIN = ("heads", "DPO", "DPO, rate 3e-5", "reward model")  # of the second task
+CURVED = ("DPO, rate 3e-5", "DPO-Convex")  # trained on fewer pairs too
 
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:
-    """The full comparison, then the curves over pairs and over labels turned round, cheapest first."""
-    from bench.comparison.trained import METHODS
+    """The full comparison of the first task, the main methods of the others; then curves, sensitivity, ablation."""
+    from bench.comparison.trained import ABLATION, METHODS
 
-    chosen = options.methods or ["heads", *METHODS]
     of = partial(Cell, options.model, seed=options.seed)
-    found = [of(task, options.pairs, m) for task in options.task for m in chosen]
-    for task in options.task:
-        if "heads" in chosen:
-            found += [of(task, pairs, "heads") for pairs in CURVE]
-            found += [of(task, options.pairs, "heads", noise=noise) for noise in NOISE]
-        some = [m for m in ("DPO, rate 3e-5",) if m in chosen]
-        found += [of(task, pairs, m) for pairs in CURVE for m in some]
-    return found
+    every = ["heads", *METHODS]
+    found = [of(options.task[0], options.pairs, m) for m in options.methods or every]
+    found += [of(task, options.pairs, m) for task in options.task[1:] for m in options.methods or MAIN]
+    asked = options.methods or [*every, "sensitivity", *ABLATION]
+    task = options.task[0]
+    if "heads" in asked:
+        found += [of(task, pairs, "heads") for pairs in CURVE]
+        found += [of(task, options.pairs, "heads", noise=noise) for noise in NOISE]
+    found += [of(task, pairs, m) for pairs in CURVE for m in CURVED if m in asked]
+    if not options.methods:
+        found += [of(task, options.pairs, "sensitivity"), *(of(task, CURVE[-1], m) for m in ABLATION)]
+    return list(dict.fromkeys(found))
 
 
 def main() -> None:

@@ -17,9 +17,19 @@ from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.models.causal import load_lm
 from cvxrelu_llm.preferences.triples import Triple, Triples, load_triples
 
-__all__ = ["WRITTEN", "Comparison", "conversations", "kept", "missing", "model_folder", "short_name", "task_of"]
+__all__ = [
+    "PAIRS",
+    "WRITTEN",
+    "Comparison",
+    "conversations",
+    "kept",
+    "missing",
+    "model_folder",
+    "short_name",
+    "task_of",
+]
 
-HELD_OUT, PROMPTS, WRITTEN = 200, 100, 24
+PAIRS, HELD_OUT, PROMPTS, WRITTEN = 100, 200, 100, 24  # training pairs of the full comparison come first
 TINY = [{"prompt": f"{w}?", "chosen": f"{w} is good", "rejected": f"{w} is bad {i}"}
         for i, w in enumerate(["area", "length", "width", "Oregon", "please", "sum", "side", "half"] * 3)]  # fmt: skip
 

@@ -21,7 +21,7 @@ from cvxrelu_llm.heads.data import as_pair_features
 from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.preferences.triples import Triple, Triples
 
-__all__ = ["METHODS", "Trained", "margins_of", "train"]
+__all__ = ["ABLATION", "METHODS", "Trained", "margins_of", "options_of", "train"]
 
 METHODS: dict[str, dict[str, Any]] = {
     "DPO": {"trainer": "DPO", "gradient_checkpointing": True},
@@ -37,7 +37,20 @@ METHODS: dict[str, dict[str, Any]] = {
     "reward model": {"trainer": "Reward"},
     "reward model, LoRA": {"trainer": "Reward", "learning_rate": 1e-3, "lora": True},
 }
+ABLATION: dict[str, dict[str, Any]] = {  # of both, at half the pairs: temperature of the loss, pairs a step
+    f"{name}, {said}": METHODS[name] | change
+    for name in ("DPO, rate 3e-5", "DPO-Convex")
+    for said, change in (
+        ("beta 0.03", {"beta": 0.03}), ("beta 0.3", {"beta": 0.3}),
+        ("batch 4", {"per_device_train_batch_size": 4}), ("batch 16", {"per_device_train_batch_size": 16}),
+    )
+}  # fmt: skip
 REFIT, WEIGHT = 10, 0.5  # of DPO-Convex: steps between fits of the head, weight of its loss
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """What a method changes of TRL's defaults."""
+    return METHODS[name] if name in METHODS else ABLATION[name]
 
 
 class Trained:
@@ -45,8 +58,8 @@ class Trained:
 
     def __init__(self, name: str, model: Any, tokenizer: Any, cost: Cost, log: list[dict[str, Any]]) -> None:
         self.name, self.model, self.tokenizer, self.cost, self.log = name, model, tokenizer, cost, log
-        self.reward = METHODS[name]["trainer"] == "Reward"
-        self.beta = METHODS[name].get("beta", 0.1)
+        self.reward = options_of(name)["trainer"] == "Reward"
+        self.beta = options_of(name).get("beta", 0.1)
 
 
 def train(name: str, folder: str, triples: Triples, seed: int, noise: float) -> Trained:
@@ -57,7 +70,7 @@ def train(name: str, folder: str, triples: Triples, seed: int, noise: float) -> 
     from peft import LoraConfig, TaskType
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    options = {"gradient_checkpointing": False} | METHODS[name]
+    options = {"gradient_checkpointing": False} | options_of(name)
     kind, lora, convex = options.pop("trainer"), options.pop("lora", False), options.pop("convex", False)
     torch.manual_seed(seed)
     cost: Cost = {}
@@ -172,7 +185,7 @@ def margins_of(trained: Trained, base: np.ndarray, triples: Triples) -> np.ndarr
     """
     if trained.reward:
         return reward_margins(trained, triples)
-    per_token = METHODS[trained.name]["trainer"] in ("CPO", "ORPO")
+    per_token = options_of(trained.name)["trainer"] in ("CPO", "ORPO")
     found = reference_log_ratios(trained.model, trained.tokenizer, triples, per_token=per_token)
     return trained.beta * (found if per_token else found - base)
 
