@@ -18,7 +18,7 @@ CURVE, NOISE = (25, 50), (0.1, 0.2, 0.3, 0.4)
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What is trained on what: "heads", "sensitivity" or a method of `trained`; a share `noise` of labels turned round."""
+    """What is trained on what: "heads", "sensitivity" or a method of `trained`; with a share `noise` of labels turned."""
 
     model: str
     task: str

@@ -1,8 +1,8 @@
 """The papers' recipe under its own options: the penalty rho of ADMM over six decades, and the number of patterns P.
 
 Phase one is a squared-loss classifier of answers over P sampled activation patterns, solved by ADMM. The papers' third
-option, gamma, the step between the two penalties, has no counterpart here: the penalties are balanced by their residuals,
-whatever they start from. So for every start of rho: iterations to a certified gap of 1e-2, and the accuracy
+option, gamma, the step between the two penalties, has no counterpart here: the penalties are balanced by their
+residuals, whatever they start from. So for every start of rho: iterations to a certified gap of 1e-2, and the accuracy
 of the classifier's scores on held-out pairs; for every P, both phases by their defaults.
 """
 
