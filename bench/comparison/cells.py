@@ -18,7 +18,7 @@ CURVE, NOISE = (25, 50), (0.1, 0.2, 0.3, 0.4)
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What is trained on what: "heads", "sensitivity" or a method of `trained`; with a share `noise` of labels turned."""
+    """What is trained on what: "heads", "sensitivity" or a name in `trained`; `noise` is the share of labels turned."""
 
     model: str
     task: str

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from bench.common.report import FIGURES, RESULTS, markdown_table, put_between_markers
 from bench.comparison import paper
 
@@ -22,6 +24,8 @@ def write_page() -> None:
     put_between_markers(PAGE, "preference", "\n\n".join(preference(result) for result in results))
     put_between_markers(PAGE, "generation", "\n\n".join(generation(r) for r in results if r["generation"]))
     put_between_markers(PAGE, "curves", "\n\n".join(curves(result) for result in results))
+    put_between_markers(PAGE, "options", "\n\n".join(filter(None, map(options, results))) or "Not run yet.")
+    put_between_markers(PAGE, "training", "\n\n".join(along_training(result) for result in results))
     put_between_markers(PAGE, "paper", on_paper())
     draw([result for result in results if result["generation"]])
 
@@ -156,6 +160,45 @@ def curves(result: dict[str, Any]) -> str:
             parts.append(f"**{result['task']}**, accuracy on held-out pairs against {title}:\n\n"
                          + markdown_table(["trained", *shown], rows))  # fmt: skip
     return "\n\n".join(parts) or f"**{result['task']}**: not run yet."
+
+
+def options(result: dict[str, Any]) -> str:
+    """What the options of the papers do: to DPO with a convex head inside, and to the two-phase recipe."""
+    parts = []
+    if rows := result["ablation"]:
+        changes = list(dict.fromkeys(row["change"] for row in rows))
+        of = {
+            (row["model"], row["change"]): f"{row['accuracy']['value']:.3f} / {row['calibrated']['value']:.3f}"
+            for row in rows
+        }
+        table = [[m, *(of.get((m, c), "") for c in changes)] for m in dict.fromkeys(row["model"] for row in rows)]
+        title = f"**{result['task']}**, {rows[0]['pairs']} pairs; accuracy / calibrated log-loss on held-out pairs:"
+        parts.append(f"{title}\n\n{markdown_table(['trained', *changes], table)}")
+    for option, title, head, cells in (
+        ("rho", "start of rho, phase one alone", ["rho", "iterations", "gap", "accuracy", "s"],
+         lambda r: ["by default" if r["value"] is None else f"{r['value']:g}", r["iterations"], f"{r['gap']:.1e}"]),
+        ("patterns", "patterns, both phases", ["P", "neurons", "accuracy", "s"], lambda r: [r["value"], r["neurons"]]),
+    ):  # fmt: skip
+        table = [[*cells(row), f"{row['accuracy']:.3f}", f"{row['seconds']:.0f}"]
+                 for row in result["sensitivity"] if row["option"] == option]  # fmt: skip
+        if table:
+            parts.append(f"**{result['task']}**, {title}:\n\n" + markdown_table(head, table))
+    return "\n\n".join(parts)
+
+
+def along_training(result: dict[str, Any]) -> str:
+    """Means of TRL's training margins over thirds of the steps: whether they rise."""
+    rows = []
+    for row in result["rows"]:
+        steps = [step.get("rewards/margins", step.get("margin")) for step in row.get("log", [])]
+        steps = [step for step in steps if step is not None]
+        if len(steps) >= 3:
+            thirds = np.array_split(np.array(steps), 3)
+            rows.append(
+                [row["model"], *(f"{part.mean():.3g}" for part in thirds), f"{np.mean(np.diff(steps) > 0):.2f}"]
+            )
+    head = ["trained", "first third", "second", "last", "steps at which it rose"]
+    return f"**{result['task']}**:\n\n" + markdown_table(head, rows)
 
 
 def on_paper(pairs: int = 10_000, prompt: int = 150, answer: int = 250, card: float = 24e9) -> str:

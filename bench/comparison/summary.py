@@ -11,7 +11,7 @@ import numpy as np
 from bench.common.report import save_json
 from bench.comparison.cells import CURVE, NOISE, Cell
 from bench.comparison.tasks import WRITTEN, model_folder, task_of
-from bench.comparison.trained import METHODS
+from bench.comparison.trained import ABLATION, METHODS
 from bench.comparison.writing import judged
 from cvxrelu_llm.evaluation.metrics import evaluate_margins
 from cvxrelu_llm.heads.calibration import calibrate, log_losses
@@ -94,6 +94,7 @@ def summarise(model: str, name: str, pairs: int, seed: int) -> None:
         "prompts": len(task.prompts), "tokens": WRITTEN, "rows": rows, "missing": absent,
         "cost of guidance": heads.get("cost of guidance"), "generation": generation(task, texts),
         "by pairs": curve(record, [*CURVE, pairs], lengths), "by noise": noisy(record, lengths),
+        "ablation": ablation(record, lengths), "sensitivity": (record("sensitivity") or {"rows": []})["rows"],
     })  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def curve(record: Any, counts: list[int], lengths: np.ndarray) -> list[dict[str,
         of: dict[str, Any] = {}
         if (heads := record("heads", pairs)) is not None:
             of |= {name: found["margins"] for name, found in heads["models"].items()}
-        for method in ("DPO, rate 3e-5",):
+        for method in ("DPO, rate 3e-5", "DPO-Convex"):
             if (trained := record(method, pairs)) is not None:
                 of[method] = trained["margins"]
         found += [{"pairs": pairs, "model": name, **preference(m, lengths)} for name, m in of.items()]
@@ -134,6 +135,17 @@ def noisy(record: Any, lengths: np.ndarray) -> list[dict[str, Any]]:
         heads = record("heads", noise=noise)
         for name, of in heads["models"].items() if heads else ():
             found.append({"noise": noise, "model": name, **preference(of["margins"], lengths)})
+    return found
+
+
+def ablation(record: Any, lengths: np.ndarray) -> list[dict[str, Any]]:
+    """DPO with and without a convex head inside, at another temperature or batch, beside both as they are."""
+    pairs, found = CURVE[-1], []
+    for method in ("DPO, rate 3e-5", "DPO-Convex", *ABLATION):
+        if (of := record(method, pairs)) is not None:
+            said = method.removeprefix("DPO, rate 3e-5").removeprefix("DPO-Convex").removeprefix(", ")
+            found.append({"model": "DPO-Convex" if "Convex" in method else "DPO, rate 3e-5", "pairs": pairs,
+                          "change": said or "as above", **preference(of["margins"], lengths)})  # fmt: skip
     return found
 
 
