@@ -41,10 +41,9 @@ def relaxed_bound(
         linear = block_norms(_correlation(X, p))[0] + rounding * xp.sum(length * xp.abs(p))
         sides = []
         for side in (xp.maximum(p, zero), xp.maximum(-p, zero)):
-            scatter = _scatter(X, side)
             # |computed - true| of a symmetric eigenvalue is below the norm of the errors, at most rounding times the
             # trace.
-            top = xp.linalg.eigvalsh(0.5 * (scatter + scatter.T))[-1]
+            top = _top_of_scatter(X, side)
             trace = xp.sum(side * length * length)
             sides.append(0.5 * linear + 0.5 * xp.sqrt(xp.sum(side) * (xp.maximum(top, zero) + 2.0 * rounding * trace)))
         total = total + (xp.maximum(*sides) + (zero if error is None else error[k])) ** 2
@@ -56,9 +55,15 @@ def _correlation(X: Float[Array, "n d"], p: Float[Array, " n"]) -> Float[Array, 
     return summed(1, lambda b: X[b, :].T @ p[b, None], X)
 
 
-def _scatter(X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:
-    """X^T diag(weight) X."""
-    return summed(X.shape[1], lambda b: X[b, :].T @ (weight[b, None] * X[b, :]), X)
+def _top_of_scatter(X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, ""]:
+    """lambda_max(X^T diag(weight) X), weight >= 0, by the smaller of the two matrices that have it."""
+    xp, (n, d) = array_namespace(X), X.shape
+    if n < d:
+        rows = xp.sqrt(weight)[:, None] * X
+        matrix = rows @ rows.T
+    else:
+        matrix = summed(d, lambda b: X[b, :].T @ (weight[b, None] * X[b, :]), X)
+    return xp.linalg.eigvalsh(0.5 * (matrix + matrix.T))[-1]
 
 
 def closed_form_price(X: Float[np.ndarray, "n d"], P: Float[np.ndarray, "n c"]) -> float:
@@ -73,7 +78,7 @@ def closed_form_price(X: Float[np.ndarray, "n d"], P: Float[np.ndarray, "n c"]) 
         linear = np.linalg.norm(X.T @ p) + rounding * float(np.sum(lengths * np.abs(p)))
         sides = []
         for side in (np.maximum(p, 0.0), np.maximum(-p, 0.0)):
-            top = max(float(np.linalg.eigvalsh(X.T @ (side[:, None] * X))[-1]), 0.0)
+            top = max(float(_top_of_scatter(X, side)), 0.0)
             top += 2.0 * rounding * float(np.sum(side * lengths * lengths))
             sides.append(0.5 * linear + 0.5 * np.sqrt(np.sum(side) * top))
         prices.append(max(sides))

@@ -1,7 +1,8 @@
 """The sampled stage by semismooth Newton: when it pays, one output after the other, with the history of ADMM's stage.
 
 It runs on the host in float64, whatever the precision of the problem. Outputs separate in the sampled program, so that
-each is solved to the gap asked for, with one memory of the cones for all.
+each is solved to the gap asked for, with one memory of the cones for all. With more columns than rows it runs in row
+space: no block of an optimum leaves it, and a projection costs n^3 instead of d^3.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from functools import partial
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.numerics.rounding import gamma
+from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.dual import sampled_bound
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.operators import masked, signed
@@ -27,7 +30,7 @@ from cvxrelu.sampled.semismooth import SampledNewton, gates_of
 __all__ = ["pays", "run"]
 
 LEAST_FLOPS = 1e6  # of an ADMM iteration: below, ADMM takes milliseconds and whole solves some tenths of a second
-LARGEST_DIMENSION = 200  # projections cost d^3 each and more
+LARGEST_DIMENSION = 200  # projections cost its cube each and more
 MEMORY = 2.0**31  # bytes for the faces of all blocks
 
 
@@ -38,8 +41,9 @@ def pays(shape: tuple[int, int, int, int], plain: bool, settings: Settings, back
 
     shape : (n, D, P, c). plain : the squared loss of f(X), without skip and pairs.
     """
-    _, d, P, _ = shape
-    fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS and d <= LARGEST_DIMENSION and 32.0 * P * d * d <= MEMORY
+    n, d, P, _ = shape
+    r = min(n, d)
+    fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS and r <= LARGEST_DIMENSION and 32.0 * P * r * r <= MEMORY
     return not settings.of_admm and fitting and plain and not (backend.is_accelerator or backend.on_mesh)
 
 
@@ -63,6 +67,7 @@ class _NewtonStage:
         n, d, P, c = stage.problem.shape
         self.blocks, self.dual, self.norms = np.zeros((d, 2, c, P)), np.zeros((n, c)), np.zeros((2, c, P))
         self.steps, self.stopped, self.certifying = 0, False, 0.0
+        self.space = row_space(stage.problem.X) if n < d else None
         stage.method, stage.rho_values, stage.residuals = "newton", (np.nan, np.nan), np.zeros(4)
 
     def run(self) -> Status | None:
@@ -72,13 +77,19 @@ class _NewtonStage:
         gates = problem.patterns.gates
         if gates is None:
             gates = gates_of(problem.X, problem.patterns.patterns)
-        memory = ConeMemory(problem.X, problem.patterns.patterns, gates)
+        X, unseen, space = problem.X, 0.0, self.space
+        if space is not None:
+            X, gates, lengths = space.rows, space.basis.T @ gates, np.linalg.norm(space.rows, axis=1)
+            # What the move may change of a row, and a basis that is orthonormal up to rounding of a length.
+            moved = np.max(space.moved[lengths > 0] / lengths[lengths > 0], initial=0.0)
+            unseen = float(moved) + gamma(*space.basis.shape)
+        memory = ConeMemory(X, problem.patterns.patterns, gates)
         arrived, saved = True, self._position()
         for k in range(0 if saved is None else saved["output"], problem.shape[3]):
             loss = Squared(problem.loss.y[:, k : k + 1], problem.loss.weight)
             solver = SampledNewton(
-                problem.X, problem.patterns.patterns, gates, loss, beta=problem.beta, tol=0.9 * settings.tol,
-                deadline=deadline, memory=memory,
+                X, problem.patterns.patterns, gates, loss, beta=problem.beta, tol=0.9 * settings.tol,
+                deadline=deadline, memory=memory, unseen=unseen,
             )  # fmt: skip
             if saved is not None:
                 solver.restore(saved["solver"])
@@ -122,7 +133,8 @@ class _NewtonStage:
         stage = self.stage
         started, problem = time.perf_counter(), stage.problem
         d, P = problem.shape[1:3]
-        self.blocks[:, :, k], self.dual[:, k] = solver.blocks.reshape(d, 2, P), solver.dual
+        blocks = solver.blocks if self.space is None else self.space.basis @ solver.blocks
+        self.blocks[:, :, k], self.dual[:, k] = blocks.reshape(d, 2, P), solver.dual
         self.norms[:, k] = solver.norms.reshape(2, P)
         image = np.tensordot(problem.X, self.blocks, axes=1)
         slack = signed(problem.patterns.patterns, image)

@@ -88,6 +88,7 @@ class SampledNewton:
     blocks, objective : the best point of the cones and its value.
     dual, norms, lower_bound : the best dual variable, bounds on |Proj_b(F_b^T t)|, what they prove.
     steps, sigma : Newton steps so far, the current proximal parameter.
+    unseen : how far the data may be from the rows of X, relative to their lengths; the bound allows for it.
     residuals : relative; of F U = prediction, and how far the last proximal point has moved.
     """
 
@@ -102,8 +103,10 @@ class SampledNewton:
         tol: float,
         deadline: float = np.inf,
         memory: ConeMemory | None = None,
+        unseen: float = 0.0,
     ) -> None:
         self.X, self.patterns, self.loss, self.beta, self.tol, self.deadline = X, patterns, loss, beta, tol, deadline
+        self.unseen = unseen
         self.n, self.d = X.shape
         self.P = patterns.shape[1]
         self.masks = patterns.astype(np.float64)
@@ -286,7 +289,7 @@ class SampledNewton:
     def _offer_dual(self, t: np.ndarray, q: Float[np.ndarray, "d B"]) -> None:
         """The bound that t proves with the multipliers of the last projections; q = F^T t."""
         norms, mass = self.memory.bounds(q)
-        norms = norms + gamma(self.n, self.d) * (mass + float(self.row_lengths @ np.abs(t)))
+        norms = norms + (gamma(self.n, self.d) + self.unseen) * (mass + float(self.row_lengths @ np.abs(t)))
         bound, _ = sampled_bound(self.loss, t[:, None], norms.max(keepdims=True), self.beta)
         if bound > self.lower_bound:
             self.lower_bound, self.dual, self.norms = float(bound), t, norms

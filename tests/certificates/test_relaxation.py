@@ -299,3 +299,13 @@ def test_units_do_not_matter_to_the_search_for_a_dual_variable(unit):
         problem = build_problem(s * X, t * y, beta=0.15 * s * t, sampled=False)
         bounds.append(relaxed_lower_bound(problem, problem.loss.dual(np.zeros_like(y)))[0] / t**2)
     np.testing.assert_allclose(bounds, bounds[0], rtol=1e-6)
+
+
+def test_closed_form_with_more_columns_than_rows():
+    """The same by either of the two matrices that have the eigenvalue."""
+    rng = np.random.default_rng(0)
+    X, P = rng.standard_normal((8, 30)), rng.standard_normal((8, 2))
+    basis = np.linalg.qr(X.T)[0]
+    assert closed_form_price(X, P) == pytest.approx(closed_form_price(X @ basis, P), rel=1e-12)
+    bounds = [float(relaxed_bound(Squared(P, np.ones_like(P)), Z, P, 0.5)[0]) for Z in (X, X @ basis)]
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-11) and bounds[0] > 0

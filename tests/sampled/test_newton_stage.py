@@ -6,6 +6,7 @@ from oracles import Problem, infeasibility, sampled_objective, solve_sampled
 
 import cvxrelu
 from cvxrelu import sample_patterns, solve
+from cvxrelu.program.losses import Squared
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled import newton_stage
 from cvxrelu.sampled.semismooth import SampledNewton
@@ -55,6 +56,38 @@ def test_optimum_of_clarabel(c, gated, dtype):
     # the dual returned proves the bound
     ratio = np.divide(sampled.dual.reshape(-1, c) ** 2, p.weight, out=np.zeros((60, c)), where=p.weight > 0)
     assert np.sum(sampled.dual.reshape(-1, c) * p.y) - 0.5 * ratio.sum() == pytest.approx(sampled.lower_bound, rel=1e-9)
+
+
+@pytest.mark.parametrize("c", [1, 2])
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("far", [0.0, 1e4])
+def test_more_columns_than_rows(c, gated, far):
+    """In row space, with blocks and bounds that speak of all columns."""
+    p, gates = problem(c, n=12, d=40)
+    p = Problem(p.X + far, p.y, p.weight, sample_patterns(p.X + far, 10, 0)[0], p.beta * (1 + far) ** 0.5)
+    gates = sample_patterns(p.X, 10, 0)[1]
+    optimum = solve_sampled(p)[0]
+    sol = run(p, gates if gated else p.patterns, tol=1e-6)
+    assert sol.settings["linear_solver"] == "newton" and sol.sampled.gap <= 1e-6
+    assert sol.sampled.objective == pytest.approx(optimum, rel=1e-5)
+    assert sol.sampled.lower_bound <= optimum * (1 + 1e-6)
+    U = np.moveaxis(sol.sampled.blocks.reshape(2, 40, -1, c), (0, 1, 2, 3), (1, 0, 3, 2))
+    assert sampled_objective(p, U) == pytest.approx(sol.sampled.objective, rel=1e-9)
+    assert infeasibility(p, U) <= 1e-8 * np.abs(U).max() * (1 + far)
+    inside = np.linalg.lstsq(p.X, p.X @ sol.network.first_layer)[0]  # no neuron has a part that no row sees
+    np.testing.assert_allclose(inside, sol.network.first_layer, atol=1e-8 * np.abs(sol.network.first_layer).max())
+
+
+def test_the_bound_allows_for_what_the_rows_may_be_off():
+    p, gates = problem()
+    bounds = []
+    for unseen in (0.0, 1e-6):
+        solver = SampledNewton(
+            p.X, p.patterns, gates, Squared(p.y, p.weight), beta=p.beta, tol=1e-7, unseen=unseen
+        )  # fmt: skip
+        solver.run(lambda: False)
+        bounds.append(solver.lower_bound)
+    assert bounds[1] < bounds[0] * (1 - 1e-7)
 
 
 def test_newton_and_admm_agree():
