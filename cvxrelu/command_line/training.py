@@ -141,19 +141,21 @@ def decide_task(data: Data, kind: str, test_size: float, seed: int) -> Task:
 
 
 def train(
-    task: Task, *, beta: float | None, relative: bool, patterns: int, seed: int, loss: str = "squared", **options: Any
+    task: Task, *, beta: float | None, relative: bool, patterns: int, seed: int, loss: str | None = None, **options: Any
 ) -> Trained:
     """Solve on the training rows and score on the test rows, or on the training rows where none were held out.
 
     loss : "squared", of class indicators in a classification; or "logistic", for classes only, multinomial if they are
-    more than two. beta : None for the one that predicts best on held-out parts of the training rows. Other parameters
-    are those of `solve_standardised`; `options` are further ones of `cvxrelu.solve`.
+    more than two; None for logistic with classes and squared with numbers. beta : None for the one that predicts best
+    on held-out parts of the training rows. Other parameters are those of `solve_standardised`; `options` are further
+    ones of `cvxrelu.solve`.
     """
     rows, target, classes = task.train_rows, task.target, task.classes
     goal = target[rows]
     if classes:  # an indicator per class; of two classes, that of the second is enough
         goal = (goal[:, None] == np.arange(len(classes))).astype(np.float64)
         goal = goal[:, 1] if len(classes) == 2 else goal
+    loss = loss or ("logistic" if classes else "squared")
     if loss == "logistic":
         if not classes:
             raise UserError("--loss logistic is for classes, and the target is taken for numbers: see --task")

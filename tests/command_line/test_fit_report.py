@@ -78,7 +78,7 @@ def test_of_classes_it_is_the_share_of_each(houses: Path, loss: str) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [("price", ["R2, test rows", "RMSE, training rows", "area, m²", "predicted price, EUR"]),
-     ("town", ["accuracy, test rows", "estimated share of a class"])],
+     ("town", ["accuracy, test rows", "probability of a class"])],
 )  # fmt: skip
 def test_the_page(houses: Path, tmp_path: Path, target: str, words: list[str]) -> None:
     out = tmp_path / "model"
