@@ -16,8 +16,9 @@ import torch
 from tiny_models import write_model
 
 from bench.common.report import RESULTS
-from bench.comparison import cells, heads, measure, page, paper, run, summary, tasks, trained
+from bench.comparison import cells, heads, measure, page, paper, run, sensitivity, summary, tasks, trained
 from bench.comparison.cost import Cost, measured, multiplication_rate
+from cvxrelu_llm.heads.data import as_pair_features
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +179,35 @@ def test_calibration_is_fitted_to_other_pairs() -> None:
     wrong = margins.copy()
     wrong[::2] *= -1  # each half is scored with what the other one says
     assert summary.calibrated(wrong).mean() > np.log(2) - 0.01
+
+
+def test_margins_along_training_are_means_of_thirds() -> None:
+    log = [{"rewards/margins": float(k)} for k in (0, 1, 2, 3, 2, 4)] + [{"train_loss": 1.0}]
+    found = page.along_training({"task": "t", "rows": [{"model": "DPO", "log": log}, {"model": "ours"}]})
+    assert "| DPO | 0.5 | 2.5 | 3 | 0.80 |" in found and "ours" not in found
+
+
+def test_options_of_the_papers_are_shown() -> None:
+    one = {"pairs": 50, "accuracy": fraction(0.8, 0.7, 0.9), "calibrated": fraction(0.4, 0.3, 0.5)}
+    ablation = [
+        {"model": "DPO-Convex", "change": "as above", **one},
+        {"model": "DPO-Convex", "change": "batch 4", **one},
+    ]
+    rho = {"option": "rho", "value": None, "iterations": 10, "gap": 1e-3, "accuracy": 0.5, "seconds": 1.0}
+    found = page.options({"task": "t", "ablation": ablation, "sensitivity": [rho, rho | {"value": 1e-3}]})
+    assert "| DPO-Convex | 0.800 / 0.400 | 0.800 / 0.400 |" in found
+    assert "| by default | 10 | 1.0e-03 | 0.500 | 1 |" in found and "| 0.001 | 10 |" in found
+    assert page.options({"task": "t", "ablation": [], "sensitivity": []}) == ""
+
+
+def test_sensitivity_to_the_options_of_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensitivity, "RHO", (None, 1.0))
+    monkeypatch.setattr(sensitivity, "PATTERNS", (4,))
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((80, 6))
+    rows[::2, 0] += 5.0  # the chosen answers
+    features = [as_pair_features(part, np.arange(40).reshape(-1, 2)) for part in (rows[:40], rows[40:])]
+    found = sensitivity.sensitivity(*features)
+    assert [row["option"] for row in found] == ["rho", "rho", "patterns"]
+    assert all(row["accuracy"] >= 0.8 for row in found)
+    assert all(row["gap"] <= sensitivity.TOL and row["iterations"] > 0 for row in found[:2])
