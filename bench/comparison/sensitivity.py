@@ -21,7 +21,7 @@ from cvxrelu_llm.heads.standardise import standardise
 __all__ = ["sensitivity"]
 
 RHO = (None, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)  # None: chosen from the spectrum of the data
-PATTERNS = (8, 32, 128)
+PATTERNS = (8, 16, 32, 64)
 BETA, TOL, MOST = 0.1, 1e-2, 3000  # of beta_max; gap; iterations
 
 
