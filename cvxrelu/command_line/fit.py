@@ -170,8 +170,11 @@ def add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--overwrite", action="store_true", help="replace the model that --out holds")
     fit.add_argument("--task", choices=("auto", "regression", "classification"), default="auto",
                      help="auto: classification if the target is text or few whole numbers")  # fmt: skip
-    fit.add_argument("--loss", choices=("squared", "logistic"),
-                     help="default: logistic for classes, multinomial for more than two; squared for numbers")
+    fit.add_argument(
+        "--loss",
+        choices=("squared", "logistic"),
+        help="default: logistic for classes, multinomial for more than two; squared for numbers",
+    )
     fit.add_argument("--beta", type=_share_or_auto, default=UNSAID, metavar="B|auto",
                      help="weight decay, as a share of what gives the zero network; auto, the default: the one that "
                      f"predicts held-out parts of the training rows best (--no-refine: {SAMPLED_BETA})")  # fmt: skip
