@@ -88,7 +88,7 @@ class SampledNewton:
     blocks, objective : the best point of the cones and its value.
     dual, norms, lower_bound : the best dual variable, bounds on |Proj_b(F_b^T t)|, what they prove.
     steps, sigma : Newton steps so far, the current proximal parameter.
-    unseen : how far the data may be from the rows of X, relative to their lengths; the bound allows for it.
+    unseen : how far the data may be from the rows of X, relative to their lengths.
     residuals : relative; of F U = prediction, and how far the last proximal point has moved.
     """
 
@@ -106,20 +106,17 @@ class SampledNewton:
         unseen: float = 0.0,
     ) -> None:
         self.X, self.patterns, self.loss, self.beta, self.tol, self.deadline = X, patterns, loss, beta, tol, deadline
-        self.unseen = unseen
-        self.n, self.d = X.shape
-        self.P = patterns.shape[1]
+        self.unseen, (self.n, self.d), self.P = unseen, X.shape, patterns.shape[1]
         self.masks = patterns.astype(np.float64)
         gates = gates_of(X, patterns) if gates is None else gates
         self.memory = memory or ConeMemory(X, patterns, gates)
         self.row_lengths = np.linalg.norm(X, axis=1)
-        weight = loss.weight[:, 0]
-        self.curvature = weight  # of the loss; loss*'' is its inverse
+        self.curvature = weight = loss.weight[:, 0]  # of the loss; loss*'' is its inverse
         self.inverse = np.divide(1.0, weight, out=np.zeros(self.n), where=weight > 0)
         self.steps, self.sigma = 0, 0.0
         self.working = np.ones(2 * self.P, dtype=bool)  # blocks that may move; the others are zero and priced in turn
-        zero = np.zeros(self.n)
-        self.blocks, self.objective = np.zeros((self.d, 2 * self.P)), float(loss.value(zero[:, None]))
+        self.blocks, zero = np.zeros((self.d, 2 * self.P)), np.zeros(self.n)
+        self.objective = float(loss.value(zero[:, None]))
         self.dual, self.norms, self.lower_bound = zero, np.zeros(2 * self.P), 0.0
         self.residuals = (0.0, 0.0)
         self.position: Any = None  # of `run`, between two proximal points: U, t, best gap, points waited, points
