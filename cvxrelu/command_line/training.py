@@ -146,9 +146,8 @@ def train(
     """Solve on the training rows and score on the test rows, or on the training rows where none were held out.
 
     loss : "squared", of class indicators in a classification; or "logistic", for classes only, multinomial if they are
-    more than two; None for logistic with classes and squared with numbers. beta : None for the one that predicts best
-    on held-out parts of the training rows. Other parameters are those of `solve_standardised`; `options` are further
-    ones of `cvxrelu.solve`.
+    more than two; None: logistic with classes. beta : None for the one that predicts best on held-out parts of the
+    training rows. Other parameters are those of `solve_standardised`; `options` are further ones of `cvxrelu.solve`.
     """
     rows, target, classes = task.train_rows, task.target, task.classes
     goal = target[rows]

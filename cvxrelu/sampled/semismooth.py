@@ -115,9 +115,8 @@ class SampledNewton:
         self.inverse = np.divide(1.0, weight, out=np.zeros(self.n), where=weight > 0)
         self.steps, self.sigma = 0, 0.0
         self.working = np.ones(2 * self.P, dtype=bool)  # blocks that may move; the others are zero and priced in turn
-        self.blocks, zero = np.zeros((self.d, 2 * self.P)), np.zeros(self.n)
-        self.objective = float(loss.value(zero[:, None]))
-        self.dual, self.norms, self.lower_bound = zero, np.zeros(2 * self.P), 0.0
+        self.blocks, self.objective = np.zeros((self.d, 2 * self.P)), float(loss.value(np.zeros((self.n, 1))))
+        self.dual, self.norms, self.lower_bound = np.zeros(self.n), np.zeros(2 * self.P), 0.0
         self.residuals = (0.0, 0.0)
         self.position: Any = None  # of `run`, between two proximal points: U, t, best gap, points waited, points
         self._start(gates)
