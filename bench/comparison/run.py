@@ -1,6 +1,6 @@
 """Convex heads beside SFT, DPO, ORPO, SimPO and reward models: same pairs, same model, same judge; what each costs.
 
-    python -m bench.comparison                          two hours on two cores; in an environment with TRL, see below
+    python -m bench.comparison                          some hours on a core; in an environment with TRL, see below
     python -m bench.comparison --task sentiment --methods DPO --pairs 50
     python -m bench.comparison --summarise              bench/results/comparison-TASK.json out of the cells there are
     python -m bench.comparison --write-docs             docs/comparison.md and its figure out of these

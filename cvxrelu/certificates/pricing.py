@@ -33,7 +33,7 @@ WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
 MOST_GROWN = 8  # starts of a wave beside those of the first
 PART_FLOPS = 5e9  # of ascents between two looks at the clock
 # Ascents that cost more are halved: a third of the steps for all, the others for the better half, from where they are.
-# From the same starts that found larger values, and more violators, in three quarters of the time.
+# From the same starts that finds larger values, and more violators, in less time.
 DEAR_FLOPS, EARLY, HALVED = 1e10, 3, 64
 LEAST_PART, MOST_FLOPS = 128, 1e11  # but so many ascents, up to more flops: products of few columns wait for memory
 Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order

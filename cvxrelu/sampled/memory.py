@@ -115,7 +115,7 @@ def _estimate(sizes: Sizes, method: str, backend: str) -> Estimate:
     parts = {"X": 8.0 * copies * n * d + (8.0 + w) * n * rank, "patterns": copies * n * P, "blocks": small}
     if method == "newton":
         # masks, the slack of all candidates and of the check; normals and inverses of the faces
-        parts |= {"slack": 8.0 * n * P + 4.0 * 8.0 * n * 2 * P * c, "faces": 4.0 * 8.0 * P * d * d}
+        parts |= {"slack": 8.0 * n * P + 4.0 * 8.0 * n * 2 * P * c, "faces": 4.0 * 8.0 * P * rank * rank}
     else:
         parts["slack"] = SLACKS.get(backend, SLACKS["cupy"]) * sizes.slack
     parts["workspace"] = WORKSPACE

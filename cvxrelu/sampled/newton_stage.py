@@ -74,6 +74,7 @@ class _NewtonStage:
         stage, problem, settings = self.stage, self.stage.problem, self.stage.settings
         started = time.perf_counter()
         deadline = stage.started + 0.9 * settings.time_limit
+        arrived, saved = True, self._position()
         gates = problem.patterns.gates
         if gates is None:
             gates = gates_of(problem.X, problem.patterns.patterns)
@@ -81,10 +82,10 @@ class _NewtonStage:
         if space is not None:
             X, gates, lengths = space.rows, space.basis.T @ gates, np.linalg.norm(space.rows, axis=1)
             # What the move may change of a row, and a basis that is orthonormal up to rounding of a length.
-            moved = np.max(space.moved[lengths > 0] / lengths[lengths > 0], initial=0.0)
-            unseen = float(moved) + gamma(*space.basis.shape)
+            lost = np.where(space.moved > 0, np.inf, 0.0)
+            moved = np.divide(space.moved, lengths, out=lost, where=lengths > 0)
+            unseen = float(moved.max()) + gamma(*space.basis.shape)
         memory = ConeMemory(X, problem.patterns.patterns, gates)
-        arrived, saved = True, self._position()
         for k in range(0 if saved is None else saved["output"], problem.shape[3]):
             loss = Squared(problem.loss.y[:, k : k + 1], problem.loss.weight)
             solver = SampledNewton(
@@ -118,6 +119,8 @@ class _NewtonStage:
         self.stage.saved = None
         self.blocks, self.dual, self.norms = (position[name] for name in ("blocks", "dual", "norms"))
         self.steps = position["steps"]
+        if len(position["solver"]["blocks"]) == len(self.blocks):
+            self.space = None  # of a run that began in the coordinates of X, before row space was taken
         return position
 
     def _save(self, output: int, solver: SampledNewton, memory: ConeMemory) -> None:

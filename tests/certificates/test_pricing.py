@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracles import constraint_at, make_backend, max_in_cells, max_on_circle
 
 import cvxrelu
+from cvxrelu.certificates import pricing
 from cvxrelu.certificates.ascents import ascend, best_first, prices, roam, spectrum, start_ascent
 from cvxrelu.certificates.coordinates import distinct
 from cvxrelu.certificates.pricing import Pricing
@@ -262,6 +263,33 @@ def test_few_of_many_rows_first():
     priced = price(X, p, coarse=True)
     check_honest(X, p, priced)
     assert priced.price == pytest.approx(price(X, p).price, rel=1e-4)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_dear_ascents_find_as_much(monkeypatch, backend_name, wide):
+    """Halved on the way, in parts, polished a few at a time, with waves that are given up: the same maximum."""
+    X, p = draw(7, n=60, d=5)
+    usual = price(X, p, count=80, polished=20, waves=3)
+    for name, value in (("DEAR_FLOPS", 0.0), ("HALVED", 8), ("TOGETHER", 3), ("DEAR_WAVE", 0.0), ("MOST_FLOPS", 1e9)):
+        monkeypatch.setattr(pricing, name, value)
+    monkeypatch.setattr(pricing, "LEAST_PART", 200 if wide else 40)
+    monkeypatch.setattr(pricing, "PART_FLOPS", 1e4)
+    dear = price(X, p, count=80, polished=20, waves=3, backend=make_backend(backend_name))
+    check_honest(X, p, dear)
+    assert dear.complete and dear.price == pytest.approx(usual.price, rel=1e-6)
+
+
+def test_waves_that_cannot_change_the_answer_end_where_they_are_dear(monkeypatch):
+    X, p = draw(7, n=60, d=5)
+    waves = []
+    again = pricing.Pricing._again
+    monkeypatch.setattr(pricing.Pricing, "_again", lambda self, *a: waves.append(1) or again(self, *a))
+    out_of_reach = {"count": 40, "waves": 8, "rise": -1.0, "enough": lambda price: price > 1e6}
+    price(X, p, **out_of_reach)
+    assert len(waves) == 8  # cheap: all of them
+    monkeypatch.setattr(pricing, "DEAR_WAVE", 0.0)
+    price(X, p, **out_of_reach)
+    assert len(waves) == 8 + pricing.QUIET
 
 
 def test_spectrum_is_that_of_the_weighted_scatter(backend_name):

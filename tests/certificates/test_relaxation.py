@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import constraint_at, max_in_cells, max_on_circle, odd_rows, planted, solve_network
+from oracles import constraint_at, make_backend, max_in_cells, max_on_circle, odd_rows, planted, solve_network
 from scipy.optimize import minimize
 
 from cvxrelu.certificates.closed_form import closed_form_price, relaxed_bound
@@ -301,11 +301,15 @@ def test_units_do_not_matter_to_the_search_for_a_dual_variable(unit):
     np.testing.assert_allclose(bounds, bounds[0], rtol=1e-6)
 
 
-def test_closed_form_with_more_columns_than_rows():
+def test_closed_form_with_more_columns_than_rows(backend_name):
     """The same by either of the two matrices that have the eigenvalue."""
-    rng = np.random.default_rng(0)
+    rng, backend = np.random.default_rng(0), make_backend(backend_name)
     X, P = rng.standard_normal((8, 30)), rng.standard_normal((8, 2))
     basis = np.linalg.qr(X.T)[0]
     assert closed_form_price(X, P) == pytest.approx(closed_form_price(X @ basis, P), rel=1e-12)
-    bounds = [float(relaxed_bound(Squared(P, np.ones_like(P)), Z, P, 0.5)[0]) for Z in (X, X @ basis)]
+    bounds = []
+    for rows in (X, X @ basis):
+        with backend.scope():
+            Z, t, weight = backend.put((rows, P, np.ones_like(P)))
+            bounds.append(float(backend.get(relaxed_bound(Squared(t, weight), Z, t, 0.5)[0])))
     assert bounds[0] == pytest.approx(bounds[1], rel=1e-11) and bounds[0] > 0

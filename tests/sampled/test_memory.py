@@ -160,6 +160,15 @@ def test_newton_makes_room(monkeypatch, without_proof):
     assert cvxrelu.solve(X, Y, **options, memory_limit=(newton + cg) / 2).settings["linear_solver"] != "newton"
 
 
+def test_newton_of_more_columns_than_rows_is_as_small_as_its_rows():
+    """Its faces are of row space, so that a few rows of an embedding fit where columns squared would not."""
+    rng = np.random.default_rng(0)
+    wide, y = rng.standard_normal((20, 1500)), rng.standard_normal(20)
+    options = {"refine": False, "patterns": 40, "beta": 5.0, "tol": 0.5, "backend": "numpy"}
+    sol = cvxrelu.solve(wide, y, **options, certificate="relaxed", memory_limit=10**9)
+    assert sol.settings["linear_solver"] == "newton"
+
+
 def no_work(*_, **__):
     raise AssertionError("work was begun")
 

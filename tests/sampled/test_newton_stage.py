@@ -78,6 +78,21 @@ def test_more_columns_than_rows(c, gated, far):
     np.testing.assert_allclose(inside, sol.network.first_layer, atol=1e-8 * np.abs(sol.network.first_layer).max())
 
 
+@pytest.mark.parametrize("began", ["in row space", "in the coordinates of X"])
+def test_a_stopped_run_of_more_columns_than_rows_goes_on(began, tmp_path, monkeypatch):
+    """Also where its checkpoint is older than row space."""
+    p, gates = problem(n=12, d=40)
+    with monkeypatch.context() as patch:
+        if began != "in row space":
+            patch.setattr(newton_stage, "row_space", lambda X: None)
+        whole, seen = run(p, gates), []
+        stopped = run(p, gates, checkpoint=tmp_path / "run", callback=lambda record: seen.append(1) or len(seen) == 3)
+    assert stopped.status is Status.INTERRUPTED
+    resumed = run(p, gates, checkpoint=tmp_path / "run")
+    assert resumed.status is Status.OPTIMAL and resumed.n_iter == whole.n_iter
+    np.testing.assert_array_equal(resumed.sampled.blocks, whole.sampled.blocks)
+
+
 def test_the_bound_allows_for_what_the_rows_may_be_off():
     p, gates = problem()
     bounds = []
