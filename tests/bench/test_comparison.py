@@ -187,6 +187,14 @@ def test_margins_along_training_are_means_of_thirds() -> None:
     assert "| DPO | 0.5 | 2.5 | 3 | 0.80 |" in found and "ours" not in found
 
 
+def test_ablation_names_what_was_changed() -> None:
+    margins = np.linspace(-1, 3, 40).tolist()
+    run_so_far = {"DPO-Convex": {"margins": margins}, "DPO, rate 3e-5, batch 4": {"margins": margins}}
+    found = summary.ablation(lambda method, pairs: run_so_far.get(method) if pairs == 50 else None, np.zeros(40))
+    said = [(row["model"], row["change"], row["pairs"]) for row in found]
+    assert said == [("DPO-Convex", "as above", 50), ("DPO, rate 3e-5", "batch 4", 50)]
+
+
 def test_options_of_the_papers_are_shown() -> None:
     one = {"pairs": 50, "accuracy": fraction(0.8, 0.7, 0.9), "calibrated": fraction(0.4, 0.3, 0.5)}
     ablation = [
@@ -201,7 +209,7 @@ def test_options_of_the_papers_are_shown() -> None:
 
 
 def test_sensitivity_to_the_options_of_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensitivity, "RHO", (None, 1.0))
+    monkeypatch.setattr(sensitivity, "RHO", (None, 1e2))
     monkeypatch.setattr(sensitivity, "PATTERNS", (4,))
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((80, 6))
@@ -211,3 +219,5 @@ def test_sensitivity_to_the_options_of_the_papers(monkeypatch: pytest.MonkeyPatc
     assert [row["option"] for row in found] == ["rho", "rho", "patterns"]
     assert all(row["accuracy"] >= 0.8 for row in found)
     assert all(row["gap"] <= sensitivity.TOL and row["iterations"] > 0 for row in found[:2])
+    assert found[0]["value"] is None and found[1]["value"] == 1e2
+    assert found[0]["iterations"] != found[1]["iterations"]  # it is what ADMM started from

@@ -279,6 +279,25 @@ def test_dear_ascents_find_as_much(monkeypatch, backend_name, wide):
     assert dear.complete and dear.price == pytest.approx(usual.price, rel=1e-6)
 
 
+def test_parts_are_all_of_it(monkeypatch):
+    """Ascents in parts, and polished a few at a time, are those of the whole."""
+    X, p = draw(7, n=60, d=5)
+    monkeypatch.setattr(pricing, "PART_FLOPS", 1e4)
+    monkeypatch.setattr(pricing, "LEAST_PART", 16)
+    searched = Pricing(NUMPY, ground_of(NUMPY, X, X), np.random.default_rng(0))
+    u = np.random.default_rng(1).standard_normal((5, 80))
+    u /= np.linalg.norm(u, axis=0)
+    parts = searched._parts(u, 12)
+    assert len(parts) == 5
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts, axis=1)), np.sort(u))
+    polished = []
+    for together in (3, 100):
+        monkeypatch.setattr(pricing, "TOGETHER", together)
+        polished.append(searched._polish(p, u[:, :8]))
+    for few, whole in zip(*polished, strict=True):
+        np.testing.assert_allclose(few, whole, atol=1e-10)
+
+
 def test_waves_that_cannot_change_the_answer_end_where_they_are_dear(monkeypatch):
     X, p = draw(7, n=60, d=5)
     waves = []

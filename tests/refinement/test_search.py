@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from network_optimum import ACCURACY, network_optimum
-from oracles import max_in_cells, max_on_circle
+from oracles import make_backend, max_in_cells, max_on_circle
 from scipy.optimize import minimize
 
 import cvxrelu
 from cvxrelu import Status
 from cvxrelu.certificates.network import not_refuted
 from cvxrelu.certificates.pricing import Pricing
+from cvxrelu.program.problem import build_problem
+from cvxrelu.refinement import search
 from cvxrelu.refinement.program import NetworkProgram
 from cvxrelu.refinement.search import NEAR, Refinement
 
@@ -523,6 +525,27 @@ def test_a_pricing_that_the_deadline_cuts_short_does_not_raise_the_bound(monkeyp
     )  # fmt: skip
     assert len(calls) == 6 and len(whole) == 3
     assert max(calls[3:]) <= calls[2] and sol.gap >= (sol.objective - calls[2]) / sol.objective - 1e-12
+
+
+@pytest.mark.parametrize(("cheap", "most"), [(0.0, 1), (1e12, 4)])
+def test_a_round_has_several_descents_where_they_are_cheap(monkeypatch, cheap, most):
+    monkeypatch.setattr(search, "CHEAP", cheap)
+    monkeypatch.setattr(search, "LITTLE", -np.inf)  # however little a descent brings
+    calls, descend = [], NetworkProgram.descend
+    monkeypatch.setattr(NetworkProgram, "descend", lambda self, *given: calls.append(1) or descend(self, *given))
+    X, y = planted(60, 3)
+    sol = solved(X, y, fraction(X, y, 0.05))
+    assert sol.status is Status.OPTIMAL and sol.n_rounds >= 2
+    assert len(calls) in (most * sol.n_rounds, most * (sol.n_rounds - 1))  # the round that ends a solve has none
+
+
+@pytest.mark.parametrize(("shrunk", "dtype"), [(1.0, "float32"), (1 / 60, "float32"), (1e-4, "float64")])
+def test_columns_far_apart_are_searched_in_float64(shrunk, dtype):
+    X, y = planted(80, 8)
+    X[:, 0] *= shrunk
+    problem, given = build_problem(X, y, beta=1e-3), {"dtype": "float32", "strict": False, "tol": 1e-3, "seed": 0}
+    refined = Refinement(problem, make_backend("numpy"), **given)
+    assert refined.dtype == dtype and (refined.coordinates.sizes is None) == (shrunk == 1.0)
 
 
 def test_an_estimate_above_a_network_is_lowered():
