@@ -25,7 +25,6 @@ import collections
 import functools
 import json
 import os
-import re
 import tempfile
 import time
 import traceback
@@ -43,7 +42,7 @@ from bench.honesty.judge import Found, search
 from bench.honesty.price import price_of_zero
 from bench.honesty.problems import Case, draw
 from bench.honesty.programs import clear_rank, network_parts, plain, program_of
-from bench.honesty.rules import violations
+from bench.honesty.rules import described, violations
 from cvxrelu.certificates.exact_pricing import exact_price
 
 __all__ = ["audit"]
@@ -101,7 +100,7 @@ class Audit:
                 self.rows.append({"rule": "error", "of": name, "by": None, "text": text[:300]})
                 return None
             finally:
-                self.warnings.update(f"{w.category.__name__}: {_numberless(str(w.message))}" for w in caught)
+                self.warnings.update(map(described, caught))
                 self.seconds[name] = time.process_time() - started
 
     def solve(self, name: str, *, tol: float = 1e-3, **options: Any) -> Any:
@@ -248,11 +247,6 @@ def _as_network(case: Case, found: Found) -> Any:
         bias = outputs(theta)[0] if len(theta) else np.zeros(A.shape[1:])[()] if not one else np.float64(0.0)
     hidden = W[d] if case.options.get("intercept") else None
     return cvxrelu.ReLUNetwork(W[:d], outputs(A), hidden, skip, bias)
-
-
-def _numberless(text: str) -> str:
-    """A message with its numbers taken out, so that equal warnings count together."""
-    return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "#", text)[:160]
 
 
 def read(path: Path) -> dict[int, dict[str, Any]]:

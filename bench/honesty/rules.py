@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from pathlib import Path
 from typing import Any
 
-__all__ = ["violations"]
+__all__ = ["described", "violations"]
 
 NEGLIGIBLE = 1e-12  # of the objective of the zero network
 PRICED = 3.0  # gaps that an estimate may be wrong by
@@ -27,3 +30,14 @@ def violations(record: dict[str, Any]) -> list[dict[str, Any]]:
         if text.startswith("RuntimeWarning"):  # arithmetic that went wrong unseen; a `UserWarning` is for the user
             found.append({"rule": "warning", "of": "NumPy", "by": None, "text": text})
     return found
+
+
+def described(warning: warnings.WarningMessage) -> str:
+    """Kind and message; of arithmetic that went wrong also where, as it may not happen again."""
+    where = f" ({Path(warning.filename).name}:{warning.lineno})" if warning.category is RuntimeWarning else ""
+    return f"{warning.category.__name__}: {_numberless(str(warning.message))}{where}"
+
+
+def _numberless(text: str) -> str:
+    """A message with its numbers taken out, so that equal warnings count together."""
+    return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "#", text)[:160]

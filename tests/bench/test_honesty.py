@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -168,3 +169,12 @@ def test_coordinates_are_those_of_the_row_space():
     assert at.rows.shape[1] == 3
     np.testing.assert_allclose(at.rows.T @ at.rows, np.eye(3), atol=1e-12)
     np.testing.assert_allclose(X @ at.back, at.rows, atol=1e-3)  # rounding times 1e11, the ratio of columns
+
+
+def test_arithmetic_that_goes_wrong_is_said_with_its_place():
+    at = honesty.Audit(draw(3, small=True), quick=True)
+    at.call("solve", lambda: np.array([1.0]) / 0.0)
+    at.call("solve", lambda: warnings.warn("of 3 columns", UserWarning, stacklevel=1))
+    arithmetic, user = at.warnings
+    assert arithmetic.startswith("RuntimeWarning: divide by zero") and "(test_honesty.py:" in arithmetic
+    assert user == "UserWarning: of # columns"
