@@ -146,10 +146,9 @@ def prepare(
     loss, pairs, skip = data.get("loss", "squared"), data.get("pairs"), data.get("skip", False)
     sizes = sizes_of(X, y, pairs, patterns, data.get("intercept", False), settings.dtype, loss)
     memory, named = None, divided
-    plain = isinstance(loss, str) and loss == "squared" and pairs is None and (skip is None or skip is False)
     if sizes is not None:
         flops = 12.0 * sizes.slack * sizes.d / (2 * sizes.itemsize) if sampled else 0.0
-        if plain and pays(sizes[:4], plain, settings, get_backend("numpy")):
+        if pays(sizes[:4], settings, get_backend("numpy")):
             flops = 0.0  # Newton's method runs on the host
         named = divided or select_backend(backend, (X, y), flops)
         memory = plan(sizes, settings.linear_solver, named.name, settings.refine, sampled, limit)
@@ -157,7 +156,7 @@ def prepare(
             check_streamed(settings.certificate, skip, pairs, checkpoint)
         method = "refinement"
         if sampled:
-            method = method_ahead(sizes, plain, settings, named, memory)
+            method = method_ahead(sizes, settings, named, memory)
         refuse_what_is_not_free(sizes, method, named.name, limit)
         if settings.verbose and (limit is not None or memory.estimate.bytes >= LARGE):
             say(f"memory: about {memory.estimate}{', rows streamed' if memory.streamed else ''}")

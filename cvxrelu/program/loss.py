@@ -43,6 +43,9 @@ class Loss(Protocol):
     def curvature(self) -> Array:
         """(m, 1), the largest second derivative that a row can have."""
 
+    def by_output(self: Self) -> list[Self]:
+        """The losses that it is the sum of, on outputs of their own, in order: one where it couples the outputs."""
+
     def value(self, a: Array) -> Array:
         """The loss at a (m, c): a scalar."""
 

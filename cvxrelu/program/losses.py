@@ -59,6 +59,10 @@ class Squared(NamedTuple):
         """Second derivative in the prediction: the diagonal that the u-step puts between F^T and F."""
         return self.weight
 
+    def by_output(self) -> list[Squared]:
+        """The loss of every output."""
+        return [self._replace(y=self.y[:, k : k + 1]) for k in range(self.y.shape[1])]
+
     def value(self, a: Float[Array, "n c"]) -> Float[Array, ""]:
         xp = array_namespace(self.y)
         r = self.settle(self.y - a)
@@ -169,6 +173,12 @@ class Logistic(NamedTuple):
     def curvature(self) -> Float[Array, "n 1"]:
         """The largest second derivative in the prediction, weight / 4, taken where u = 0."""
         return 0.25 * self.weight
+
+    def by_output(self) -> list[Logistic]:
+        """The loss of every output."""
+        columns = [slice(k, k + 1) for k in range(self.y.shape[1])]
+        shared = self.margin.shape[1] == 1
+        return [self._replace(y=self.y[:, k], margin=self.margin if shared else self.margin[:, k]) for k in columns]
 
     def value(self, a: Float[Array, "n c"]) -> Float[Array, ""]:
         xp = array_namespace(self.y)

@@ -47,6 +47,10 @@ class Multinomial(NamedTuple):
         """The largest eigenvalue there can be of a row's Hessian, weight / 2."""
         return 0.5 * self.weight
 
+    def by_output(self) -> list[Multinomial]:
+        """Itself: it couples the outputs."""
+        return [self]
+
     def value(self, a: Float[Array, "n c"]) -> Float[Array, ""]:
         xp = array_namespace(self.y)
         b = a + self.offset

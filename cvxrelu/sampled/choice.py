@@ -13,15 +13,14 @@ from cvxrelu.sampled.penalties import choose_method
 __all__ = ["method_ahead"]
 
 
-def method_ahead(sizes: Sizes, plain: bool, settings: Settings, backend: Backend, memory: Plan) -> str:
+def method_ahead(sizes: Sizes, settings: Settings, backend: Backend, memory: Plan) -> str:
     """How the sampled program of these sizes is going to be solved, told before any work; a method of `memory`.
 
-    It is what the stage chooses but where patterns coincide or X is of low rank, where less is needed. plain : the
-    squared loss of f(X), without skip and pairs.
+    It is what the stage chooses but where patterns coincide or X is of low rank, where less is needed.
     """
     if memory.streamed:
         return "streamed"
-    if memory.fits(sizes, "newton", backend.name) and newton_stage.pays(sizes[:4], plain, settings, backend):
+    if memory.fits(sizes, "newton", backend.name) and newton_stage.pays(sizes[:4], settings, backend):
         return "newton"
     shape = (sizes.m, min(sizes.n, sizes.d))
     dtype = np.dtype(f"f{sizes.itemsize}")

@@ -53,16 +53,20 @@ class _Face(NamedTuple):
 
 
 class ConeMemory:
-    """Cones of P patterns, each twice: blocks 0 to P - 1 and P to 2 P - 1 have the same cones and their own memory.
+    """Cones of P patterns, each `copies` times: blocks i, P + i, 2 P + i... have the same cone and their own memory.
 
     Attributes
     ----------
-    pull : (d, 2 P), A mu of the last projection of every block, mu >= 0; zero before the first.
-    mass : (2 P,), sum of mu, each in units of the row's length, for rounding allowances.
+    pull : (d, B), A mu of the last projection of every block, mu >= 0; zero before the first. B = copies P.
+    mass : (B,), sum of mu, each in units of the row's length, for rounding allowances.
     """
 
     def __init__(
-        self, X: Float[np.ndarray, "n d"], patterns: Bool[np.ndarray, "n P"], gates: Float[np.ndarray, "d P"] | None
+        self,
+        X: Float[np.ndarray, "n d"],
+        patterns: Bool[np.ndarray, "n P"],
+        gates: Float[np.ndarray, "d P"] | None,
+        copies: int = 2,
     ) -> None:
         lengths = np.linalg.norm(X, axis=1)
         rows = lengths > 0
@@ -70,7 +74,7 @@ class ConeMemory:
         self.unit = self.X / lengths[rows, None]
         self.signs = np.where(self.patterns, 1.0, -1.0)
         self.m, self.d = self.unit.shape
-        blocks = 2 * patterns.shape[1]
+        blocks = copies * patterns.shape[1]
         self.pull, self.mass = np.zeros((self.d, blocks)), np.zeros(blocks)
         whole = _Face(np.zeros(0, dtype=np.intp), np.zeros((self.d, 0)), np.zeros((0, self.d)), np.eye(self.d))
         self.faces = [whole] * blocks

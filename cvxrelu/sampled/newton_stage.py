@@ -12,20 +12,22 @@ import time
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
 from cvxrelu.backends import Backend
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.numerics.row_space import row_space
-from cvxrelu.program.dual import sampled_bound
-from cvxrelu.program.losses import Squared
+from cvxrelu.program.dual import Ridge, sampled_bound
 from cvxrelu.program.operators import masked, signed
 from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled.bounds import Check
 from cvxrelu.sampled.cone_memory import ConeMemory
+from cvxrelu.sampled.incumbent import host_ridge
+from cvxrelu.sampled.newton_start import gates_of
 from cvxrelu.sampled.run import SampledRun
-from cvxrelu.sampled.semismooth import SampledNewton, gates_of
+from cvxrelu.sampled.semismooth import SampledNewton
 
 __all__ = ["pays", "run"]
 
@@ -34,17 +36,17 @@ LARGEST_DIMENSION = 200  # projections cost its cube each and more
 MEMORY = 2.0**31  # bytes for the faces of all blocks
 
 
-def pays(shape: tuple[int, int, int, int], plain: bool, settings: Settings, backend: Backend) -> bool:
-    """Whether the sampled program goes to Newton: squared loss, on the host, of middling size, ADMM not asked for.
+def pays(shape: tuple[int, int, int, int], settings: Settings, backend: Backend) -> bool:
+    """Whether the sampled program goes to Newton: on the host, of middling size, ADMM not asked for.
 
     Whoever sets `rho`, `max_iter` or `linear_solver` speaks of ADMM and gets it; accelerators and devices keep it too.
 
-    shape : (n, D, P, c). plain : the squared loss of f(X), without skip and pairs.
+    shape : (n, D, P, c).
     """
     n, d, P, _ = shape
     r = min(n, d)
     fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS and r <= LARGEST_DIMENSION and 32.0 * P * r * r <= MEMORY
-    return not settings.of_admm and fitting and plain and not (backend.is_accelerator or backend.on_mesh)
+    return not settings.of_admm and fitting and not (backend.is_accelerator or backend.on_mesh)
 
 
 def run(stage: SampledRun) -> Status | None:
@@ -60,24 +62,28 @@ def run(stage: SampledRun) -> Status | None:
 
 
 class _NewtonStage:
-    """The blocks, dual variables and norms of all outputs; those not reached yet are zero, which is feasible."""
+    """The blocks, skip, dual variables and norms of all outputs; those not reached yet are zero, which is feasible."""
 
     def __init__(self, stage: SampledRun) -> None:
         self.stage = stage
         n, d, P, c = stage.problem.shape
-        self.blocks, self.dual, self.norms = np.zeros((d, 2, c, P)), np.zeros((n, c)), np.zeros((2, c, P))
+        self.blocks, self.norms = np.zeros((d, 2, c, P)), np.zeros((2, c, P))
+        self.dual = np.zeros_like(stage.problem.loss.y)
         self.steps, self.stopped, self.certifying = 0, False, 0.0
         self.space = row_space(stage.problem.X) if n < d else None
-        stage.method, stage.rho_values, stage.residuals = "newton", (np.nan, np.nan), np.zeros(4)
+        self.ridge, self.lift = _thin(host_ridge(stage.problem))
+        self.skip = None if self.ridge is None else np.zeros((self.ridge.columns.shape[1], c))
+        splits = len(stage.splits)
+        stage.method, stage.rho_values, stage.residuals = "newton", (np.nan,) * splits, np.zeros(2 * splits)
 
     def run(self) -> Status | None:
         stage, problem, settings = self.stage, self.stage.problem, self.stage.settings
         started = time.perf_counter()
         deadline = stage.started + 0.9 * settings.time_limit
         arrived, saved = True, self._position()
-        gates = problem.patterns.gates
+        gates, patterns = problem.patterns.gates, problem.patterns.patterns
         if gates is None:
-            gates = gates_of(problem.X, problem.patterns.patterns)
+            gates = gates_of(problem.X, patterns)
         X, unseen, space = problem.X, 0.0, self.space
         if space is not None:
             X, gates, lengths = space.rows, space.basis.T @ gates, np.linalg.norm(space.rows, axis=1)
@@ -85,18 +91,20 @@ class _NewtonStage:
             lost = np.where(space.moved > 0, np.inf, 0.0)
             moved = np.divide(space.moved, lengths, out=lost, where=lengths > 0)
             unseen = float(moved.max()) + gamma(*space.basis.shape)
-        memory = ConeMemory(X, problem.patterns.patterns, gates)
-        for k in range(0 if saved is None else saved["output"], problem.shape[3]):
-            loss = Squared(problem.loss.y[:, k : k + 1], problem.loss.weight)
+        losses = problem.loss.by_output()
+        together = problem.n_outputs // len(losses)
+        memory = ConeMemory(X, patterns, gates, 2 * together)
+        for k in range(0 if saved is None else saved["output"], len(losses)):
             solver = SampledNewton(
-                X, problem.patterns.patterns, gates, loss, beta=problem.beta, tol=0.9 * settings.tol,
-                deadline=deadline, memory=memory, unseen=unseen,
+                X, patterns, gates, losses[k], beta=problem.beta, tol=0.9 * settings.tol, readout=problem.readout,
+                ridge=self.ridge, deadline=deadline, memory=memory, unseen=unseen,
             )  # fmt: skip
             if saved is not None:
                 solver.restore(saved["solver"])
                 memory.restore(saved["memory"])
             saved, save = None, partial(self._save, k, solver, memory)
-            arrived &= solver.run(lambda k=k, solver=solver: self._report(k, solver), save)  # type: ignore[misc]
+            outputs = slice(k * together, (k + 1) * together)
+            arrived &= solver.run(partial(self._report, outputs, solver), save)
             self.steps += solver.steps
             if self.stopped or time.perf_counter() > deadline:
                 break
@@ -118,6 +126,7 @@ class _NewtonStage:
         position: State = saved["newton"]
         self.stage.saved = None
         self.blocks, self.dual, self.norms = (position[name] for name in ("blocks", "dual", "norms"))
+        self.skip = position.get("skip")
         self.steps = position["steps"]
         if len(position["solver"]["blocks"]) == len(self.blocks):
             self.space = None  # of a run that began in the coordinates of X, before row space was taken
@@ -127,37 +136,56 @@ class _NewtonStage:
         """What the solver of this output calls between two proximal points."""
         position = {
             "ended": None, "output": output, "blocks": self.blocks, "dual": self.dual, "norms": self.norms,
-            "steps": self.steps, "solver": solver.state(), "memory": memory.state(),
+            "skip": self.skip, "steps": self.steps, "solver": solver.state(), "memory": memory.state(),
         }  # fmt: skip
         self.stage.save(None, lambda: {"admm": None, "newton": position})
 
-    def _report(self, k: int, solver: SampledNewton) -> bool:
-        """Offer what output k has reached to the incumbent, and make a record; true to stop."""
+    def _report(self, outputs: slice, solver: SampledNewton) -> bool:
+        """Offer what these outputs have reached to the incumbent, and make a record; true to stop."""
         stage = self.stage
         started, problem = time.perf_counter(), stage.problem
         d, P = problem.shape[1:3]
         blocks = solver.blocks if self.space is None else self.space.basis @ solver.blocks
-        self.blocks[:, :, k], self.dual[:, k] = blocks.reshape(d, 2, P), solver.dual
-        self.norms[:, k] = solver.norms.reshape(2, P)
+        self.blocks[:, :, outputs] = blocks.reshape(d, -1, 2, P).transpose(0, 2, 1, 3)
+        self.norms[:, outputs] = solver.norms.reshape(-1, 2, P).transpose(1, 0, 2)
+        self.dual[:, outputs] = solver.dual
+        skip = None
+        if self.skip is not None:
+            self.skip[:, outputs] = solver.skip
+            skip = self.skip if self.lift is None else self.lift @ self.skip
         image = np.tensordot(problem.X, self.blocks, axes=1)
         slack = signed(problem.patterns.patterns, image)
         # As in `certificates`: a row is left by a point that is outside by more than rounding of its own size.
         allowed = 1e-10 * np.linalg.norm(problem.X, axis=1)[:, None, None, None] * np.linalg.norm(self.blocks, axis=0)
         slack = np.where(slack >= -allowed, 0.0, slack).min(axis=0)
-        bound, _ = sampled_bound(problem.loss, self.dual, self.norms.max(axis=(0, 2)), problem.beta)
+        bound, _ = sampled_bound(
+            problem.loss, self.dual, self.norms.max(axis=(0, 2)), problem.beta, host_ridge(problem)
+        )
         inside = masked(problem.patterns.patterns, image)
-        prediction = np.sum(inside[:, 0] - inside[:, 1], axis=-1)
+        prediction = problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1))
         used = np.count_nonzero(self.blocks.any(axis=0))
         values = np.array([np.inf, 1.0, np.nan, 0.0, float(bound), float(used)])
-        check = Check(values, self.blocks.copy(), prediction, self.dual.copy(), self.norms.copy(), slack)
+        check = Check(values, self.blocks.copy(), prediction, self.dual.copy(), self.norms.copy(), slack, skip)
         stage.best.offer(check, values)
-        stage.best.offer_point(self.blocks.copy(), slack, None, stage.started + stage.settings.time_limit)
+        stage.best.offer_point(self.blocks.copy(), slack, skip, stage.started + stage.settings.time_limit)
         stage.best.relax(self.dual)
         stage.iteration = self.steps + solver.steps
-        stage.rho_values = (1.0 / solver.sigma, 0.0)  # the proximal term is the only penalty
-        stage.residuals = np.array([*solver.residuals, 0.0, 0.0])
+        rest = len(stage.splits) - 1
+        stage.rho_values = (1.0 / solver.sigma, *(0.0,) * rest)  # the proximal term is the only penalty
+        stage.residuals = np.array([*solver.residuals, *(0.0,) * (2 * rest)])
         elapsed = time.perf_counter() - started
         self.certifying += elapsed
         stage.timings["certify"] += elapsed
         self.stopped = stage.record(int(used))
         return self.stopped
+
+
+def _thin(ridge: Ridge | None) -> tuple[Ridge | None, Float[np.ndarray, "k m"] | None]:
+    """A skip of at most as many columns as rows, orthogonal ones, with the same predictions and penalties.
+
+    Its coefficients w stand for lift @ w; without a lift for themselves.
+    """
+    if ridge is None or ridge.columns.shape[1] <= ridge.columns.shape[0]:
+        return ridge, None
+    left, singular, right = np.linalg.svd(ridge.columns, full_matrices=False)
+    return ridge._replace(columns=left * singular), right.T

@@ -100,8 +100,7 @@ class SampledStage(SampledRun):
     def _newton_pays(self) -> bool:
         problem = self.problem
         fits = self.memory is None or self.memory.fits(self._sizes(), "newton", self.backend.name)
-        plain = problem.loss_name == "squared" and problem.skip is None and problem.readout is None
-        return fits and newton_stage.pays(problem.shape, plain, self.settings, self.backend)
+        return fits and newton_stage.pays(problem.shape, self.settings, self.backend)
 
     def _sizes(self) -> Sizes:
         return Sizes(*self.problem.shape, len(self.problem.loss.y), self.problem.dtype.itemsize)

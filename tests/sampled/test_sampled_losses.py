@@ -13,7 +13,7 @@ from cvxrelu.program.dual import pull_back, sampled_bound
 from cvxrelu.program.problem import build_problem
 from cvxrelu.program.skip import skip_columns
 from cvxrelu.runs.settings import Settings
-from cvxrelu.sampled import bounds
+from cvxrelu.sampled import bounds, newton_stage
 from cvxrelu.sampled.incumbent import host_ridge
 from cvxrelu.sampled.stage import SampledStage
 
@@ -112,15 +112,19 @@ def objective(problem, neurons, linear, bias, norm):
     return float(problem.plain.value(problem.read(total))) + problem.beta * norm + ridge
 
 
+@pytest.mark.parametrize("method, tol", [("admm", TOL), ("newton", 1e-6)])
 @pytest.mark.parametrize("case", CASES)
-def test_objective_and_bound_against_clarabel(case):
+def test_objective_and_bound_against_clarabel(case, method, tol, monkeypatch):
+    if method == "newton":
+        monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
     problem = build(case)
     best = optimum(case)
-    solution = solve(problem)
+    solution = solve(problem, tol=tol)
     sampled = solution.sampled
+    assert (solution.settings["linear_solver"] == "newton") == (method == "newton")
     assert sampled.lower_bound <= best * (1 + 1e-6) + 1e-7
-    assert best * (1 - 1e-6) - 1e-7 <= sampled.objective <= best * (1 + TOL) + 1e-7
-    assert solution.status.value == "optimal" and sampled.gap <= TOL
+    assert best * (1 - 1e-6) - 1e-7 <= sampled.objective <= best * (1 + tol) + 1e-7
+    assert solution.status.value == "optimal" and sampled.gap <= tol
 
     # The point is feasible, and its objective is what it says.
     blocks = sampled.blocks if sampled.blocks.ndim == 4 else sampled.blocks[..., None]
@@ -196,10 +200,13 @@ def test_bounds_hold_from_any_iterates(case):
     assert useful > 0.1  # the inequalities are not empty
 
 
+@pytest.mark.parametrize("method", ["admm", "newton"])
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.parametrize("case", ["logistic outputs", "multinomial linear", "squared pairs linear"])
-def test_units_do_not_matter(case, scale):
+def test_units_do_not_matter(case, scale, method, monkeypatch):
     """X, beta and the roots of the skip's penalty in other units; then the weights, beta and the skip's penalty."""
+    if method == "newton":
+        monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
     given = {"beta": 0.3, "patterns": GATES, **CASES[case]}
     y, l2 = given.pop("y"), given.pop("skip_l2", 0.0)
     expected = solve(build(case), tol=1e-2).sampled
@@ -230,7 +237,9 @@ def test_only_contradictory_pairs_leave_the_zero_network():
     assert solution.sampled.lower_bound == pytest.approx(10 * np.log(2))
 
 
-def test_history_and_residuals_name_the_split_of_the_loss():
+@pytest.mark.parametrize("least", [0.0, np.inf])
+def test_history_and_residuals_name_the_split_of_the_loss(least, monkeypatch):
+    monkeypatch.setattr(newton_stage, "LEAST_FLOPS", least)
     split = ["primal_loss", "dual_loss"]
     both = [list(solve(build(case), max_iter=1).sampled.residuals) for case in ("multinomial", "squared bias")]
     assert both[0] == both[1] + split and both[1] == ["primal_copy", "dual_copy", "primal_cone", "dual_cone"]

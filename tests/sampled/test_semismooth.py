@@ -16,7 +16,11 @@ from oracles import (
     support,
 )
 
-from cvxrelu.program.losses import Squared
+from cvxrelu.program.dual import Ridge
+from cvxrelu.program.losses import Logistic, Squared
+from cvxrelu.program.multinomial import Multinomial
+from cvxrelu.program.readout import adjoint, make_pairs
+from cvxrelu.program.skip import free_directions
 from cvxrelu.sampled import semismooth
 from cvxrelu.sampled.semismooth import SampledNewton
 
@@ -111,31 +115,80 @@ def test_norms_are_those_of_a_feasible_dual():
 def test_phi_and_its_derivatives(seed):
     """Differences of phi are its gradient; the Newton step solves the dense system of the formula."""
     rng = np.random.default_rng(seed)
-    p = planted(15, 4, 5, seed, fraction=0.05, weights=True)
-    solver = newton(p, rng.standard_normal((4, 5)))
+    loss, readout, ridge = LOSSES[seed % len(LOSSES)](rng)
+    n, m, c = 15, *loss.y.shape
+    X = rng.standard_normal((n, 4))
+    gates = rng.standard_normal((4, 5))
+    patterns = X @ gates >= 0
+    beta = 0.05 * max(np.abs(X.T @ adjoint(readout, loss.dual(0.0 * loss.y))).max(), 1e-3)
+    solver = SampledNewton(X, patterns, gates, loss, beta=beta, tol=1e-8, readout=readout, ridge=ridge)
     solver.sigma = 10.0 ** rng.uniform(-2, 1) * solver.sigma
-    U = rng.standard_normal((4, 10)) * solver.sigma * p.beta
-    t = np.where(p.weight > 0, p.y, 0.0)[:, 0] + 0.1 * rng.standard_normal(15) * (p.weight[:, 0] > 0)
-    now = solver._evaluate(U, t)
-    gradient = np.where(p.weight[:, 0] > 0, now.prediction - solver._wanted(t), 0.0)
-    step = rng.standard_normal(15) * (p.weight[:, 0] > 0)
-    size = 1e-6 * np.linalg.norm(t)
-    ahead, behind = (solver._evaluate(U, t + s * size * step).value for s in (1, -1))
-    assert (ahead - behind) / (2 * size) == pytest.approx(
-        gradient @ step, rel=1e-4, abs=1e-6 * np.linalg.norm(gradient)
+    U = rng.standard_normal((4, 10 * c)) * solver.sigma * beta
+    a = 0.5 * rng.standard_normal((m, c))
+    now = solver._evaluate(U, a)
+    gradient = now.prediction - a  # in t
+    np.testing.assert_allclose(now.value, phi(solver, now), rtol=1e-9, atol=1e-9 * now.scale)
+    step = rng.standard_normal((m, c))
+    size = 1e-6
+    ahead, behind = (solver._evaluate(U, a + s * size * step).value for s in (1, -1))
+    slope = -float(np.sum(gradient * loss.hessian_product(a, step)))
+    assert (ahead - behind) / (2 * size) == pytest.approx(slope, rel=1e-4, abs=1e-6 * np.linalg.norm(gradient))
+
+    now = solver._evaluate(U, a)  # the faces of this point again
+    direction = solver._direction(now, gradient)
+    # D^-1 dt + (the rest) dt = -gradient with dt = -D da, hence da + (the rest) D da = gradient.
+    D = np.stack([loss.hessian_product(a, e.reshape(m, c)).ravel() for e in np.eye(m * c)], axis=1)
+    R = np.eye(n)[readout.first] - np.eye(n)[readout.second] if readout else np.eye(n)
+    rest = np.zeros((m, c, m, c))
+    for block, v, length in zip(now.active, now.v.T, now.lengths, strict=True):
+        basis, ratio = solver.memory.basis(int(block)), solver.sigma * beta / length
+        S = (1 - ratio) * basis @ basis.T + ratio * np.outer(v, v) / length**2
+        A, k = R @ (patterns[:, block % 5, None] * X), block // 10
+        rest[:, k, :, k] += solver.sigma * A @ S @ A.T
+    for k in range(c if ridge else 0):
+        rest[:, k, :, k] += ridge.columns @ ridge.columns.T / ridge.l2
+    expected = np.linalg.solve(np.eye(m * c) + rest.reshape(m * c, m * c) @ D, gradient.ravel()).reshape(m, c)
+    np.testing.assert_allclose(direction, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+def phi(solver, now):
+    """By its formula, from the conjugate."""
+    value = -float(solver.program.loss.dual_value(now.t)[0])
+    value += sum((length - solver.sigma * solver.program.beta) ** 2 for length in now.lengths) / (2 * solver.sigma)
+    ridge = solver.program.ridge
+    return value if ridge is None else value + float(np.sum((ridge.columns.T @ now.t) ** 2)) / (2 * float(ridge.l2))
+
+
+def squared(rng):
+    return Squared(rng.standard_normal((15, 1)), rng.choice([0.0, 0.5, 2.0], size=(15, 1))), None, None
+
+
+def squared_pairs(rng):
+    """With a free linear skip."""
+    pairs, weight = make_pairs(rng.permuted(np.tile(np.arange(15), (20, 1)), axis=1)[:, :2], 15), np.ones((20, 1))
+    return (
+        Squared(rng.standard_normal((20, 1)), weight, free_directions(rng.standard_normal((20, 2)), weight)),
+        pairs,
+        None,
     )
 
-    now = solver._evaluate(U, t)  # the faces of this point again
-    direction = solver._direction(now, gradient)
-    F, matrix = dense_F(p.X, p.patterns).reshape(15, 4, 10), np.diag(solver.inverse)
-    for block, v, length in zip(now.active, now.v.T, now.lengths, strict=True):
-        basis, ratio = solver.memory.basis(int(block)), solver.sigma * p.beta / length
-        S = (1 - ratio) * basis @ basis.T + ratio * np.outer(v, v) / length**2
-        matrix += solver.sigma * F[:, :, block] @ S @ F[:, :, block].T
-    weighted = p.weight[:, 0] > 0
-    expected = -np.linalg.solve(matrix[np.ix_(weighted, weighted)], gradient[weighted])
-    np.testing.assert_allclose(direction[weighted], expected, rtol=1e-7, atol=1e-7 * np.abs(expected).max())
-    assert not direction[~weighted].any()
+
+def logistic_pairs(rng):
+    pairs = make_pairs(rng.permuted(np.tile(np.arange(15), (20, 1)), axis=1)[:, :2], 15)
+    weight, margin = rng.choice([0.0, 0.5, 2.0], size=(20, 1)), rng.standard_normal((20, 1))
+    return Logistic(np.ones((20, 1)), weight, margin), pairs, a_skip(rng, 20)
+
+
+def multinomial(rng):
+    y, weight = np.eye(3)[rng.integers(3, size=15)], rng.choice([0.0, 0.5, 2.0], size=(15, 1))
+    return Multinomial(y, weight, np.zeros((15, 3))), None, a_skip(rng, 15)
+
+
+def a_skip(rng, m):
+    return Ridge(rng.standard_normal((m, 2)), np.asarray(0.3), np.asarray(0.0))
+
+
+LOSSES = (squared, squared_pairs, logistic_pairs, multinomial)
 
 
 def test_the_start_is_the_best_combination_of_the_gates():
