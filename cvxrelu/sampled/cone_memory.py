@@ -24,12 +24,13 @@ Host NumPy in float64.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.linalg.lapack import dgeqrf, dorgqr, dtrtrs
+from scipy.linalg.lapack import dgeqrf, dorgqr, dposv, dtrtrs
 
 from cvxrelu.runs.checkpoint import State
 from cvxrelu.sampled.cones import TOLERANCE, project_onto_cones
@@ -139,7 +140,7 @@ class ConeMemory:
     def _one(self, block: int, w: np.ndarray, slack: np.ndarray | None, limit: float) -> np.ndarray:
         """One projection; `slack` is that at the point which the remembered face gives, if that is admissible."""
         pattern = block % self.patterns.shape[1]
-        face, length = self.faces[block], float(np.linalg.norm(w))
+        face, length = self.faces[block], math.sqrt(w @ w)
         tolerance = TOLERANCE * length
         if length == 0:
             return w
@@ -152,11 +153,11 @@ class ConeMemory:
         shortest = np.inf
         for _ in range(MAX_ROUNDS):
             try:
-                face, multipliers, u = self._minimise(pattern, face, entering, w)
+                face, multipliers, u = self._minimise(pattern, face, entering, w, length)
             except np.linalg.LinAlgError:
                 break
-            size = float(np.linalg.norm(u))
-            if not np.isfinite(size) or size >= shortest:
+            size = math.sqrt(u @ u)
+            if not math.isfinite(size) or size >= shortest:
                 break  # rounding: no progress
             shortest = size
             self._remember(block, face, multipliers)
@@ -194,32 +195,34 @@ class ConeMemory:
         return rows[_smallest(key, self.d)]
 
     def _minimise(
-        self, pattern: int, face: _Face, entering: np.ndarray, w: np.ndarray
+        self, pattern: int, face: _Face, entering: np.ndarray, w: np.ndarray, scale: float
     ) -> tuple[_Face, np.ndarray, np.ndarray]:
-        """The minimiser of |w + A mu| over mu >= 0 on the rows of the face and the entering ones: face, mu, point."""
+        """The minimiser of |w + A mu| over mu >= 0 on the rows of the face and the entering ones: face, mu, point.
+
+        scale : the length of w.
+        """
         from scipy.optimize import nnls  # half of the package's import time otherwise
 
         rows, normals, inverse = face.rows, face.normals, face.inverse
-        scale = float(np.linalg.norm(w))
         while True:
             image = inverse @ w
             rest = w - normals @ image
-            new = (self.unit[entering] * self.signs[entering, pattern, None]).T
+            new = (self.unit[entering] * self.signs[entering, pattern][:, None]).T
             mu = np.zeros(entering.size)
             if entering.size:
                 along = inverse @ new
                 across = new - normals @ along
-                across[:, np.linalg.norm(across, axis=0) < DEPENDENT] = 0.0
+                across[:, np.einsum("ij,ij->j", across, across) < DEPENDENT**2] = 0.0
                 with contextlib.suppress(RuntimeError):  # SciPy gives up: the caller sees no progress
                     mu = nnls(across, -rest / scale, maxiter=10 * sum(across.shape))[0] * scale
                 image = image + along @ mu
             keep = image <= 0
-            if keep.all():
+            if np.count_nonzero(keep) == keep.size:
                 break
             entering = np.concatenate([entering, rows[~keep]])
             rows, normals, inverse = rows[keep], normals[:, keep], _without(inverse, keep)
         positive = mu > 0
-        rows, normals = np.concatenate([rows, entering[positive]]), np.hstack([normals, new[:, positive]])
+        rows, normals = np.concatenate([rows, entering[positive]]), np.concatenate([normals, new[:, positive]], axis=1)
         multipliers = np.concatenate([-image, mu[positive]])
         face = _face(rows, normals)
         u = w + normals @ multipliers
@@ -262,7 +265,10 @@ def _face(rows: np.ndarray, normals: np.ndarray) -> _Face:
 def _without(inverse: np.ndarray, keep: np.ndarray) -> Float[np.ndarray, "j d"]:
     """The pseudo-inverse of some of the columns, from that of all."""
     kept, dropped = inverse[keep], inverse[~keep]
-    return kept - (kept @ dropped.T) @ np.linalg.solve(dropped @ dropped.T, dropped)
+    _, solved, failed = dposv(dropped @ dropped.T, dropped)
+    if failed:
+        raise np.linalg.LinAlgError
+    return kept - (kept @ dropped.T) @ solved
 
 
 def _smallest(values: np.ndarray, count: int) -> Int[np.ndarray, " k"]:

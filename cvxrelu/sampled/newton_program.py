@@ -77,6 +77,28 @@ class NewtonProgram(NamedTuple):
         beside = self.loss if self.ridge is None else self.loss.shifted(self.skip_part(z))
         return float(beside.best_scale(neurons, self.beta * lengths))
 
+    def gram(
+        self, a: Float[np.ndarray, "m c"], columns: Float[np.ndarray, "m k"], of_output: Float[np.ndarray, "c k"]
+    ) -> Float[np.ndarray, "k k"]:
+        """W^T D W for columns of one output each, with D the Hessian of the loss at a.
+
+        Where outputs are coupled they are so row by row, and D is written out: c times less work than squares of which
+        none can cancel, which nobody needs who adds the identity.
+        """
+        c = a.shape[1]
+        if c == 1:
+            return self.loss.gram(a, columns, of_output)
+        G = np.empty((columns.shape[1], columns.shape[1]))
+        parts = [np.flatnonzero(row) for row in of_output]
+        for k, unit in enumerate(np.eye(c)):
+            D = self.loss.hessian_product(a, np.broadcast_to(unit, a.shape))
+            right = columns[:, parts[k]]
+            for j in range(k + 1):
+                block = columns[:, parts[j]].T @ (D[:, j : j + 1] * right)
+                G[np.ix_(parts[j], parts[k])] = block
+                G[np.ix_(parts[k], parts[j])] = block.T
+        return G
+
     def bound(self, t: np.ndarray, norms: Float[np.ndarray, " B"]) -> float:
         """What t proves, with these bounds on |Proj_b(F_b^T R^T t)|."""
         largest = norms.reshape(self.loss.y.shape[1], -1).max(axis=1)

@@ -88,7 +88,7 @@ def _combine(
     for _ in range(MODELS):
         a = predict(s, z)
         t = loss.dual(a)
-        H = loss.gram(a, every, second)
+        H = program.gram(a, every, second)
         H[np.diag_indices_from(H)] += np.repeat([0.0, l2], [c * P, c * k])
         x = np.concatenate([(s[:, 0] - s[:, 1]).ravel(), z.ravel()])
         slope = np.concatenate([(columns.T @ t).T.ravel(), (skip.T @ t - l2 * z.T).T.ravel()])

@@ -258,7 +258,7 @@ class SampledNewton:
         if not second:
             return gradient
         of_output = np.eye(c)[:, second]
-        G = loss.gram(now.a, W, of_output)
+        G = program.gram(now.a, W, of_output)
         G[np.diag_indices_from(G)] += 1.0
         right = np.sum((loss.hessian_product(now.a, gradient).T @ W) * of_output, axis=0)
         return gradient - (W * semidefinite_solver(G)(right)) @ of_output.T
