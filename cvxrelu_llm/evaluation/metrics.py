@@ -26,7 +26,7 @@ from cvxrelu.support.checks import as_fraction, as_groups, as_numbers, as_positi
 from cvxrelu_llm.evaluation.benches import SECTIONS, best_of_k, reward_bench_sections
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.heads.calibration import abstention_curve, expected_calibration_error, log_losses
-from cvxrelu_llm.preferences.formats import Triple
+from cvxrelu_llm.preferences.triple import Triple
 
 __all__ = ["Evaluation", "Metric", "evaluate", "evaluate_margins", "length_differences"]
 

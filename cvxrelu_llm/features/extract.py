@@ -26,8 +26,8 @@ from cvxrelu_llm.models.pooling import POOLINGS
 from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.models.templates import Text
 from cvxrelu_llm.preferences import splits
-from cvxrelu_llm.preferences.formats import Triple
-from cvxrelu_llm.preferences.messages import Message
+from cvxrelu_llm.preferences.messages import Message, as_messages
+from cvxrelu_llm.preferences.triple import Triple
 
 __all__ = ["PairFeatures", "Sweep", "embed", "extract", "load_model", "sweep"]
 
@@ -187,7 +187,7 @@ def embed(
         share_prefix=share_prefix, padding_side=padding_side, cache=cache, progress=progress,
     )  # fmt: skip
     chosen = as_feature_map(model, layer, pooling, prompt)
-    tokenised = run.tokenise([((Message("user", p),) if isinstance(p, str) else tuple(p), r) for p, r in texts])
+    tokenised = run.tokenise([(as_messages(p, f"texts[{i}]"), r) for i, (p, r) in enumerate(texts)])
     row = {text: i for i, text in enumerate(dict.fromkeys(tokenised))}
     X, _ = run.features(list(row), chosen)
     return X[[row[text] for text in tokenised]]

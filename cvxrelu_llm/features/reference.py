@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu_llm.models.log_probabilities import response_log_probabilities
-from cvxrelu_llm.preferences.formats import Triple
 from cvxrelu_llm.preferences.messages import Message
+from cvxrelu_llm.preferences.triple import Triple
 
 __all__ = ["reference_log_ratios"]
 

@@ -29,7 +29,7 @@ from cvxrelu_llm.models.pooling import POOLINGS, PROMPT_LAST, as_pooling
 from cvxrelu_llm.models.protocol import FeatureModel, as_layer
 from cvxrelu_llm.models.templates import Text
 from cvxrelu_llm.preferences import splits
-from cvxrelu_llm.preferences.formats import Triple
+from cvxrelu_llm.preferences.triple import Triple
 
 __all__ = ["LayerScore", "Sweep", "SweepStates", "Worth", "choose", "prompts_of", "sweep", "sweep_with"]
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from cvxrelu_llm.generation.states import POOLINGS, LMState, Tensor, as_layers, prefill, torch
 from cvxrelu_llm.models.templates import Template
-from cvxrelu_llm.preferences.messages import Message
+from cvxrelu_llm.preferences.messages import Message, as_messages
 
 __all__ = ["HiddenStateScorer", "Scorer", "as_tokens", "checked", "score_tokens"]
 
@@ -87,7 +87,8 @@ def checked(scores: Any, k: int) -> Float[np.ndarray, "k"]:
 def as_tokens(tokenizer: Any, prompt: Any, template: str = "auto") -> Int[Tensor, "n"]:
     """Token ids of a prompt, up to where the answer begins.
 
-    prompt : a text, chat messages, or ids, which are taken as they are.
+    prompt : a text, chat messages (which may call tools, and the first of which may hold `tools`, what there is to
+        call), or ids, which are taken as they are.
     template : as for features, with the same tokens: "chat", the tokenizer's chat template, for which a text is one
         message of the user; "plain", a text or a lone message of the user as it stands, several messages as
         "role: content" lines; "auto", chat where the tokenizer has a template.
@@ -97,10 +98,11 @@ def as_tokens(tokenizer: Any, prompt: Any, template: str = "auto") -> Int[Tensor
     has_chat = bool(getattr(tokenizer, "chat_template", None))
     if template == "chat" and not has_chat:
         raise ValueError("template is 'chat', but the tokenizer has no chat template; use 'plain' or 'auto'")
-    if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)):
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    many = isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], (dict, Message))
+    if isinstance(prompt, str) or many:
+        messages = as_messages(prompt, "prompt")
         kind = "chat" if has_chat and template != "plain" else "plain"
-        ids = np.asarray(Template(tokenizer, kind).prompt_tokens([Message(m["role"], m["content"]) for m in messages]))
+        ids = np.asarray(Template(tokenizer, kind).prompt_tokens(messages))
     else:
         ids = np.asarray(prompt)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":

@@ -66,21 +66,35 @@ class Template:
         """
         begun = bool(prompt) and prompt[-1].role == "assistant"
         if self.kind == "plain":
-            if len(prompt) == 1 and prompt[0].role == "user":
+            if len(prompt) == 1 and prompt[0].role == "user" and not prompt[0].rest:
                 text = prompt[0].content
             else:
-                text = "".join(f"{role}: {content}\n" for role, content in prompt)
+                text = "".join(f"{m.role}: {' '.join(filter(None, (m.content, m.rest)))}\n" for m in prompt)
                 text = text[:-1] if begun else text + "assistant: "
             return (*self.head, *self._tokens(text))
-        messages = [message._asdict() for message in prompt]
         turn = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
+
+        def shown(without: str) -> str:
+            messages = [{k: v for k, v in message._asdict().items() if k != without} for message in prompt]
+            tools = {"tools": messages[0].pop("tools")} if prompt and "tools" in messages[0] else {}
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, **tools, **turn)
+
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **turn)
+            text = shown("")
+            unseen = [
+                name for name in ("tools", "tool_calls")
+                if any(name in message._asdict() for message in prompt) and shown(name) == text
+            ]  # fmt: skip
         except Exception as error:  # templates raise what they like, e.g. where roles do not alternate
             raise InputError(
                 f"the model's chat template refuses a prompt that begins {prompt[0].content[:40]!r} ({error}); "
                 "template='plain' does without it"
             ) from error
+        if unseen:
+            raise InputError(
+                f"the model's chat template shows no {unseen[0]}, which the prompt that begins "
+                f"{prompt[0].content[:40]!r} has; template='plain' writes them as JSON"
+            )
         return tuple(self._tokens(text))
 
     def response_tokens(self, response: str) -> tuple[int, ...]:

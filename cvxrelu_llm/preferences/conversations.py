@@ -14,7 +14,7 @@ from typing import Any
 
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.values import is_missing, parse_json, plain
-from cvxrelu_llm.preferences.messages import Message, read_messages
+from cvxrelu_llm.preferences.messages import Message, answer_text, read_messages
 from cvxrelu_llm.preferences.records import read_records
 from cvxrelu_llm.preferences.triples import Triple, Triples, as_triples
 
@@ -62,6 +62,7 @@ def alternate(conversations: Any, *, student: str = "student", tutor: str = "tut
         for index, message in enumerate(messages):
             if message.role not in roles:
                 raise InputError(f"{field}[{index}].role: expected {student!r} or {tutor!r}, got {message.role!r}")
+            answer_text(message, f"{field}[{index}]")
         turns = merge_runs([Message(roles[role], content) for role, content in messages])
         counts["merged"] += len(messages) - len(turns)
         group = f"conversation {n}" if is_missing(identity) else str(identity)

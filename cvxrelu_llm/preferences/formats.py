@@ -15,9 +15,10 @@ A record holds one of
 or is one of a collection in its authors' format, see `published`. The pairs of one record, or of one prompt where
 completions are rated, share its weight equally: one with many answers has no more say than one with two. A record may
 also hold `weight` (>= 0, multiplies the loss of the pair), `margin` (what the reward difference has to exceed), `group`
-(of a conversation, say: never divided by a split), and `score_chosen` with `score_rejected`: a pair of equal ones says
-nothing and is left out. TRL's formats are those of its documentation, "Dataset formats and types". None and NaN are
-absent values, except that weight and margin must not be NaN in a file.
+(of a conversation, say: never divided by a split), `tools` (what the model may call, for its chat template), and
+`score_chosen` with `score_rejected`: a pair of equal ones says nothing and is left out. TRL's formats are those of its
+documentation, "Dataset formats and types". None and NaN are absent values, except that weight and margin must not be
+NaN in a file.
 """
 
 from __future__ import annotations
@@ -31,47 +32,24 @@ from cvxrelu.support.errors import InputError
 from cvxrelu.support.values import is_missing, plain, read_number
 from cvxrelu_llm.preferences.messages import (
     Message,
+    answer_text,
     common_beginning,
     joined_prompt,
     parse_marks,
     read_messages,
     same_text,
+    with_tools,
 )
 from cvxrelu_llm.preferences.published import REVIEW
 from cvxrelu_llm.preferences.records import Record, missing
+from cvxrelu_llm.preferences.triple import Refused, Triple, by_rating
 
-__all__ = ["FIELDS", "RecordReader", "Refused", "Triple"]
+__all__ = ["FIELDS", "RecordReader"]
 
 FIELDS = ("prompt", "chosen", "rejected", "completion", "label", "weight", "margin", "group", "completions", "scores",
-          "ranks", "score", "score_chosen", "score_rejected", "text")  # fmt: skip
+          "ranks", "score", "score_chosen", "score_rejected", "text", "tools")  # fmt: skip
 NUMBERS = ("weight", "margin")
 TRUE, FALSE = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no", "-1"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Triple:
-    """One preference: `chosen` was preferred to `rejected` as the answer to `prompt`.
-
-    weight >= 0 multiplies its loss, margin is what the difference of rewards has to exceed, `source` tells where it
-    stood ("train.jsonl, line 12"), rating by how much the chosen answer was rated higher, 0 where there are no ratings.
-    """
-
-    prompt: tuple[Message, ...]
-    chosen: str
-    rejected: str
-    weight: float = 1.0
-    margin: float = 0.0
-    group: str = ""
-    source: str = ""
-    rating: float = 0.0
-
-
-class Refused(Exception):
-    """A record that is well-formed but of no use."""
-
-    def __init__(self, reason: str, words: str) -> None:
-        super().__init__(words)
-        self.reason, self.words = reason, words
 
 
 @dataclasses.dataclass
@@ -120,7 +98,8 @@ class RecordReader:
         found = []
         for a, b in pairs:
             try:
-                found.append(Triple(*read(record, {**fields, "chosen": a, "rejected": b}), **extra))
+                prompt, better, worse = read(record, {**fields, "chosen": a, "rejected": b})
+                found.append(Triple(self._told(record, prompt), better, worse, **extra))
             except Refused as refusal:
                 if len(pairs) == 1:
                     raise
@@ -161,15 +140,15 @@ class RecordReader:
         for field, value in (("completions", answers), (name, numbers)):
             if not isinstance(value, list) or len(value) != len(answers):
                 raise InputError(f"{self._where(record, field)}: expected a list, one entry per completion")
-        prompt = self._prompt(record, fields["prompt"])
+        prompt = self._told(record, self._prompt(record, fields["prompt"]))
         rated = []
         for answer, number in zip(answers, numbers, strict=True):
             if is_missing(number) or is_missing(answer):
                 continue  # not rated
             value = self._number(record, {name: number}, name, 0.0)
-            text = self._cut(prompt, self._turns(record, answer, "completions"), "completions")[1]
+            text = self._cut(record, prompt, self._turns(record, answer, "completions"), "completions")[1]
             rated.append(Triple(prompt, text, text, **{**extra, "rating": sign * value}))
-        return _by_rating(rated)
+        return by_rating(rated)
 
     def _group(self, record: Record, value: Any) -> str:
         """A name out of a text or a number; a whole float, as pandas makes of integers, is the integer.
@@ -187,6 +166,14 @@ class RecordReader:
             return read_messages(value, self._where(record, "prompt"))
         return (parse_marks(value) if self.marks else None) or (Message("user", value),)
 
+    def _told(self, record: Record, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+        return with_tools(prompt, plain(record.fields.get(self.names["tools"])), self._where(record, "tools"))
+
+    def _answers(self, record: Record, chosen: Message, rejected: Message) -> tuple[str, str]:
+        return answer_text(chosen, self._where(record, "chosen")), answer_text(
+            rejected, self._where(record, "rejected")
+        )
+
     def _turns(self, record: Record, value: Any, field: str) -> tuple[Message, ...]:
         """A response as messages; a text is one of the assistant, unless its marks make it a dialogue."""
         if not isinstance(value, str):
@@ -202,17 +189,19 @@ class RecordReader:
             raise Refused("equal", "fields 'chosen' and 'rejected' are the same")
         if min(len(chosen), len(rejected)) > 1:
             shared = _shared(chosen, rejected)
-            return joined_prompt(prompt, shared) or shared, chosen[-1].content, rejected[-1].content
-        both = [self._cut(prompt, turns, name) for turns, name in ((chosen, "chosen"), (rejected, "rejected"))]
+            return joined_prompt(prompt, shared) or shared, *self._answers(record, chosen[-1], rejected[-1])
+        both = [self._cut(record, prompt, turns, name) for turns, name in ((chosen, "chosen"), (rejected, "rejected"))]
         longest = max((found for found, _ in both), key=len)
         return longest, both[0][1], both[1][1]
 
-    def _cut(self, prompt: tuple[Message, ...], turns: tuple[Message, ...], field: str) -> tuple[Any, str]:
+    def _cut(
+        self, record: Record, prompt: tuple[Message, ...], turns: tuple[Message, ...], field: str
+    ) -> tuple[tuple[Message, ...], str]:  # fmt: skip
         """Prompt and text of a response that is one message, alone or behind what agrees with the prompt."""
         found = joined_prompt(prompt, turns[:-1])
         if not turns or found is None:
             raise Refused("diverging", f"field {self.names[field]!r} holds {len(turns)} messages; expected one")
-        return found, turns[-1].content
+        return found, answer_text(turns[-1], self._where(record, field))
 
     def _implicit(self, record: Record, fields: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str]:
         """Prompt, chosen and rejected where both responses begin with the prompt."""
@@ -236,7 +225,7 @@ class RecordReader:
             )
         if both[0] == both[1]:
             raise Refused("equal", "fields 'chosen' and 'rejected' are the same")
-        return _shared(*both), both[0][-1].content, both[1][-1].content
+        return _shared(*both), *self._answers(record, both[0][-1], both[1][-1])
 
     def _wait(
         self, record: Record, fields: Mapping[str, Any], extra: Mapping[str, Any], alone: bool = False
@@ -249,7 +238,8 @@ class RecordReader:
         if rated:
             value = self._number(record, fields, "score", 0.0)
             prompt = self._prompt(record, fields["prompt"])
-            prompt, text = self._cut(prompt, self._turns(record, fields["completion"], "completion"), "completion")
+            turns = self._turns(record, fields["completion"], "completion")
+            prompt, text = self._cut(record, self._told(record, prompt), turns, "completion")
             kept = Triple(prompt, text, text, **{**extra, "rating": value})
             self.rated.setdefault((prompt, extra["group"]), []).append(kept)
             return
@@ -257,9 +247,9 @@ class RecordReader:
         word = str(label).strip().lower()
         if not isinstance(label, (bool, int, float, str)) or word not in TRUE | FALSE:
             raise InputError(f"{self._where(record, 'label')}: expected true or false, got {label!r}")
-        prompt = self._prompt(record, fields["prompt"])
+        prompt = self._told(record, self._prompt(record, fields["prompt"]))
         turns = self._turns(record, fields["completion"], "completion")
-        prompt, text = self._cut(prompt, turns, "completion")
+        prompt, text = self._cut(record, prompt, turns, "completion")
         waiting = self.texts if alone else self.waiting
         good, bad = waiting.setdefault((prompt, extra["group"]), ([], []))
         (good if word in TRUE else bad).append(Triple(prompt, text, text, **extra))
@@ -272,7 +262,7 @@ class RecordReader:
         """
         pairs, alone = [], []
         for rated in self.rated.values():
-            found = _by_rating(rated)
+            found = by_rating(rated)
             pairs += found
             alone += [] if found else [triple.source for triple in rated]
         for good, bad in self.texts.values():
@@ -297,18 +287,6 @@ def _several(value: Any) -> list[Any]:
     """The answers of a field: those of a list of texts or of conversations, else the value itself."""
     several = isinstance(value, list) and len(value) > 0 and all(isinstance(item, (str, list)) for item in value)
     return list(value) if several else [value]
-
-
-def _by_rating(rated: list[Triple]) -> list[Triple]:
-    """Pairs of rated answers to one prompt, the better one first; they share the mean of the answers' weights."""
-    found = []
-    for a in rated:
-        for b in rated:
-            if a.rating > b.rating:
-                place = a.source if a.source == b.source else f"{a.source} and {b.source}"
-                weight, rating = 0.5 * (a.weight + b.weight), a.rating - b.rating
-                found.append(dataclasses.replace(a, rejected=b.chosen, source=place, weight=weight, rating=rating))
-    return [dataclasses.replace(pair, weight=pair.weight / len(found)) for pair in found]
 
 
 def _shared(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple[Message, ...]:

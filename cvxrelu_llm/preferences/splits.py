@@ -14,14 +14,16 @@ import numpy as np
 from jaxtyping import Int
 
 from cvxrelu.support.checks import as_seed
-from cvxrelu_llm.preferences.formats import Triple
+from cvxrelu_llm.preferences.triple import Triple
 
 __all__ = ["components", "kfold", "leakage", "prompt_key", "split"]
 
 
 def prompt_key(triple: Triple) -> str:
     """The prompt without regard to case and spacing."""
-    return "\n".join(f"{message.role}\t{' '.join(message.content.casefold().split())}" for message in triple.prompt)
+    return "\n".join(
+        f"{message.role}\t{' '.join(message.content.casefold().split())}{message.rest}" for message in triple.prompt
+    )
 
 
 def components(triples: Sequence[Triple]) -> Int[np.ndarray, " m"]:

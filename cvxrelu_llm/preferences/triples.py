@@ -18,9 +18,10 @@ from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write
 from cvxrelu.support.text_files import pack_text
 from cvxrelu_llm.preferences import splits
-from cvxrelu_llm.preferences.formats import FIELDS, RecordReader, Refused, Triple
+from cvxrelu_llm.preferences.formats import FIELDS, RecordReader
 from cvxrelu_llm.preferences.published import as_format, recognised, standard
 from cvxrelu_llm.preferences.records import read_records
+from cvxrelu_llm.preferences.triple import Refused, Triple
 
 __all__ = ["Triple", "Triples", "as_triples", "load_triples"]
 
@@ -62,7 +63,8 @@ class Triples(Sequence[Triple]):
         """SHA-256 (hexadecimal) of everything but where the triples stood."""
         digest = hashlib.sha256()
         for t in self.items:
-            content = [t.prompt, t.chosen, t.rejected, t.weight, t.margin, t.group]
+            prompt = [[*message, message.rest] if message.rest else message for message in t.prompt]
+            content = [prompt, t.chosen, t.rejected, t.weight, t.margin, t.group]
             digest.update(json.dumps(content).encode() + b"\n")
         return digest.hexdigest()
 
