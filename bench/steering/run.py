@@ -47,6 +47,7 @@ PARTS = ("the acting", "the plot", "the ending", "the script", "the music", "the
 KINDS = ("a comedy", "a thriller", "a drama", "a horror film", "a documentary", "a love story", "a western", "a sequel",
          "a war film", "an animated film")  # fmt: skip
 PAIRS, WRITTEN, CANDIDATES = 250, 24, 10  # pairs of the head, new tokens of a text, tokens scored at a step
+TEMPERATURES = (0.1, 0.4, 0.7)  # beside 1
 ASK = "Write a sentence of a film review."
 
 
@@ -155,7 +156,7 @@ def ways(lm: Any, tokenizer: Any, scorer: Any, template: str, quick: bool) -> li
         found.append(Way(f"guided, rewards times {scale:g}", 1.0, guided(1.0, scale=scale, **rewards)))
     for scale in () if quick else (2.0,):
         found.append(Way(f"guided, scores in [0, 1] times {scale:g}", 1.0, guided(1.0, scale=scale)))
-    for temperature in () if quick else (0.4,):
+    for temperature in () if quick else TEMPERATURES:
         found.append(Way("plain", temperature, plain(temperature)))
         found.append(Way("guided, rewards times 4", temperature, guided(temperature, scale=4.0, **rewards)))
     return found
