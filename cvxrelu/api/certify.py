@@ -125,7 +125,7 @@ def certify(
 
 def _as_wide(y: Any, loss: Any, network: ReLUNetwork) -> Any:
     """Class labels as indicators with a column for every output of the network: the last classes may be absent."""
-    if loss != "multinomial" or np.ndim(y) != 1:
+    if loss != "multinomial" or (y.ndim if hasattr(y, "ndim") else np.ndim(y)) != 1:
         return y
     labels = as_finite_array("y", y, ndim=(1,))
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= network.n_outputs:

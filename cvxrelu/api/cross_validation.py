@@ -19,6 +19,7 @@ from scipy.special import logsumexp
 
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.support.checks import short
+from cvxrelu.support.host import to_host
 
 __all__ = [
     "Fold", "Samples", "Scorer", "accuracy", "as_folds", "as_scorer", "check_spread", "neg_log_loss",
@@ -180,7 +181,7 @@ def _as_fold(name: str, pair: Any, weight: np.ndarray) -> Fold:
 
 
 def _as_rows(name: str, rows: Any, weight: np.ndarray) -> np.ndarray:
-    n, rows = weight.size, np.asarray(rows)
+    n, rows = weight.size, to_host(rows)
     if rows.dtype == bool and rows.shape == (n,):
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or rows.size == 0:

@@ -20,6 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from cvxrelu.api.standardised import solve_standardised
+from cvxrelu.backends.choose import the_arrays_own
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.runs.status import Status
 from cvxrelu.support.checks import refuse_sparse
@@ -68,7 +69,9 @@ class _ConvexReLU(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _fit(self, X: np.ndarray, targets: np.ndarray, sample_weight: Any, loss: str = "squared") -> ReLUNetwork:
+    def _fit(
+        self, X: np.ndarray, targets: np.ndarray, sample_weight: Any, backend: Any, loss: str = "squared"
+    ) -> ReLUNetwork:
         """Solve on standardised data; returns the network for raw features and targets."""
         weight = None
         if sample_weight is not None:
@@ -80,7 +83,7 @@ class _ConvexReLU(BaseEstimator):
             loss=loss, skip=self.skip, skip_l2=self.skip_l2, refine=self.refine, certificate=self.certificate,
             patterns=self.patterns, tol=self.tol,
             seed=as_seed_of(self.random_state), max_iter=self.max_iter,
-            time_limit=self.time_limit, backend=self.backend, dtype=self.dtype, linear_solver=self.linear_solver,
+            time_limit=self.time_limit, backend=backend, dtype=self.dtype, linear_solver=self.linear_solver,
             verbose=self.verbose,
         )  # fmt: skip
         self.solution_, self.network_, self.beta_ = solved.solution, solved.network, solved.beta
@@ -142,14 +145,19 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ConvexReLURegressor:
         """Fit to X (n, d) and y (n,) or (n, c)."""
-        X, y = _host(X), _host(y)
+        backend = the_arrays_own(self.backend, X, y)
+        X, y, sample_weight = map(_host, (X, y, sample_weight))
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
-        self._fit(X, np.asarray(y, dtype=np.float64), sample_weight)
+        self._fit(X, np.asarray(y, dtype=np.float64), sample_weight, backend)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """f(X): (n,), or (n, c) for vector targets."""
         return self._predict(X)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R^2, as scikit-learn has it, of arrays of any library."""
+        return super().score(X, _host(y), _host(sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -210,7 +218,8 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         """Fit to X (n, d) and class labels y (n,)."""
         if self.loss not in ("squared", "logistic"):
             raise ValueError(f"loss must be 'squared' or 'logistic', got {self.loss!r}")
-        X, y = _host(X), _host(y)
+        backend = the_arrays_own(self.backend, X, y)
+        X, y, sample_weight = map(_host, (X, y, sample_weight))
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -224,10 +233,10 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         two = self.classes_.size == 2
         if self.loss == "logistic":
             self._fit(X, 2.0 * codes - 1.0 if two else np.eye(self.classes_.size)[codes], sample_weight,
-                      "logistic" if two else "multinomial")  # fmt: skip
+                      backend, "logistic" if two else "multinomial")  # fmt: skip
             return self
         indicators = codes[:, None] == np.arange(self.classes_.size)
-        self._fit(X, (indicators[:, 1] if two else indicators).astype(np.float64), sample_weight)
+        self._fit(X, (indicators[:, 1] if two else indicators).astype(np.float64), sample_weight, backend)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -260,6 +269,10 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         """The class with the largest estimate, (n,)."""
         scores = self.decision_function(X)
         return self.classes_[(scores > 0).astype(int) if self.classes_.size == 2 else np.argmax(scores, axis=1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of labels that are right, as scikit-learn has it, of arrays of any library."""
+        return super().score(X, _host(y), _host(sample_weight))
 
 
 def as_seed_of(random_state: Any) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cvxrelu.api.guards import warn_of_columns
 from cvxrelu.api.prepared import prepare
+from cvxrelu.backends.choose import the_arrays_own
 from cvxrelu.last_layer.solution import LogisticSolution
 from cvxrelu.last_layer.solve import solve_logistic
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -98,6 +99,7 @@ def two_phase(
     >>> bool(np.mean(f[pairs[:, 0]] > f[pairs[:, 1]]) > 0.8)
     True
     """
+    backend = the_arrays_own(backend, X, y)
     host_X = as_finite_array("X", X, ndim=(2,))
     rows = read_pairs(pairs, len(host_X), "logistic")
     if (y is None) == (rows is None):

@@ -14,7 +14,7 @@ import array_api_compat
 from cvxrelu.backends import BACKENDS, Backend, BackendError
 from cvxrelu.backends.known_answer import known_answer
 
-__all__ = ["BackendReport", "check_backend", "get_backend", "select_backend", "select_devices"]
+__all__ = ["BackendReport", "check_backend", "get_backend", "select_backend", "select_devices", "the_arrays_own"]
 
 # Flops of one ADMM iteration (12 n d P c) from which on JAX is taken on CPU: a first solve, compilation included, then
 # takes about as long as on NumPy, and every later one of the same shape half as long. Measured by
@@ -45,10 +45,9 @@ def select_backend(name: Any, inputs: tuple[Any, ...], flops: float) -> Backend:
         raise ValueError(f"backend must be 'auto', 'numpy', 'jax' or 'cupy', got {name!r}")
     if name != "auto":
         return get_backend(name)
-    if any(array_api_compat.is_cupy_array(a) for a in inputs):
-        return get_backend("cupy")
-    if any(array_api_compat.is_jax_array(a) and not _on_cpu(a) for a in inputs):
-        return get_backend("jax")
+    name = the_arrays_own(name, *inputs)
+    if name != "auto":
+        return get_backend(name)
     if flops < JAX_CPU_FLOPS and not _may_have_accelerator():
         return get_backend("numpy")
     try:
@@ -56,6 +55,18 @@ def select_backend(name: Any, inputs: tuple[Any, ...], flops: float) -> Backend:
     except BackendError:
         return get_backend("numpy")
     return jax if jax.is_accelerator or flops >= JAX_CPU_FLOPS else get_backend("numpy")
+
+
+def the_arrays_own(name: Any, *inputs: Any) -> Any:
+    """The name given, and for "auto" that of the device which these arrays are on, if one is: for whoever passes them
+    on as arrays of the host.
+    """
+    if isinstance(name, str) and name == "auto":
+        if any(array_api_compat.is_cupy_array(a) for a in inputs):
+            return "cupy"
+        if any(array_api_compat.is_jax_array(a) and not _on_cpu(a) for a in inputs):
+            return "jax"
+    return name
 
 
 def _on_cpu(array: Any) -> bool:

@@ -18,6 +18,7 @@ from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.status import Status
 from cvxrelu.support.checks import as_seed
+from cvxrelu.support.host import to_host
 
 __all__ = ["ConvexReLUClassifierCV", "ConvexReLURegressorCV"]
 
@@ -64,7 +65,9 @@ class _ChoosesBeta:
         self.random_state = random_state
         self.verbose = verbose
 
-    def _fit(self: Any, X: np.ndarray, targets: np.ndarray, sample_weight: Any, loss: str = "squared") -> ReLUNetwork:
+    def _fit(
+        self: Any, X: np.ndarray, targets: np.ndarray, sample_weight: Any, backend: Any, loss: str = "squared"
+    ) -> ReLUNetwork:
         started = time.perf_counter()
         seed = as_seed(as_seed_of(self.random_state))
         settings = Settings.read(
@@ -77,7 +80,7 @@ class _ChoosesBeta:
             weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         options = {
             "settings": settings, "loss": loss, "intercept": self.intercept, "skip": self.skip,
-            "skip_l2": self.skip_l2, "backend": self.backend,
+            "skip_l2": self.skip_l2, "backend": backend,
         }  # fmt: skip
         found = search_beta(
             Part.of(X, targets, weight), self._folds(X, targets, weight, seed), shares=shares,
@@ -109,6 +112,7 @@ class _ChoosesBeta:
             cv = (StratifiedKFold if classifier else KFold)(int(cv), shuffle=True, random_state=seed)
         mass, found = np.ones(len(X)) if weight is None else weight, []
         for i, (train, test) in enumerate(check_cv(cv, labels, classifier=classifier).split(X, labels)):
+            train, test = to_host(train), to_host(test)
             if not (mass[train].any() and mass[test].any()):
                 raise ValueError(f"cv: fold {i} has no training or no test row of positive sample_weight")
             if classifier and (missing := np.setdiff1d(labels, labels[train])).size:

@@ -36,6 +36,7 @@ from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 from cvxrelu.support.checks import as_finite_array, as_fraction
+from cvxrelu.support.host import to_host
 from cvxrelu.support.status_line import say
 
 __all__ = ["Path", "path"]
@@ -168,8 +169,8 @@ def _samples(problem: Problem, X: np.ndarray, pairs: Any, margin: Any) -> Sample
     """What the loss sums over, as `solve` takes it."""
     m = problem.plain.y.shape[0]
     y = problem.plain.y[:, 0] if problem.scalar_output else problem.plain.y
-    margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), (m,))
-    rows = None if pairs is None else np.asarray(pairs)
+    margins = np.broadcast_to(to_host(margin).astype(np.float64), (m,))
+    rows = None if pairs is None else to_host(pairs)
     return Samples(X, y, problem.plain.weight[:, 0], margins, rows)
 
 

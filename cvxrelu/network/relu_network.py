@@ -16,7 +16,7 @@ from cvxrelu.network.fields import OPTIONAL, REQUIRED, plain_metadata
 from cvxrelu.network.file import read_network, write_network
 from cvxrelu.network.foreign import check_intercept, fields_of_model, neurons_of_blocks
 from cvxrelu.support.checks import refuse_sparse
-from cvxrelu.support.host import column_norms, host_array
+from cvxrelu.support.host import column_norms, host_array, to_host
 
 __all__ = ["ReLUNetwork"]
 
@@ -249,7 +249,8 @@ class ReLUNetwork(Exports):
         x_center, x_scale : (d,), x_scale > 0. A nonzero center gives the neurons a bias if they had none.
         y_center, y_scale : scalar or (c,). A zero center adds no output bias where there was none.
         """
-        first = self.first_layer / np.asarray(x_scale)[:, None]
+        x_center, x_scale, y_center, y_scale = map(to_host, (x_center, x_scale, y_center, y_scale))
+        first = self.first_layer / x_scale[:, None]
         shift = x_center @ first
         hidden = None
         if self.hidden_bias is not None or np.any(x_center):
@@ -257,7 +258,7 @@ class ReLUNetwork(Exports):
         skip, bias = None, self.bias
         offset = np.zeros(self.second_layer.shape[1:])
         if self.skip is not None:
-            skip = (self.skip.T / np.asarray(x_scale)).T
+            skip = (self.skip.T / x_scale).T
             offset = offset - x_center @ skip
             skip = skip * y_scale
         if bias is not None or np.any(y_center) or np.any(offset):

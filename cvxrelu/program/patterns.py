@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cvxrelu.numerics.rounding import EPS
+from cvxrelu.support.host import to_host
 
 __all__ = ["Patterns", "as_patterns", "check_realisable", "sample_patterns"]
 
@@ -79,7 +80,7 @@ def check_realisable(X: ArrayLike, M: ArrayLike) -> np.ndarray:
     """
     from scipy.optimize import linprog  # half of the package's import time otherwise
 
-    X, M = _data(X), np.asarray(M)
+    X, M = _data(X), to_host(M)
     if M.dtype != bool or M.ndim != 2 or len(M) != len(X):
         raise ValueError(f"M has dtype {M.dtype} and shape {M.shape}; expected bool ({len(X)}, P)")
     scale = np.max(np.abs(X), axis=0)
@@ -169,7 +170,7 @@ def as_patterns(patterns: Any, X: ArrayLike, seed: Any = 0, check_patterns: bool
 
 def _data(X: ArrayLike) -> np.ndarray:
     """X as a finite float64 matrix with at least one row and one column."""
-    X = np.asarray(X)
+    X = to_host(X)
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X has dtype {X.dtype}; expected real numbers")
     if X.ndim != 2 or 0 in X.shape:
@@ -182,7 +183,7 @@ def _data(X: ArrayLike) -> np.ndarray:
 
 def _array(value: Any, expected: str) -> np.ndarray:
     try:
-        array = np.asarray(value)
+        array = to_host(value)
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(value).__name__
         raise TypeError(f"patterns holds a {kind} that NumPy cannot read ({error}); {expected}") from error

@@ -10,6 +10,7 @@ import numpy as np
 from cvxrelu.program.patterns import Patterns
 from cvxrelu.support.blocks import blocks, is_streamed, scratch
 from cvxrelu.support.checks import as_finite_array
+from cvxrelu.support.host import to_host
 
 __all__ = ["in_file", "read_rows_in_blocks", "streamed_patterns"]
 
@@ -43,7 +44,7 @@ def streamed_patterns(patterns: Any, X: np.ndarray, seed: int, check_patterns: b
     if isinstance(patterns, (int, np.integer)) and not isinstance(patterns, bool):
         gates, drawn = np.random.default_rng(seed).standard_normal((d, int(patterns))), True
     else:
-        gates, drawn = np.asarray(None if isinstance(patterns, tuple) else patterns), False
+        gates, drawn = to_host(None if isinstance(patterns, tuple) else patterns), False
         if gates.dtype.kind != "f" or gates.ndim != 2 or len(gates) != d or gates.shape[1] == 0 or check_patterns:
             raise ValueError(
                 f"patterns must be a number, or a float ({d}, P) of gates, where rows are streamed, got "

@@ -190,6 +190,6 @@ def as_groups(name: str, value: Any) -> Int[np.ndarray, " m"]:
 
 def _as_array(name: str, value: Any, wanted: str) -> np.ndarray:
     try:
-        return np.asarray(value)
+        return to_host(value)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of several lengths, a tensor elsewhere
         raise InputError(f"{name} must be {wanted}, got {type(value).__name__} ({error})") from error
