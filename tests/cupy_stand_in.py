@@ -314,6 +314,7 @@ def make_modules() -> dict[str, types.ModuleType]:
     runtime.getDeviceCount, runtime.CUDARuntimeError = lambda: 1, CUDARuntimeError
     runtime.getDeviceProperties = lambda number: {"name": b"stand-in"}
     runtime.memGetInfo = lambda: (Device.free, Device.total)
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
     cuda.runtime, cuda.Device, made["cupy.cuda.device"].Device = runtime, Device, Device
     cuda.get_current_stream = lambda: types.SimpleNamespace(synchronize=lambda: None)
     for name, module in made.items():

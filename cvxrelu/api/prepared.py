@@ -24,7 +24,7 @@ from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled.choice import method_ahead
-from cvxrelu.sampled.memory import LARGE, Plan, as_limit, plan, refuse_what_is_not_free, sizes_of
+from cvxrelu.sampled.memory import LARGE, Plan, Sizes, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.sampled.newton_stage import pays
 from cvxrelu.sampled.stage import SampledStage
 from cvxrelu.support.status_line import say
@@ -151,13 +151,13 @@ def prepare(
         if pays(sizes[:4], settings, get_backend("numpy")):
             flops = 0.0  # Newton's method runs on the host
         named = divided or select_backend(backend, (X, y), flops)
-        memory = plan(sizes, settings.linear_solver, named.name, settings.refine, sampled, limit)
+        named, memory = fitting(sizes, settings, named, sampled, limit, backend == "auto" and divided is None)
         if memory.streamed:
             check_streamed(settings.certificate, skip, pairs, checkpoint)
         method = "refinement"
         if sampled:
             method = method_ahead(sizes, settings, named, memory)
-        refuse_what_is_not_free(sizes, method, named.name, limit)
+        refuse_what_is_not_free(sizes, method, named.name, limit, own_memory(named, 1))
         if settings.verbose and (limit is not None or memory.estimate.bytes >= LARGE):
             say(f"memory: about {memory.estimate}{', rows streamed' if memory.streamed else ''}")
     problem = build_problem(
@@ -167,6 +167,31 @@ def prepare(
     check_kind(settings.certificate, problem)
     named = named or select_backend(backend, (X, y), problem.flops if sampled else 0.0)
     return Prepared(problem=problem, backend=named, sampled=sampled, memory=memory, space=SearchSpace(problem.X))
+
+
+def own_memory(backend: Backend, which: int) -> tuple[int, float] | None:
+    """(devices, bytes) of memory that is not the machine's, in all (0) or free (1)."""
+    own = backend.own_memory
+    return None if own is None else (backend.n_devices, own[which])
+
+
+def fitting(
+    sizes: Sizes, settings: Settings, named: Backend, sampled: bool, limit: float | None, free: bool
+) -> tuple[Backend, Plan]:
+    """The plan for this backend; NumPy and its plan, where the choice is `free` and only that fits the same memory."""
+
+    def ahead(backend: Backend) -> Plan:
+        return plan(
+            sizes, settings.linear_solver, backend.name, settings.refine, sampled, limit, own_memory(backend, 0)
+        )
+
+    try:
+        return named, ahead(named)
+    except (MemoryError, ValueError):
+        if not free or named.name == "numpy" or named.is_accelerator:
+            raise
+        numpy = get_backend("numpy")
+        return numpy, ahead(numpy)
 
 
 def check_streamed(kind: str, skip: Any, pairs: Any, folder: Any) -> None:

@@ -51,10 +51,13 @@ class Backend:
         return array
 
     # -- control ------------------------------------------------------------------------------------------------
-    def compile(self, fn: Callable[..., Any], static: Sequence[str] = ()) -> Callable[..., Any]:
+    def compile(
+        self, fn: Callable[..., Any], static: Sequence[str] = (), donate: Sequence[str] = ()
+    ) -> Callable[..., Any]:
         """A function of module level whose first argument is the backend, made fast. Eager backends return it as is.
 
-        `static` names arguments that are plain hashable values, not arrays.
+        `static` names arguments that are plain hashable values, not arrays; `donate` those whose memory the result may
+        take, which nobody may look at afterwards.
         """
         return fn
 
@@ -89,6 +92,11 @@ class Backend:
     @property
     def n_devices(self) -> int:
         return 1
+
+    @property
+    def own_memory(self) -> tuple[float, float] | None:
+        """Bytes that the smallest device has in all and free, where arrays do not lie in the machine's memory."""
+        return None
 
     @property
     def is_accelerator(self) -> bool:

@@ -49,6 +49,11 @@ class CupyBackend(Backend):
         return tree
 
     @property
+    def own_memory(self) -> tuple[float, float] | None:
+        free, total = self._cupy.cuda.runtime.memGetInfo()
+        return float(total), float(free + self._cupy.get_default_memory_pool().free_bytes())
+
+    @property
     def device(self) -> str:
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._cupy.cuda.Device().id)
         return properties["name"].decode()

@@ -30,13 +30,26 @@ class JaxBackend(Backend):
         self._jax = jax
 
     def put(self, tree: Any, dtype: Any = None, split: int | None = None) -> Any:
-        return self._jax.tree.map(lambda a: self.xp.asarray(_cast(a, dtype)), tree)
+        return self._jax.tree.map(lambda a: self._jax.device_put(_cast(a, dtype)), tree)
 
     def get(self, tree: Any) -> Any:
         return self._jax.tree.map(np.asarray, self._jax.device_get(tree))
 
-    def compile(self, fn: Callable[..., Any], static: Sequence[str] = ()) -> Callable[..., Any]:
-        return _jit(fn, tuple(static))
+    def compile(
+        self, fn: Callable[..., Any], static: Sequence[str] = (), donate: Sequence[str] = ()
+    ) -> Callable[..., Any]:
+        compiled = _jit(fn, tuple(static), tuple(donate))
+
+        def call(backend: Backend, *given: Any, **named: Any) -> Any:
+            # Counts of steps go to the device by name, so that nothing does implicitly.
+            put = self._number
+            moved = {name: value if name in static else put(value) for name, value in named.items()}
+            return compiled(backend, *map(put, given), **moved)
+
+        return call
+
+    def _number(self, value: Any) -> Any:
+        return self._jax.device_put(value) if isinstance(value, (int, float)) else value
 
     def padded(self, size: int) -> int:
         steps = 2 ** max(4, (size - 1).bit_length() - 1) // 2  # 16, 24, 32, 48, 64, 96, ...
@@ -60,6 +73,10 @@ class JaxBackend(Backend):
             yield
 
     @property
+    def own_memory(self) -> tuple[float, float] | None:
+        return _told(self._jax.local_devices()[:1])
+
+    @property
     def device(self) -> str:
         device = self._jax.devices()[0]
         return "cpu" if device.platform == "cpu" else str(device.device_kind)
@@ -69,9 +86,18 @@ class JaxBackend(Backend):
         return self._jax.default_backend() != "cpu"
 
 
+def _told(devices: Sequence[Any]) -> tuple[float, float] | None:
+    """Bytes in all and free of the smallest of these devices; None of a CPU, and where a device does not tell."""
+    told = [device.memory_stats() for device in devices if device.platform != "cpu"]
+    if not told or not all(stats and "bytes_limit" in stats for stats in told):
+        return None
+    free = (stats["bytes_limit"] - stats.get("bytes_in_use", 0) for stats in told)
+    return float(min(stats["bytes_limit"] for stats in told)), float(min(free))
+
+
 @functools.cache
-def _jit(fn: Callable[..., Any], static: tuple[str, ...]) -> Callable[..., Any]:
+def _jit(fn: Callable[..., Any], static: tuple[str, ...], donate: tuple[str, ...]) -> Callable[..., Any]:
     """One jitted function for the life of the process: jitting a closure per call would recompile per call."""
     import jax
 
-    return jax.jit(fn, static_argnums=0, static_argnames=static)
+    return jax.jit(fn, static_argnums=0, static_argnames=static, donate_argnames=donate)

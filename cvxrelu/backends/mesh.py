@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.backends.base import _cast
-from cvxrelu.backends.jax import JaxBackend
+from cvxrelu.backends.jax import JaxBackend, _told
 
 __all__ = ["MeshBackend", "as_devices"]
 
@@ -49,6 +49,9 @@ class MeshBackend(JaxBackend):
 
         return super().get(self._jax.tree.map(whole, tree))
 
+    def _number(self, value: Any) -> Any:
+        return value  # every process has it; an array of one device could not meet those of several processes
+
     def split(self, array: Any, axis: int) -> Any:
         return self._jax.lax.with_sharding_constraint(array, self._sharding(array.shape, axis))
 
@@ -70,6 +73,11 @@ class MeshBackend(JaxBackend):
     @property
     def n_devices(self) -> int:
         return self.mesh.size
+
+    @property
+    def own_memory(self) -> tuple[float, float] | None:
+        here = self._jax.process_index()
+        return _told([device for device in self.mesh.devices.flat if device.process_index == here])
 
     @property
     def device(self) -> str:

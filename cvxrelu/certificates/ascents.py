@@ -70,22 +70,22 @@ def _value_and_gradient(X: Array, p: Array, u: Array, scale: Array | None = None
         hidden = [xp.maximum(X[b, :] @ u, zero) for b in blocks]
         q = sum(p[b, :].T @ h for b, h in zip(blocks, hidden, strict=True))
         signed = value = xp.sqrt(xp.sum(q * q, axis=0))
-        s = q / xp.where(value > 0, value, one)
+        s = q / xp.where(value > 0, value, one)[None, :]
         g = sum(X[b, :].T @ xp.where(h > 0, p[b, :] @ s, zero) for b, h in zip(blocks, hidden, strict=True))
     squared = xp.sum(g * g, axis=0)
     if scale is None:
         size = xp.sqrt(xp.where(squared > 0, squared, one))
         size = xp.where(signed < 0, -size, size)
-        gradient = g / size - u * (value / xp.abs(size))  # g @ u = phi
+        gradient = g / size[None, :] - u * (value / xp.abs(size))[None, :]  # g @ u = phi
         return value, gradient, _dots(gradient, gradient)
     normal = scale * scale * u
     length = _dots(normal, u)
     length = xp.where(length > 0, length, one)
-    normal = normal * (value / length)
+    normal = normal * (value / length)[None, :]
     size = xp.sqrt(xp.maximum(squared, _dots(normal, normal)))
-    size = xp.where(size > 0, size, one)
+    size = xp.where(size > 0, size, one)[None, :]
     gradient = (xp.where(signed < 0, -g, g) - normal) / size
-    gradient = gradient - u * _dots(gradient, u)  # zero but for rounding
+    gradient = gradient - u * _dots(gradient, u)[None, :]  # zero but for rounding
     return value / xp.sqrt(length), gradient, _dots(gradient, gradient)
 
 
@@ -107,7 +107,7 @@ def roam(
         size = xp.sqrt(squared)
         size = xp.where(size > 0, size, xp.ones_like(size))
         length = xp.minimum(xp.maximum(length, SHORT / size), far / size)
-        new = _unit(u + length * gradient)
+        new = _unit(u + length[None, :] * gradient)
         value, slope, _ = _value_and_gradient(X, p, new, scale)
         move, change = new - u, slope - gradient
         curvature = xp.abs(_dots(move, change))
@@ -160,7 +160,7 @@ def ascend(
     def step(a: Ascent) -> Ascent:
         zero, one = xp.zeros_like(a.value), xp.ones_like(a.value)
         cosine = one / xp.sqrt(one + a.length * a.length)
-        u = _unit(a.u + a.length * a.direction)
+        u = _unit(a.u + a.length[None, :] * a.direction)
         value, gradient, squared = _value_and_gradient(X, p, u, scale)
         better = value > a.value
         after = _dots(gradient, a.direction)
@@ -172,10 +172,10 @@ def ascend(
         beta = xp.minimum(xp.maximum(change / xp.where(a.squared > 0, a.squared, one), zero), 2 * one)
         beta = xp.where(squared + beta * after > 0, beta, zero)
         # gradient + beta * the part of the old direction that is tangent at u
-        direction = gradient + beta * a.direction - (beta * cosine * a.length) * u
+        direction = gradient + beta[None, :] * a.direction - (beta * cosine * a.length)[None, :] * u
         size = xp.sqrt(_dots(direction, direction))
         size = xp.where(size > 0, size, one)
-        direction, slope = direction / size, (squared + beta * after) / size
+        direction, slope = direction / size[None, :], (squared + beta * after) / size
         return Ascent(
             xp.where(better, u, a.u),
             xp.where(better, value, a.value),
@@ -196,7 +196,7 @@ def _dots(a: Array, b: Array) -> Array:
 def _unit(a: Array) -> Array:
     xp = array_namespace(a)
     length = xp.sqrt(xp.sum(a * a, axis=0))
-    return a / xp.where(length > 0, length, length * 0 + 1)
+    return a / xp.where(length > 0, length, length * 0 + 1)[None, :]
 
 
 def spectrum(backend: Backend, X: Float[Array, "n d"], weight: Float[Array, " n"]) -> Float[Array, "d d"]:

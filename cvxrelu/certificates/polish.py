@@ -70,9 +70,9 @@ def _maximiser(backend: Backend, X: Array, lengths: Array, p: Array, u: Array, n
     z = X @ u
     q = p.T @ xp.maximum(z, xp.zeros((), dtype=X.dtype))
     size = xp.sqrt(xp.sum(q * q, axis=0))
-    w = (p @ (q / xp.where(size > 0, size, xp.ones_like(size)))).T
+    w = (p @ (q / xp.where(size > 0, size, xp.ones_like(size))[None, :])).T
     z = z.T
-    distance = xp.where(w < 0, xp.abs(z) / lengths, xp.full_like(z, xp.inf))
+    distance = xp.where(w < 0, xp.abs(z) / lengths[None, :], xp.full_like(z, xp.inf))
     nearest = xp.argsort(distance, axis=1)[:, :near]
     flat = xp.reshape(nearest, (-1,))
     of_rows = xp.take(lengths, flat)
@@ -127,4 +127,4 @@ def _values(X: Array, p: Array, u: Array) -> Array:
 def _unit(a: Array) -> Array:
     xp = array_namespace(a)
     length = xp.sqrt(xp.sum(a * a, axis=0))
-    return a / xp.where(length > 0, length, xp.ones_like(length))
+    return a / xp.where(length > 0, length, xp.ones_like(length))[None, :]

@@ -110,7 +110,7 @@ def _direction(S: Float[Array, "k *p"], Y: Float[Array, "k *p"], gradient: Float
     unused = diagonal == 0
     one, zero = xp.ones((), dtype=xp.float64), xp.zeros((), dtype=xp.float64)
     D = xp.where(unused, one, diagonal)
-    R = xp.triu(SY, k=1) + D * xp.eye(k, dtype=xp.float64)
+    R = xp.triu(SY, k=1) + D[None, :] * xp.eye(k, dtype=xp.float64)
     last = YY[-1, -1]
     gamma = xp.where(last > 0, diagonal[-1] / xp.where(last > 0, last, one), one)
     upper = xp.linalg.solve(R, Sg[:, None])[:, 0]

@@ -33,4 +33,4 @@ def group_soft_threshold(U: Float[Array, "d ..."], tau: Any) -> Float[Array, "d 
     norms = block_norms(U)
     keep = norms > tau
     safe = xp.where(keep, norms, xp.ones((), dtype=U.dtype))
-    return U * xp.where(keep, 1.0 - tau / safe, xp.zeros((), dtype=U.dtype))
+    return U * xp.where(keep, 1.0 - tau / safe, xp.zeros((), dtype=U.dtype))[None, ...]

@@ -76,7 +76,7 @@ def scaled_bound(loss: Loss, dual: Any, largest: Any, beta: Any, ridge: Ridge | 
         quadratic, constant = xp.sum(pull * pull, axis=0) / ridge.l2, ridge.constant
         quadratic = quadratic if kappa_max.ndim else xp.sum(quadratic)
     kappa = loss.best_dual_scale(dual, kappa_max, quadratic)
-    feasible = kappa * dual
+    feasible = (kappa[None, :] if kappa.ndim else kappa) * dual
     value, magnitude = loss.dual_value(feasible)
     taken = 0.5 * xp.sum((kappa * xp.sqrt(quadratic)) ** 2)  # of a kappa whose square may overflow
     allowance = gamma(*dual.shape) * (magnitude + taken + constant)

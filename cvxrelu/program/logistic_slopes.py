@@ -19,7 +19,7 @@ def dual_slope(x: Any, r: Any, mass: Any, total: Any, constant: Any, quadratic: 
     e = xp.exp(-xp.abs(x))
     small, large = e / (1.0 + e), 1.0 / (1.0 + e)
     kappa, rest = xp.where(x >= 0, large, small), xp.where(x >= 0, small, large)
-    free = (1.0 - r) + r * rest  # 1 - kappa r
+    free = (1.0 - r) + r * (rest[None, :] if rest.ndim else rest)  # 1 - kappa r
     log_kappa = xp.minimum(x, xp.zeros_like(x)) - xp.log1p(e)
     value = total * log_kappa - constant - xp.sum(mass * xp.log(free), axis=axis) + kappa * quadratic
     return value, rest * (xp.sum(mass / free, axis=axis) + kappa * quadratic)

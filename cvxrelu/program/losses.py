@@ -208,7 +208,7 @@ class Logistic(NamedTuple):
     ) -> Float[Array, "m m"]:
         """Hessian of the value at prediction a in the magnitudes of columns `hidden_j second_j^T`."""
         curvature = self.hessian(a)
-        columns = [hidden * second[k, :] for k in range(a.shape[1])]
+        columns = [hidden * second[k, :][None, :] for k in range(a.shape[1])]
         return sum(h.T @ (curvature[:, k : k + 1] * h) for k, h in enumerate(columns))
 
     def shifted(self, shift: Float[Array, "n c"]) -> Logistic:
@@ -246,7 +246,7 @@ class Logistic(NamedTuple):
         largest = xp.max(share, axis=axis)
         usable = (largest > 0) & xp.all(inside | (share > 1), axis=axis) & (kappa_max > 0)
         unit = xp.where(usable, largest, one)
-        r = xp.where(usable, share, zero) / unit
+        r = xp.where(usable, share, zero) / (unit[None, :] if unit.ndim else unit)
         mass = self.weight * r
         total = xp.sum(mass, axis=axis)
         constant = xp.sum(mass * (self.margin - xp.log(xp.where(r > 0, r, one))), axis=axis)

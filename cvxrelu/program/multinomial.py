@@ -85,7 +85,7 @@ class Multinomial(NamedTuple):
         p = self._softmax(a)
         mean = p @ second
         # Each output less the mean of all, before it is squared: what is left is no difference, hence semidefinite.
-        columns = [hidden * (second[k, :] - mean) for k in range(p.shape[1])]
+        columns = [hidden * (second[k, :][None, :] - mean) for k in range(p.shape[1])]
         return sum(h.T @ (self.weight * p[:, k : k + 1] * h) for k, h in enumerate(columns))
 
     def shifted(self, shift: Float[Array, "n c"]) -> Multinomial:

@@ -109,7 +109,7 @@ def predict(backend: Backend, data: Terms, u: Array, a: Array, s: Array) -> Arra
     """R f(X) of neurons, (m, c)."""
     xp = array_namespace(data.X)
     hidden = xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype))
-    return read(data.readout, hidden @ (s * a).T)
+    return read(data.readout, hidden @ (s[None, :] * a).T)
 
 
 def moments(backend: Backend, data: Terms, u: Array, a: Array, s: Array, z: Array) -> tuple[Array, Array]:
@@ -117,7 +117,7 @@ def moments(backend: Backend, data: Terms, u: Array, a: Array, s: Array, z: Arra
     xp = array_namespace(data.X)
     columns, ridge, c = data.columns, data.ridge, a.shape[0]
     hidden = read(data.readout, xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype)))
-    prediction, second = hidden @ (s * a).T, a
+    prediction, second = hidden @ (s[None, :] * a).T, a
     if columns is not None:
         prediction = prediction + columns @ z
         k = columns.shape[1]
@@ -128,7 +128,7 @@ def moments(backend: Backend, data: Terms, u: Array, a: Array, s: Array, z: Arra
     if columns is not None and ridge is not None:
         each = xp.repeat(ridge, c)
         padding = xp.zeros((s.shape[0],), dtype=a.dtype)
-        gram = gram + xp.concat([padding, each]) * xp.eye(gram.shape[0], dtype=a.dtype)
+        gram = gram + xp.concat([padding, each])[None, :] * xp.eye(gram.shape[0], dtype=a.dtype)
         slope = slope - xp.concat([padding, each * xp.reshape(z, (-1,))])
     return gram, slope
 

@@ -119,11 +119,11 @@ class NetworkProgram:
             terms = terms._replace(unit=backend.put(np.asarray(unit), self.dtype))
         scale = self._first_layer_scale(given)
         if scale is not None:
-            terms = terms._replace(
-                X=backend.put(self.X * scale[:, 0], self.dtype), scale=backend.put(scale, self.dtype)
-            )
+            placed = backend.put(scale, self.dtype)
+            terms = terms._replace(X=terms.X * placed.T, scale=placed)
         x = backend.put(neurons.to_weights(given.padded(size), z / unit, scale), self.dtype)
-        start, run = (backend.compile(fn, ("objective",)) for fn in (lbfgs.start, lbfgs.run))
+        start = backend.compile(lbfgs.start, ("objective",))
+        run = backend.compile(lbfgs.run, ("objective",), donate=("state",))
         at = start(backend, terms, x, objective=neurons.balanced)
         flops = 6.0 * self.X.size * size
         steps = int(max(1, min(DESCENT, CHUNK_FLOPS // flops)))

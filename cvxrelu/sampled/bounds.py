@@ -135,9 +135,9 @@ def check(
     dual = (beside if loss.is_quadratic else loss).dual(xp.astype(prediction_U, X.dtype))
     p, error = pull_back(readout, X, dual)
     norms = block_norms(F_adjoint(X, M, p) + pulled)
-    mass = xp.sum(length[:, None] * xp.abs(p), axis=0)[:, None] + pulled_mass
+    mass = xp.sum(length[:, None] * xp.abs(p), axis=0)[None, :, None] + pulled_mass
     norms = norms + gamma(*X.shape) * mass
-    norms = norms if error is None else norms + error[:, None]
+    norms = norms if error is None else norms + error[None, :, None]
     bound, _ = sampled_bound(loss, dual, xp.max(norms, axis=(0, 2)), beta, ridge)
     n_nonzero = xp.sum(xp.astype(lengths > 0, X.dtype))
     values = xp.stack([objective, scale, sampled_objective, repair_cost, bound, n_nonzero])

@@ -151,7 +151,7 @@ def gram(
         some, chosen = xp.take(X, rows, axis=0), xp.astype(xp.take(M, rows, axis=0), X.dtype)
 
         def part(b: slice) -> Any:
-            return 2.0 * ((X[b, :] / h) @ some.T) * (xp.astype(M[b, :], X.dtype) @ chosen.T) * root[b, :]
+            return 2.0 * ((X[b, :] / h[None, :]) @ some.T) * (xp.astype(M[b, :], X.dtype) @ chosen.T) * root[b, :]
 
         return each(max(M.shape[1], some.shape[0]), part, X, M) * xp.take(root, rows, axis=0).T
     n, weights = X.shape[0], xp.astype(M, X.dtype)
@@ -162,7 +162,7 @@ def gram(
             (X, weights) if rows is None else (xp.take(X, rows, axis=0), xp.take(weights, rows, axis=0))
             for rows in (left, right)
         )
-        return ((a / h) @ b.T) * (A @ B.T)
+        return ((a / h[None, :]) @ b.T) * (A @ B.T)
 
     some_root = root if rows is None else xp.take(root, rows, axis=0)
     if readout is None:
@@ -224,7 +224,7 @@ def _build(
         return DirectGram(h, reading, backend.split(inverse, 0))
     if method == "primal":
         size = X.shape[1] * M.shape[1]
-        blocks = xp.where(M[:, None, :], (X / xp.sqrt(h))[:, :, None], xp.zeros((), dtype=X.dtype))
+        blocks = xp.where(M[:, None, :], (X / xp.sqrt(h)[None, :])[:, :, None], xp.zeros((), dtype=X.dtype))
         F1_scaled = reading.forward(xp.reshape(blocks, (X.shape[0], size)))
         inverse = backend.spd_inverse(2.0 * (F1_scaled.T @ F1_scaled) + xp.eye(size, dtype=X.dtype))
         return DirectPrimal(h, reading, inverse)
@@ -237,6 +237,6 @@ def _build(
     good = core_values > floor
     one, zero = xp.ones((), dtype=X.dtype), xp.zeros((), dtype=X.dtype)
     inverse_root = xp.where(good, one / xp.sqrt(xp.where(good, core_values, one)), zero)
-    factor = reading.contract(columns @ (core_vectors * inverse_root))
+    factor = reading.contract(columns @ (core_vectors * inverse_root[None, :]))
     basis, singular_values, _ = xp.linalg.svd(factor, full_matrices=False)
     return ConjugateGradient(h, reading, basis, singular_values**2)

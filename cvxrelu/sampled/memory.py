@@ -4,7 +4,7 @@ Of ADMM on (S), with `slack = 2 n P c` numbers in the working precision:
 
     NumPy   X twice (as given, and in its singular basis), a byte per entry of the patterns, three slacks (a step reads
             one and writes one, in blocks of rows), the matrix of a direct u-step five times while it is inverted
-    JAX     the same, with eight and a half slacks where XLA keeps the temporaries of a compiled chunk (measured by
+    JAX     the same, with seven and a half slacks where XLA keeps the temporaries of a compiled chunk (measured by
             `compiled.memory_analysis()` on CPU), and X and patterns once more on the device
     CuPy    an estimate from the code, not measured: seven slacks
 
@@ -38,7 +38,7 @@ __all__ = [
     "sizes_of",
 ]
 
-SLACKS = {"numpy": 3.0, "jax": 8.5, "cupy": 7.0}  # arrays of the slack's size in an iteration
+SLACKS = {"numpy": 3.0, "jax": 7.5, "cupy": 7.0}  # arrays of the slack's size in an iteration
 INVERSE = 5.0  # matrices of the u-step's size while it is inverted
 LANDMARKS, CG_COLUMNS = 128, 4.0  # of the Nystrom preconditioner, and how many arrays (m, landmarks) it is made from
 FEWEST = 8  # landmarks where rows are streamed and little room is left
@@ -101,9 +101,11 @@ def estimate_memory(
     return _estimate(sizes, method, backend)
 
 
-def _estimate(sizes: Sizes, method: str, backend: str) -> Estimate:
+def _estimate(sizes: Sizes, method: str, backend: str, devices: int = 0) -> Estimate:
+    """devices : with memory of their own, which is then estimated, and by how many patterns are divided."""
+    sizes = sizes._replace(P=-(-sizes.P // devices)) if devices else sizes
     n, d, P, c, m, w = sizes
-    copies = 1.0 if backend == "numpy" else 2.0  # host and device
+    copies = 1.0 if backend == "numpy" or devices else 2.0  # host and device
     rank = min(n, d)
     small = BLOCKS * 8.0 * d * 2 * c * P + ROWS * 8.0 * m * c + 4.0 * 8.0 * d * d
     if method == "refinement":
@@ -135,15 +137,19 @@ def _sum(parts: dict[str, float]) -> Estimate:
 
 
 class Plan(NamedTuple):
-    """The estimate, whether rows are streamed, and the bytes that there are (infinite where that is not known)."""
+    """The estimate, whether rows are streamed, and the bytes that there are (infinite where that is not known).
+
+    devices : how many with memory of their own, which the bytes then are of.
+    """
 
     estimate: Estimate
     streamed: bool
     room: float
+    devices: int = 0
 
     def beside(self, sizes: Sizes, backend: str) -> float:
         """What iterations with conjugate gradients leave, for the matrix of a direct u-step."""
-        return self.room - _estimate(sizes, "cg", backend).bytes
+        return self.room - _estimate(sizes, "cg", backend, self.devices).bytes
 
     def landmarks(self, sizes: Sizes, backend: str) -> int:
         """Columns behind the preconditioner of conjugate gradients: what fits, where rows are streamed."""
@@ -153,77 +159,92 @@ class Plan(NamedTuple):
         return min(LANDMARKS, FEWEST + int(free / (CG_COLUMNS * sizes.itemsize * sizes.m)))
 
     def fits(self, sizes: Sizes, method: str, backend: str) -> bool:
-        return not self.streamed and _estimate(sizes, method, backend).bytes <= self.room
+        return not self.streamed and _estimate(sizes, method, backend, self.devices).bytes <= self.room
 
 
-def plan(sizes: Sizes, wanted: str, backend: str, refine: bool, sampled: bool, limit: float | None) -> Plan:
+def plan(
+    sizes: Sizes, wanted: str, backend: str, refine: bool, sampled: bool, limit: float | None,
+    own: tuple[int, float] | None = None,
+) -> Plan:  # fmt: skip
     """What a solve of these sizes will do about memory, or an error before it has taken any.
 
     It depends on the sizes and the limit, without one on the memory that the machine has in all: what else runs on it
     at the moment has no say, so that the same solve takes the same steps.
 
-    wanted : the `linear_solver` option. limit : bytes, or None for what the machine has.
+    wanted : the `linear_solver` option. limit : bytes, or None for what there is. own : devices with memory of their
+        own and the bytes that each has, or None where arrays lie in the machine's.
 
     Raises
     ------
-    ValueError : nothing fits the limit. MemoryError : without a limit, nothing fits the machine.
+    ValueError : nothing fits the limit. MemoryError : without a limit, nothing fits the machine, or its device.
     """
-    room = (machine_memory() * OVER if backend == "numpy" else np.inf) if limit is None else limit
-    refinement = _estimate(sizes, "refinement", backend)
+    devices, there = (0, machine_memory()) if own is None or limit is not None else own
+    room = there * OVER if limit is None else limit
+    refinement = _estimate(sizes, "refinement", backend, devices)
     if refine and refinement.bytes > room:
-        raise _refusal(refinement, room, limit, backend, "refine=False on fewer patterns, or fewer rows")
+        raise _refusal(refinement, room, limit, backend, "refine=False on fewer patterns, or fewer rows", devices)
     if not sampled:
-        return Plan(refinement, False, room)
-    in_memory = _estimate(sizes, "cg", backend)
+        return Plan(refinement, False, room, devices)
+    in_memory = _estimate(sizes, "cg", backend, devices)
     if in_memory.bytes <= room:
-        return Plan(in_memory, False, room)
+        return Plan(in_memory, False, room, devices)
     streamed = _estimate(sizes, "streamed", "numpy")
     if not refine and backend == "numpy" and wanted != "direct" and sizes.n >= sizes.d and streamed.bytes <= room:
         return Plan(streamed, True, room)
     advice = []
-    if fitting := _fitting_patterns(sizes, backend, room):
+    if fitting := _fitting_patterns(sizes, backend, room, devices):
         advice.append(f"patterns={fitting} would fit")
     if backend != "numpy":
         advice.append("backend='numpy' needs less")
     elif refine:
         advice.append("refine=False would keep the large arrays in files")
-    raise _refusal(in_memory, room, limit, backend, "; ".join(advice) or "fewer rows or columns would fit")
+    raise _refusal(in_memory, room, limit, backend, "; ".join(advice) or "fewer rows or columns would fit", devices)
 
 
-def _fitting_patterns(sizes: Sizes, backend: str, room: float) -> int:
+def _fitting_patterns(sizes: Sizes, backend: str, room: float, devices: int) -> int:
     """The largest P that fits in memory, 0 for none."""
     low, high = 0, sizes.P
     while high - low > 1:
         middle = (low + high) // 2
-        fits = _estimate(sizes._replace(P=middle), "cg", backend).bytes <= room
+        fits = _estimate(sizes._replace(P=middle), "cg", backend, devices).bytes <= room
         low, high = (middle, high) if fits else (low, middle)
     return low
 
 
-def _refusal(estimate: Estimate, room: float, limit: float | None, backend: str, advice: str) -> Exception:
+def _refusal(
+    estimate: Estimate, room: float, limit: float | None, backend: str, advice: str, devices: int
+) -> Exception:
     need = f"a solve of this size on {backend} is estimated to need {estimate}"
     if limit is not None:
         return ValueError(f"memory_limit is {in_words(limit)}, and {need}; {advice}")
-    return MemoryError(f"{need}, and the machine has {in_words(room / OVER)}; {advice}")
+    return MemoryError(f"{need}, and {_who(devices)} has {in_words(room / OVER)}; {advice}")
 
 
-def refuse_what_is_not_free(sizes: Sizes, method: str, backend: str, limit: float | None) -> None:
+def _who(devices: int) -> str:
+    return "the machine" if devices == 0 else "its device" if devices == 1 else "each of its devices"
+
+
+def refuse_what_is_not_free(
+    sizes: Sizes, method: str, backend: str, limit: float | None, own: tuple[int, float] | None = None
+) -> None:
     """MemoryError where the machine has far less free than the solve is going to take, before it has taken any.
 
-    method : of `estimate_memory`, the one chosen. With a limit the caller has said what there is.
+    method : of `estimate_memory`, the one chosen. With a limit the caller has said what there is. own : as for `plan`,
+    with the bytes that are free.
     """
-    if limit is not None or backend != "numpy":
+    if limit is not None:
         return
-    estimate, free = _estimate(sizes, method, backend), available_memory()
+    devices, free = (0, available_memory()) if own is None else own
+    estimate = _estimate(sizes, method, backend, devices)
     if estimate.bytes > OVER * free:
         least = "refine=False on fewer patterns, or fewer rows, take less"
         if method in ("gram", "primal", "newton"):
             least = f"memory_limit={int(free)} asks for a method that takes less"
-        elif method == "cg":
+        elif method == "cg" and backend == "numpy":
             least = f"memory_limit={int(free)} streams rows through files where it can, and fewer patterns take less"
         raise MemoryError(
-            f"a solve of this size on {backend} is estimated to need {estimate}, and the machine has {in_words(free)} "
-            f"free; {least}"
+            f"a solve of this size on {backend} is estimated to need {estimate}, and {_who(devices)} has "
+            f"{in_words(free)} free; {least}"
         )
 
 

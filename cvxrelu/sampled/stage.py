@@ -180,7 +180,7 @@ class SampledStage(SampledRun):
     def _iterate(self, steps: int) -> admm.Report:
         """One compiled chunk of ADMM."""
         started = time.perf_counter()
-        chunk = self.backend.compile(admm.run_chunk)
+        chunk = self.backend.compile(admm.run_chunk, donate=("state",))
         self.iterate, report = chunk(self.backend, self.data, self.system, self.rho, self._take_iterate(), steps)
         self.backend.block(report)
         self.iteration += steps
@@ -274,7 +274,8 @@ class SampledStage(SampledRun):
         top = float(curvature.max()) * largest_degree(self.problem.readout)
         floor = 200 * P * top * float(np.finfo(self.problem.dtype).eps)
         self._set_penalties(copy, max(cone, floor), *loss)
-        self.iterate = self.backend.compile(admm.rescale)(self.backend, self.data, old, self.rho, self.iterate)
+        rescale = self.backend.compile(admm.rescale, donate=("state",))
+        self.iterate = rescale(self.backend, self.data, old, self.rho, self._take_iterate())
 
     def _finish(self, status: Status) -> Solution:
         """Put the best network and bounds into a Solution; objectives are evaluated once more on what is returned."""

@@ -176,7 +176,7 @@ def widened(results):
 )
 def test_wrong_numbers_are_refused(monkeypatch, corrupt, says):
     class Corrupt(NumpyBackend):
-        def compile(self, fn, static=()):
+        def compile(self, fn, static=(), donate=()):
             return lambda *args, **options: corrupt(fn(*args, **options))
 
     monkeypatch.setattr(selection, "_create", lambda name: Corrupt())

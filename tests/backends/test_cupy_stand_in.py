@@ -127,7 +127,7 @@ def test_no_traffic_within_chunks(put, within):
 
 @pytest.mark.parametrize("program", ["refined", "sampled"])
 def test_copies_do_not_grow_with_the_run(put, program):
-    """Rows as wide as X are copied at the set-up alone, however long the run; what follows is a number a row at most."""
+    """Rows as wide as X are copied at the set-up alone, however long the run; later a number a row at most."""
     rows, y = put((X, Y))
     wide = []
     for longer in (1, 2):
@@ -345,3 +345,16 @@ def test_networks(put, cupy, tmp_path):
     assert one.n_outputs == 1 and cvxrelu.ReLUNetwork.from_blocks(*blocks).n_neurons == 6
     assert network.predict(cupy.asarray(X.astype(np.float32))).dtype == np.float32
     assert network.predict(cupy.asarray(np.ones((3, D), dtype=np.int64))).dtype == np.float64
+
+
+# -- memory and factorisations -----------------------------------------------------------------------------------------
+def test_what_the_device_has_no_room_for_is_refused(put, monkeypatch):
+    run = {"beta": 1.0, "patterns": 500, "refine": False, "certificate": "relaxed"}
+    for told, words in (("total", "its device has 9.54 MiB"), ("free", "its device has 9.54 MiB free")):
+        with monkeypatch.context() as smaller:
+            smaller.setattr(cupy_stand_in.Device, told, 10_000_000)
+            rows, y = put((X, Y))
+            cupy_stand_in.copies.clear()
+            with pytest.raises(MemoryError, match=words):
+                cvxrelu.solve(rows, y, **run)
+            assert not [shape for _, shape in cupy_stand_in.copies if shape[:1] == (N,)]

@@ -76,10 +76,12 @@ def test_jax_is_below_its_estimate():
         stage = sampled_stage.SampledStage(problem, backend, settings)
         stage._set_up()
         stage._set_up_admm()
-        chunk = jax.jit(admm.run_chunk, static_argnums=0)
+        chunk = jax.jit(admm.run_chunk, static_argnums=0, donate_argnames=("state",))
         parts = (stage.data, stage.system, stage.rho, stage.iterate)
         found = chunk.lower(backend, *parts, 5).compile().memory_analysis()
-    peak = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    given_back = found.alias_size_in_bytes  # the old state, whose memory the new one takes
+    assert given_back >= estimate_memory(*problem.shape).parts["slack"] / memory.SLACKS["numpy"]
+    peak = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes - given_back
     estimate = estimate_memory(*problem.shape, method="cg", backend="jax").bytes - memory.WORKSPACE
     assert peak <= estimate <= 2.0 * peak
 
@@ -208,6 +210,62 @@ def test_without_a_limit_the_machine_is_one(monkeypatch):
             patch.setattr(memory, told, lambda: 1e7)
             with pytest.raises(MemoryError, match=rf"estimated to need .* and the machine has 9\.54 MiB{words};"):
                 cvxrelu.solve(X, Y, beta=1.0, backend="numpy")
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_without_a_limit_the_machine_is_one_for_jax_too(refine, monkeypatch):
+    """In all and free: a MemoryError before any work. Chosen by "auto", JAX makes way for NumPy where that fits."""
+    from cvxrelu.backends import choose
+
+    options = {"beta": 1.0, "refine": refine, "patterns": 2000, "certificate": "relaxed"}
+    needs = {
+        name: estimate_memory(*X.shape, 0 if refine else 2000, method="refinement" if refine else "cg", backend=name)
+        for name in ("numpy", "jax")
+    }
+    between = 0.5 * (needs["numpy"].bytes + needs["jax"].bytes) / memory.OVER
+    with monkeypatch.context() as patch:
+        patch.setattr(SOLVE, "build_problem", no_work)
+        for told, words in (("machine_memory", ""), ("available_memory", " free")):
+            with monkeypatch.context() as smaller:
+                smaller.setattr(memory, told, lambda: 1e6)
+                with pytest.raises(
+                    MemoryError, match=rf"on jax is estimated to need .* the machine has 977 KiB{words};"
+                ):
+                    cvxrelu.solve(X, Y, backend="jax", **options)
+    monkeypatch.setattr(choose, "JAX_CPU_FLOPS", 0.0)
+    monkeypatch.setattr(memory, "machine_memory", lambda: between)
+    with pytest.raises(MemoryError, match=r"backend=.numpy. needs less|refine=False"):
+        cvxrelu.solve(X, Y, backend="jax", **options)
+    if not choose.get_backend("jax").is_accelerator:
+        assert cvxrelu.solve(X, Y, time_limit=0.01, **options).backend == "numpy"
+
+
+class OnDevices:
+    """What a plan asks of a backend on devices with memory of their own."""
+
+    name, is_accelerator, own_memory = "jax", True, (2e9, 1e9)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_devices_have_memory_of_their_own(devices, monkeypatch):
+    """What each holds counts: X whole, and a share of the patterns."""
+    monkeypatch.setattr(memory, "machine_memory", lambda: 1.0)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1.0)
+    backend = OnDevices()
+    backend.n_devices = devices
+    settings = SOLVE.Settings.read(refine=False, certificate="relaxed")
+    sizes = Sizes(100_000, 20, 800, 1, 100_000, 4)
+    whole = estimate_memory(*sizes[:5], dtype="float32", method="cg", backend="jax").bytes
+    if devices == 1:
+        assert whole > 2e9 * memory.OVER
+        with pytest.raises(MemoryError, match=r"patterns=.* would fit"):
+            SOLVE.fitting(sizes, settings, backend, True, None, False)
+        return
+    _, found = SOLVE.fitting(sizes, settings, backend, True, None, False)
+    assert found.devices == devices and found.estimate.bytes < whole / 2
+    memory.refuse_what_is_not_free(sizes, "cg", "jax", None, SOLVE.own_memory(backend, 1))
+    with pytest.raises(MemoryError, match=r"each of its devices has 95\.4 MiB free"):
+        memory.refuse_what_is_not_free(sizes, "cg", "jax", None, (devices, 1e8))
 
 
 def test_without_a_limit_estimates_may_be_half_too_large(monkeypatch):
