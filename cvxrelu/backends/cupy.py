@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ class CupyBackend(Backend):
         try:
             import array_api_compat.cupy as xp
             import cupy
+            import cupyx
         except ImportError as error:
             raise BackendError(
                 f"backend 'cupy' needs CuPy: pip install 'cvxrelu[cupy]' (CUDA 12) or 'cvxrelu[cupy13]' ({error})"
@@ -29,7 +31,7 @@ class CupyBackend(Backend):
         if count == 0:
             raise BackendError("backend 'cupy' needs a CUDA device, and there is none")
         self.xp = xp
-        self._cupy = cupy
+        self._cupy, self._cupyx = cupy, cupyx
 
     def _get_array(self, array: Any) -> np.ndarray:
         return self._cupy.asnumpy(array)
@@ -38,11 +40,21 @@ class CupyBackend(Backend):
         from cupyx.scipy.linalg import solve_triangular
 
         try:
-            factor = self._cupy.linalg.cholesky(matrix)
+            with self._raising():
+                factor = self._cupy.linalg.cholesky(matrix)
         except np.linalg.LinAlgError:
             return self._cupy.full_like(matrix, np.nan)
         half = solve_triangular(factor, self._cupy.eye(matrix.shape[0], dtype=matrix.dtype), lower=True)
         return half.T @ half
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        return self._raising()
+
+    def _raising(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it what cannot be factorised is an error, as on NumPy: by itself CuPy does not look, and what it then
+        returns are finite numbers that mean nothing.
+        """
+        return self._cupyx.errstate(linalg="raise")
 
     def block(self, tree: Any) -> Any:
         self._cupy.cuda.get_current_stream().synchronize()

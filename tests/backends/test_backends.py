@@ -6,16 +6,19 @@ import functools
 import logging
 import re
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import make_backend
 
 import cvxrelu
 from cvxrelu import BackendError
 from cvxrelu.backends import choose as selection
 from cvxrelu.backends.choose import check_backend, get_backend, select_backend
+from cvxrelu.backends.known_answer import known_answer
 from cvxrelu.backends.numpy import NumpyBackend
 
 RNG = np.random.default_rng(0)
@@ -185,6 +188,81 @@ def test_wrong_numbers_are_refused(monkeypatch, corrupt, says):
     report = check_backend("numpy")
     assert not report.available
     assert re.match(says, report.known_answer)
+
+
+class Library:
+    """NumPy's namespace, one name of it replaced."""
+
+    def __init__(self, xp, name, other):
+        self.__dict__.update(vars(xp))
+        self.linalg = types.SimpleNamespace(**vars(xp.linalg))
+        where, _, last = name.rpartition(".")
+        setattr(getattr(self, where) if where else self, last, other)
+
+
+def swapped(name, other, says):
+    """A NumPy backend whose library has another function of this name."""
+
+    class Swapped(NumpyBackend):
+        xp = Library(NumpyBackend.xp, name, other)
+
+    return pytest.param(Swapped(), says, id=name)
+
+
+def broken(says, **methods):
+    return pytest.param(type("Broken", (NumpyBackend,), methods)(), says, id=next(iter(methods)))
+
+
+def short_matmul(backend, fn, static=(), donate=()):
+    """Products of many terms in TF32, those of few as they should be; float64 through float32."""
+
+    def run(*given, **options):
+        if fn.__name__ == "_product":
+            return np.asarray(given[1], np.float32) @ np.asarray(given[2], np.float32) + 0 * given[1]
+        return fn(*given, **options)
+
+    return run
+
+
+PLAIN = NumpyBackend()
+xp = NumpyBackend.xp
+
+
+@pytest.mark.parametrize(
+    ("backend", "says"),
+    [
+        broken("spd_inverse in float64", spd_inverse=lambda self, a: np.linalg.inv(a + 1e-9 * np.eye(len(a)))),
+        broken("spd_inverse of what has none", spd_inverse=lambda self, a: np.linalg.inv(a)),
+        broken("repeat", repeat=lambda self, n, body, state: PLAIN.repeat(n - 1, body, state)),
+        broken("a wide product in float64", compile=short_matmul),
+        broken("put and get of bool", put=lambda self, tree, *a, **_: PLAIN.put(tree, *a), get=lambda self, tree: (
+            tuple(a * 1 if getattr(a, "dtype", 0) == np.bool_ else a for a in tree) if isinstance(tree, tuple) else tree
+        )),
+        broken("put and get of float64", split=lambda self, array, axis: array[..., :-1]),
+        broken("put and get of float64", block=lambda self, tree: (tree[0] + 1e-3, *tree[1:])),
+        swapped("linalg.eigh", lambda a: (np.linalg.eigvalsh(a)[::-1], np.eye(len(a))), "eigh"),
+        swapped("linalg.svd", lambda a, **k: np.linalg.svd(a.astype(np.float32), **k), "svd in float64"),
+        swapped("linalg.qr", lambda a, mode: (lambda q, r: (q, -r))(*np.linalg.qr(a)), "qr"),
+        swapped("linalg.solve", lambda a, b: np.linalg.solve(a.T, b + 1e-9), "solve"),
+        swapped("max", lambda a, axis=None: np.min(a, axis=axis) if axis == 0 else np.max(a), "reductions"),
+        swapped("take", lambda a, rows, axis: np.take(a, rows[::-1], axis=axis), "reductions"),
+        swapped("argsort", lambda a, axis: np.argsort(-a, axis=axis), "argsort"),
+        swapped("cumulative_sum", lambda a, axis, include_initial: xp.cumulative_sum(a[:-1], axis=axis), "running"),
+        swapped("log1p", lambda a: np.log(1.0 + a.astype(np.float32)).astype(a.dtype), "exp and log1p in float64"),
+        broken("the last digit", put=lambda self, tree, *a, **_: PLAIN.put(
+            np.where(np.abs(tree) > 3e38, np.inf, tree) if isinstance(tree, np.ndarray) else tree, *a
+        )),
+    ],
+)  # fmt: skip
+def test_every_method_is_asked(backend, says):
+    with np.errstate(all="ignore"):
+        found = known_answer(backend, everything=True)
+    assert found is not None and found.startswith(says), found
+
+
+@pytest.mark.parametrize("name", ["numpy", "jax", "strict"])
+def test_sound_backends_know_every_answer(name):
+    assert known_answer(make_backend(name), everything=True) is None
 
 
 # -- surroundings ---------------------------------------------------------------------------------------------------

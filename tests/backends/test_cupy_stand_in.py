@@ -6,6 +6,7 @@ a number that does not grow with the length of the run.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import cvxrelu
+from cvxrelu.backends.choose import check_backend, get_backend
 
 if importlib.util.find_spec("cupy") is not None:
     pytest.skip("CuPy itself is installed: tests/gpu asks it", allow_module_level=True)
@@ -358,3 +360,36 @@ def test_what_the_device_has_no_room_for_is_refused(put, monkeypatch):
             with pytest.raises(MemoryError, match=words):
                 cvxrelu.solve(rows, y, **run)
             assert not [shape for _, shape in cupy_stand_in.copies if shape[:1] == (N,)]
+
+
+def test_known_answers(cupy):
+    """Every method of the CuPy driver; also without the setting that makes failures of factorisations errors."""
+    report = check_backend("cupy")
+    assert (report.available, report.known_answer, report.devices) == (True, "ok", ["stand-in"])
+    backend = get_backend("cupy")
+    bad = cupy.asarray(-np.eye(3))
+    assert np.isnan(backend.spd_inverse(bad).get()).all()
+    assert np.isfinite(cupy.linalg.cholesky(bad).get()).all()  # what CuPy makes of it when it is not asked to look
+    with backend.scope(), pytest.raises(np.linalg.LinAlgError):
+        cupy.linalg.cholesky(bad)
+
+
+def test_without_the_setting_wrong_inverses_would_be_believed(cupy, monkeypatch):
+    from cvxrelu.backends.cupy import CupyBackend
+
+    monkeypatch.setattr(CupyBackend, "_raising", lambda self: contextlib.nullcontext())
+    assert check_backend("cupy").known_answer.startswith("spd_inverse of what has none")
+
+
+def test_a_failed_factorisation_ends_the_solve(put, monkeypatch):
+    """As on the other backends: the status says it, nothing is raised and nothing false is returned."""
+    from cvxrelu.sampled import linear_systems
+
+    plain = linear_systems.gram
+    monkeypatch.setattr(linear_systems, "gram", lambda *given, **named: -10.0 * plain(*given, **named))
+    run = {"beta": 1.0, "refine": False, "certificate": "relaxed", "linear_solver": "direct"}
+    masks = X @ np.random.default_rng(3).standard_normal((D, 20)) >= 0
+    found = cvxrelu.solve(*put((X, Y)), patterns=put(masks), **run)
+    plainly = cvxrelu.solve(X, Y, patterns=masks, backend="numpy", **run)
+    assert found.status.value == plainly.status.value == "numerical_error"
+    assert found.lower_bound <= found.objective
