@@ -137,7 +137,8 @@ def solve(
         damaged one; for a memory_limit that nothing fits. Not converging is no error: see `Solution.status` and
         `Solution.message`.
     MemoryError
-        Without a memory_limit, where the machine has far less, or has far less free, than is needed; before any work.
+        Without a memory_limit, where the machine, or an accelerator with memory of its own, has far less in all or free
+        than is needed; before any work, on every backend.
     BackendError
         For a backend that is missing, has no device, or fails its known-answer check.
 

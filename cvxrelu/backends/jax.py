@@ -40,16 +40,14 @@ class JaxBackend(Backend):
     ) -> Callable[..., Any]:
         compiled = _jit(fn, tuple(static), tuple(donate))
 
+        def put(value: Any) -> Any:  # counts of steps, so that nothing goes to the device implicitly
+            return self._jax.device_put(value) if isinstance(value, (int, float)) else value
+
         def call(backend: Backend, *given: Any, **named: Any) -> Any:
-            # Counts of steps go to the device by name, so that nothing does implicitly.
-            put = self._number
             moved = {name: value if name in static else put(value) for name, value in named.items()}
             return compiled(backend, *map(put, given), **moved)
 
         return call
-
-    def _number(self, value: Any) -> Any:
-        return self._jax.device_put(value) if isinstance(value, (int, float)) else value
 
     def padded(self, size: int) -> int:
         steps = 2 ** max(4, (size - 1).bit_length() - 1) // 2  # 16, 24, 32, 48, 64, 96, ...

@@ -13,13 +13,13 @@ divided among processes is gathered when it is read.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from cvxrelu.backends.base import _cast
-from cvxrelu.backends.jax import JaxBackend, _told
+from cvxrelu.backends.jax import JaxBackend, _jit, _told
 
 __all__ = ["MeshBackend", "as_devices"]
 
@@ -49,8 +49,11 @@ class MeshBackend(JaxBackend):
 
         return super().get(self._jax.tree.map(whole, tree))
 
-    def _number(self, value: Any) -> Any:
-        return value  # every process has it; an array of one device could not meet those of several processes
+    def compile(
+        self, fn: Callable[..., Any], static: Sequence[str] = (), donate: Sequence[str] = ()
+    ) -> Callable[..., Any]:
+        # Numbers stay those of the host, which every process has: on one device they would be of one process.
+        return _jit(fn, tuple(static), tuple(donate))
 
     def split(self, array: Any, axis: int) -> Any:
         return self._jax.lax.with_sharding_constraint(array, self._sharding(array.shape, axis))
