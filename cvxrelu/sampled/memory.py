@@ -6,7 +6,7 @@ Of ADMM on (S), with `slack = 2 n P c` numbers in the working precision:
             one and writes one, in blocks of rows), the matrix of a direct u-step five times while it is inverted
     JAX     the same, with seven and a half slacks where XLA keeps the temporaries of a compiled chunk (measured by
             `compiled.memory_analysis()` on CPU), and X and patterns once more on the device
-    CuPy    an estimate from the code, not measured: seven slacks
+    CuPy    three slacks, as on NumPy, and the temporaries of blocks of rows that are large (measured on a stand-in)
 
 What a direct u-step does not leave room for is done by conjugate gradients. Where the slack itself does not fit, NumPy
 keeps it, the patterns and the rotated X in scratch files (`streaming`), and works through them in blocks of rows. Only
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvxrelu.program.targets import LARGEST_LABEL
+from cvxrelu.support.blocks import LAUNCHED, in_words
 
 __all__ = [
     "Estimate",
@@ -38,7 +39,8 @@ __all__ = [
     "sizes_of",
 ]
 
-SLACKS = {"numpy": 3.0, "jax": 7.5, "cupy": 7.0}  # arrays of the slack's size in an iteration
+SLACKS = {"numpy": 3.0, "jax": 7.5, "cupy": 3.0}  # arrays of the slack's size in an iteration
+EAGER = 8.5  # on CuPy arrays of a block's size beside them
 INVERSE = 5.0  # matrices of the u-step's size while it is inverted
 LANDMARKS, CG_COLUMNS = 128, 4.0  # of the Nystrom preconditioner, and how many arrays (m, landmarks) it is made from
 FEWEST = 8  # landmarks where rows are streamed and little room is left
@@ -119,7 +121,9 @@ def _estimate(sizes: Sizes, method: str, backend: str, devices: int = 0) -> Esti
         # masks, the slack of all candidates and of the check; normals and inverses of the faces
         parts |= {"slack": 8.0 * n * P + 4.0 * 8.0 * n * 2 * P * c, "faces": 4.0 * 8.0 * P * rank * rank}
     else:
-        parts["slack"] = SLACKS.get(backend, SLACKS["cupy"]) * sizes.slack
+        parts["slack"] = SLACKS[backend] * sizes.slack
+        if backend == "cupy":
+            parts["temporaries"] = EAGER * min(sizes.slack, float(LAUNCHED) * w)
     parts["workspace"] = WORKSPACE
     # The u-step is prepared when there is one slack; then its inverse, or its preconditioner, is one array of many.
     size = {"gram": float(m) * m, "primal": (float(rank) * P) ** 2, "cg": float(m) * min(m, LANDMARKS)}.get(method, 0.0)
@@ -309,12 +313,3 @@ def available_memory() -> float:
         with contextlib.suppress(AttributeError, ValueError, OSError):
             found.append(float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
     return max(0.0, min(found))
-
-
-def in_words(size: float) -> str:
-    """Bytes with three digits and a binary unit."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"

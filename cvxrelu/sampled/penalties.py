@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cvxrelu.sampled.memory import INVERSE, in_words, machine_memory
+from cvxrelu.sampled.memory import INVERSE, machine_memory
+from cvxrelu.support.blocks import in_words
 
 __all__ = ["choose_method", "initial_penalties"]
 

@@ -16,22 +16,36 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_jax_array, is_numpy_array
+from array_api_compat import array_namespace, is_cupy_array, is_jax_array, is_numpy_array
 from jaxtyping import Bool, Float
 
-__all__ = ["CACHED", "blocks", "each", "is_streamed", "release", "row_blocks", "scratch", "scratch_folder", "summed"]
+__all__ = [
+    "CACHED",
+    "LAUNCHED",
+    "blocks",
+    "each",
+    "in_words",
+    "is_streamed",
+    "release",
+    "row_blocks",
+    "scratch",
+    "scratch_folder",
+    "summed",
+]
 
 Array = Any
 CACHED = 1 << 17  # entries of a temporary that stay in a core's own cache
+LAUNCHED = 1 << 23  # of one that keeps a device busy for long beside the start of its kernel
 SCRATCH: list[str | None] = [None]  # folder of scratch files; None for that of `tempfile`
 
 
 def row_blocks(X: Float[Array, "n ..."] | Bool[Array, "n ..."], width: int) -> list[slice]:
-    """Slices of rows for temporaries of shape (rows, width): few rows on NumPy, all of them elsewhere, where compilers
-    and devices see to that.
+    """Slices of rows for temporaries of shape (rows, width): few rows on NumPy, many on CuPy, whose temporaries would
+    take several times the memory of the data; all of them elsewhere, where compilers see to that.
     """
     n = X.shape[0]
-    step = max(32, CACHED // max(width, 1)) if is_numpy_array(X) else n
+    entries = CACHED if is_numpy_array(X) else LAUNCHED if is_cupy_array(X) else None
+    step = n if entries is None else max(32, entries // max(width, 1))
     return [slice(start, min(start + step, n)) for start in range(0, n, max(step, 1))]
 
 
@@ -99,6 +113,15 @@ def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         else:
             file.truncate(size)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+
+
+def in_words(size: float) -> str:
+    """Bytes with three digits and a binary unit."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
 
 
 class scratch_folder:

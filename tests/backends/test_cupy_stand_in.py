@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import tracemalloc
 from typing import Any
 
 import cupy_stand_in
@@ -16,6 +17,11 @@ import pytest
 
 import cvxrelu
 from cvxrelu.backends.choose import check_backend, get_backend
+from cvxrelu.program.problem import build_problem
+from cvxrelu.runs.settings import Settings
+from cvxrelu.sampled import memory
+from cvxrelu.sampled.memory import estimate_memory
+from cvxrelu.sampled.stage import SampledStage
 
 if importlib.util.find_spec("cupy") is not None:
     pytest.skip("CuPy itself is installed: tests/gpu asks it", allow_module_level=True)
@@ -33,6 +39,12 @@ PAIRS = np.where((Y[PAIRS[:, 0]] > Y[PAIRS[:, 1]])[:, None], PAIRS, PAIRS[:, ::-
 MARGIN = RNG.uniform(0.0, 0.5, len(PAIRS))
 GATES = RNG.standard_normal((D, 12))
 MASKS = X @ GATES >= 0
+
+
+@pytest.fixture(autouse=True)
+def some_blocks(monkeypatch):
+    """Rows in several blocks, as on a device with many of them."""
+    monkeypatch.setattr("cvxrelu.support.blocks.LAUNCHED", 600)
 
 
 @pytest.fixture
@@ -350,6 +362,31 @@ def test_networks(put, cupy, tmp_path):
 
 
 # -- memory and factorisations -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("blocks", [1, 3, 12])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_estimates_are_above_what_the_device_holds(cupy, blocks, outputs, monkeypatch):
+    """Of two iterations and a check: arrays of the stand-in are NumPy's, whose allocations are traced."""
+    n, P = 1500, 100
+    rows = np.random.default_rng(1).standard_normal((n, 5))
+    problem = build_problem(rows, np.abs(rows[:, :outputs]), beta=50.0, patterns=P)
+    slack = 2 * n * problem.shape[2] * outputs * 8
+    monkeypatch.setattr("cvxrelu.support.blocks.LAUNCHED", slack // 8 // blocks)
+    monkeypatch.setattr(memory, "LAUNCHED", slack // 8 // blocks)
+    backend = get_backend("cupy")
+    with backend.scope():
+        settings = Settings.read(rho=None, tol=1e-3, max_iter=5, time_limit=None, linear_solver="cg")
+        stage = SampledStage(problem, backend, settings)
+        stage._set_up()
+        stage._set_up_admm()
+        tracemalloc.start()
+        stage._check(stage._iterate(2))
+        peak = slack + tracemalloc.get_traced_memory()[1]  # the slack that there was
+        tracemalloc.stop()
+    parts = estimate_memory(*problem.shape, method="cg", backend="cupy").parts
+    estimate = parts["slack"] + parts["temporaries"] + parts["blocks"]
+    assert peak <= estimate <= 1.6 * peak, (peak / slack, estimate / slack)
+
+
 def test_what_the_device_has_no_room_for_is_refused(put, monkeypatch):
     run = {"beta": 1.0, "patterns": 500, "refine": False, "certificate": "relaxed"}
     for told, words in (("total", "its device has 9.54 MiB"), ("free", "its device has 9.54 MiB free")):
