@@ -1,12 +1,14 @@
-"""Every public function on CuPy's stand-in: device arrays in, and out where the contract says so, numbers of NumPy.
+"""Every public function on CuPy's arrays: of the device in, and out where the contract says so, numbers of NumPy.
 
-What the stand-in refuses is in `cupy_stand_in`; no device is needed. Copies are counted: of what is as large as X only
-a number that does not grow with the length of the run.
+Without a device they are those of a stand-in; what that refuses is in `cupy_stand_in`. It counts copies, of which those
+as large as X do not grow with the length of the run. Where there is a device, CuPy itself is asked all but what is
+counted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import tracemalloc
 from typing import Any
@@ -23,8 +25,9 @@ from cvxrelu.sampled import memory
 from cvxrelu.sampled.memory import estimate_memory
 from cvxrelu.sampled.stage import SampledStage
 
-if importlib.util.find_spec("cupy") is not None:
-    pytest.skip("CuPy itself is installed: tests/gpu asks it", allow_module_level=True)
+REAL = importlib.util.find_spec("cupy") is not None
+if REAL and not (report := check_backend("cupy")).available:
+    pytest.skip(f"CuPy is installed and cannot be used: {report.detail}", allow_module_level=True)
 
 RNG = np.random.default_rng(0)
 N, D = 60, 4
@@ -49,8 +52,19 @@ def some_blocks(monkeypatch):
 
 @pytest.fixture
 def cupy():
+    if REAL:
+        yield importlib.import_module("cupy")
+        return
     with cupy_stand_in.installed() as module:
         yield module
+
+
+@pytest.fixture
+def stand_in(cupy):
+    """What is counted, and what depends on a setting of the stand-in."""
+    if REAL:
+        pytest.skip("of the stand-in; CuPy itself is installed")
+    return cupy_stand_in
 
 
 @pytest.fixture
@@ -72,7 +86,7 @@ def assert_host(value: Any) -> None:
 
 
 # -- the stand-in -----------------------------------------------------------------------------------------------------
-def test_what_is_refused(cupy):
+def test_what_is_refused(cupy, stand_in):
     """Each of these CuPy refuses, or answers at the price of a wait; the stand-in must be able to fail."""
     a, host = cupy.asarray(X), X
     for wrong in (
@@ -126,7 +140,7 @@ def within(monkeypatch):
     return seen
 
 
-def test_no_traffic_within_chunks(put, within):
+def test_no_traffic_within_chunks(put, stand_in, within):
     """What runs in chunks copies nothing and waits for nothing, but for loops that end by their own numbers."""
     for data in ("squared", "ridge", "logistic", "multinomial", "pairs"):
         rows, y, options = DATA[data]
@@ -140,7 +154,7 @@ def test_no_traffic_within_chunks(put, within):
 
 
 @pytest.mark.parametrize("program", ["refined", "sampled"])
-def test_copies_do_not_grow_with_the_run(put, program):
+def test_copies_do_not_grow_with_the_run(put, stand_in, program):
     """Rows as wide as X are copied at the set-up alone, however long the run; later a number a row at most."""
     rows, y = put((X, Y))
     wide = []
@@ -188,7 +202,7 @@ def test_solve(put, data, program):
     rows, y, options = DATA[data]
     run = {"beta": 2.0, **options, **PROGRAMS[program]}
     found = cvxrelu.solve(*put((rows, y)), **put(run))
-    assert found.backend == "cupy" and found.device == "stand-in"
+    assert found.backend == "cupy" and found.device == get_backend("cupy").device
     plain = cvxrelu.solve(rows, y, backend="numpy", **run)
     assert found.dtype == plain.dtype
     if program == "refined":
@@ -364,7 +378,7 @@ def test_networks(put, cupy, tmp_path):
 # -- memory and factorisations -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("blocks", [1, 3, 12])
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_estimates_are_above_what_the_device_holds(cupy, blocks, outputs, monkeypatch):
+def test_estimates_are_above_what_the_device_holds(stand_in, blocks, outputs, monkeypatch):
     """Of two iterations and a check: arrays of the stand-in are NumPy's, whose allocations are traced."""
     n, P = 1500, 100
     rows = np.random.default_rng(1).standard_normal((n, 5))
@@ -387,7 +401,7 @@ def test_estimates_are_above_what_the_device_holds(cupy, blocks, outputs, monkey
     assert peak <= estimate <= 1.6 * peak, (peak / slack, estimate / slack)
 
 
-def test_what_the_device_has_no_room_for_is_refused(put, monkeypatch):
+def test_what_the_device_has_no_room_for_is_refused(put, stand_in, monkeypatch):
     run = {"beta": 1.0, "patterns": 500, "refine": False, "certificate": "relaxed"}
     for told, words in (("total", "its device has 9.54 MiB"), ("free", "its device has 9.54 MiB free")):
         with monkeypatch.context() as smaller:
@@ -399,7 +413,7 @@ def test_what_the_device_has_no_room_for_is_refused(put, monkeypatch):
             assert not [shape for _, shape in cupy_stand_in.copies if shape[:1] == (N,)]
 
 
-def test_known_answers(cupy):
+def test_known_answers(cupy, stand_in):
     """Every method of the CuPy driver; also without the setting that makes failures of factorisations errors."""
     report = check_backend("cupy")
     assert (report.available, report.known_answer, report.devices) == (True, "ok", ["stand-in"])
@@ -411,7 +425,7 @@ def test_known_answers(cupy):
         cupy.linalg.cholesky(bad)
 
 
-def test_without_the_setting_wrong_inverses_would_be_believed(cupy, monkeypatch):
+def test_without_the_setting_wrong_inverses_would_be_believed(stand_in, monkeypatch):
     from cvxrelu.backends.cupy import CupyBackend
 
     monkeypatch.setattr(CupyBackend, "_raising", lambda self: contextlib.nullcontext())
