@@ -73,16 +73,16 @@ class ConeMemory:
         rows = lengths > 0
         self.X, self.patterns = X[rows], patterns[rows]
         self.unit = self.X / lengths[rows, None]
-        self.signs = np.where(self.patterns, 1.0, -1.0)
+        self.signs = np.where(self.patterns.T, 1.0, -1.0)  # of a pattern in one piece, as the margin
         self.m, self.d = self.unit.shape
         blocks = copies * patterns.shape[1]
         self.pull, self.mass = np.zeros((self.d, blocks)), np.zeros(blocks)
-        whole = _Face(np.zeros(0, dtype=np.intp), np.zeros((self.d, 0)), np.zeros((0, self.d)), np.eye(self.d))
-        self.faces = [whole] * blocks
+        self.whole = _Face(np.zeros(0, dtype=np.intp), np.zeros((self.d, 0)), np.zeros((0, self.d)), np.eye(self.d))
+        self.faces = [self.whole] * blocks
         self.margin: np.ndarray | None = None  # of every row at its gate
         if gates is not None:
             lengths = np.linalg.norm(gates, axis=0)
-            self.margin = self.signs * (self.unit @ (gates / np.where(lengths > 0, lengths, 1.0)))
+            self.margin = self.signs * ((gates / np.where(lengths > 0, lengths, 1.0)).T @ self.unit.T)
         self.near: list[np.ndarray | None] = [None] * patterns.shape[1]
         # Normals and inverses of all faces, padded with zeros: pages that are never touched take no memory.
         self.normals, self.inverses = np.zeros((blocks, self.d, self.d)), np.zeros((blocks, self.d, self.d))
@@ -125,16 +125,16 @@ class ConeMemory:
         u -= normals @ (inverses @ u)  # what rounding left outside of the face
         u, multipliers = u[:, :, 0].T.copy(), multipliers[:, :, 0]
         same = np.all(multipliers >= 0, axis=1)
-        slack = (self.unit @ u) * self.signs[:, patterns]
+        slack = (u.T @ self.unit.T) * self.signs[patterns]
         done = np.linalg.norm(u, axis=0) <= limit
-        done |= slack.min(axis=0, initial=0.0) >= -TOLERANCE * np.linalg.norm(w, axis=0)
+        done |= slack.min(axis=1, initial=0.0) >= -TOLERANCE * np.linalg.norm(w, axis=0)
         done &= same
         self.mass[blocks[done]] = np.sum(multipliers[done], axis=1)
         self.pull[:, blocks[done]] = (normals[done] @ multipliers[done, :, None])[:, :, 0].T
         for j in np.flatnonzero(~done):
             if time.perf_counter() > deadline:
                 raise OutOfTime
-            u[:, j] = self._one(int(blocks[j]), w[:, j], slack[:, j] if same[j] else None, limit)
+            u[:, j] = self._one(int(blocks[j]), w[:, j], slack[j] if same[j] else None, limit)
         return u
 
     def _one(self, block: int, w: np.ndarray, slack: np.ndarray | None, limit: float) -> np.ndarray:
@@ -163,7 +163,7 @@ class ConeMemory:
             self._remember(block, face, multipliers)
             if size <= limit:
                 return u
-            slack = (self.unit @ u) * self.signs[:, pattern]
+            slack = (self.unit @ u) * self.signs[pattern]
             entering = self._violated(pattern, slack, face.rows, tolerance, size)
             if entering.size == 0:
                 return u
@@ -173,12 +173,12 @@ class ConeMemory:
         """No face, and rows to begin with: near the gate, or else the most violated; and those of the last face."""
         rows = self.near[pattern]
         if rows is None:
-            key = (self.unit @ w) * self.signs[:, pattern] if self.margin is None else self.margin[:, pattern]
+            key = (self.unit @ w) * self.signs[pattern] if self.margin is None else self.margin[pattern]
             rows = _smallest(key, NEAR * self.d)
         if face.rows.size:
             rows = np.union1d(rows, face.rows)
         self.near[pattern] = rows
-        return _face(face.rows[:0], face.normals[:, :0]), rows
+        return self.whole, rows
 
     def _violated(
         self, pattern: int, slack: np.ndarray, known: np.ndarray, tolerance: float, size: float
@@ -190,7 +190,7 @@ class ConeMemory:
             return rows
         key = slack[rows]
         if self.margin is not None:
-            margin = np.maximum(size * self.margin[rows, pattern], 0.0)
+            margin = np.maximum(size * self.margin[pattern, rows], 0.0)
             key = margin / (margin - key)
         return rows[_smallest(key, self.d)]
 
@@ -203,11 +203,18 @@ class ConeMemory:
         """
         from scipy.optimize import nnls  # half of the package's import time otherwise
 
+        if face is self.whole:
+            normals = (self.unit[entering] * self.signs[pattern, entering][:, None]).T
+            mu = np.zeros(entering.size)
+            with contextlib.suppress(RuntimeError):  # SciPy gives up: the caller sees no progress
+                mu = nnls(normals, -w / scale, maxiter=10 * sum(normals.shape))[0] * scale
+            positive = mu > 0
+            return _on_face(entering[positive], normals[:, positive], mu[positive], w)
         rows, normals, inverse = face.rows, face.normals, face.inverse
         while True:
             image = inverse @ w
             rest = w - normals @ image
-            new = (self.unit[entering] * self.signs[entering, pattern][:, None]).T
+            new = (self.unit[entering] * self.signs[pattern, entering][:, None]).T
             mu = np.zeros(entering.size)
             if entering.size:
                 along = inverse @ new
@@ -223,10 +230,7 @@ class ConeMemory:
             rows, normals, inverse = rows[keep], normals[:, keep], _without(inverse, keep)
         positive = mu > 0
         rows, normals = np.concatenate([rows, entering[positive]]), np.concatenate([normals, new[:, positive]], axis=1)
-        multipliers = np.concatenate([-image, mu[positive]])
-        face = _face(rows, normals)
-        u = w + normals @ multipliers
-        return face, multipliers, u - normals @ (face.inverse @ u)  # without what rounding left outside of the face
+        return _on_face(rows, normals, np.concatenate([-image, mu[positive]]), w)
 
     def _remember(self, block: int, face: _Face, multipliers: np.ndarray) -> None:
         k, before = face.rows.size, self.faces[block].rows.size
@@ -260,6 +264,15 @@ def _face(rows: np.ndarray, normals: np.ndarray) -> _Face:
     Q, _, _ = dorgqr(Q, np.concatenate([tau, np.zeros(d - k)]), overwrite_a=1)
     inverse, singular = dtrtrs(packed[:k], np.asfortranarray(Q[:, :k].T))
     return _Face(rows, normals, inverse if singular == 0 else np.full((k, d), np.nan), Q[:, k:])
+
+
+def _on_face(
+    rows: np.ndarray, normals: np.ndarray, multipliers: np.ndarray, w: np.ndarray
+) -> tuple[_Face, np.ndarray, np.ndarray]:
+    """The face of these rows, their multipliers, and the point that they give, on the face but for rounding."""
+    face = _face(rows, normals)
+    u = w + normals @ multipliers
+    return face, multipliers, u - normals @ (face.inverse @ u)
 
 
 def _without(inverse: np.ndarray, keep: np.ndarray) -> Float[np.ndarray, "j d"]:

@@ -31,7 +31,7 @@ from cvxrelu.sampled.semismooth import SampledNewton
 
 __all__ = ["pays", "run"]
 
-LEAST_FLOPS = 1e6  # of an ADMM iteration: below, ADMM takes milliseconds and whole solves some tenths of a second
+LEAST_FLOPS = 1e5  # of an ADMM iteration: below, either method takes some hundredths of a second
 LARGEST_DIMENSION = 200  # projections cost its cube each and more
 MEMORY = 2.0**31  # bytes for the faces of all blocks
 

@@ -35,6 +35,7 @@ SIAM J. Optimization 28, 2018; Rockafellar, "Augmented Lagrangians and applicati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -72,6 +73,7 @@ class _Evaluation(NamedTuple):
 
     a: Float[np.ndarray, "m c"]
     t: Float[np.ndarray, "m c"]
+    q: Float[np.ndarray, "d B"]  # F^T R^T t
     value: float
     scale: float  # of the terms of the value, whose rounding it has
     active: Int[np.ndarray, " a"]
@@ -168,7 +170,7 @@ class SampledNewton:
             for point in range(first, MAX_POINTS):
                 now = self._proximal_point(U, a)
                 U, a = now.U, now.a
-                self._price(now.t)
+                self._price(now.t, now.q)
                 if report():
                     return False
                 if self.gap <= self.tol:
@@ -221,7 +223,8 @@ class SampledNewton:
         """phi, U(t) and z(t). Blocks that their last multipliers rule out are not projected."""
         program, limit = self.program, self.sigma * self.program.beta
         t = program.loss.dual(a)
-        w = U + self.sigma * program.pull(t)
+        q = program.pull(t)
+        w = U + self.sigma * q
         candidates = np.flatnonzero(self.working & (self.memory.bounds(w)[0] > limit))
         v = self.memory.project(candidates, w[:, candidates], limit, self.deadline)
         lengths = np.linalg.norm(v, axis=0)
@@ -236,28 +239,28 @@ class SampledNewton:
         neurons = program.neurons(blocks)
         scale = max(map(abs, terms))
         return _Evaluation(
-            a, t, sum(terms), scale, active, v, lengths, blocks, z, neurons, neurons + program.skip_part(z)
+            a, t, q, sum(terms), scale, active, v, lengths, blocks, z, neurons, neurons + program.skip_part(z)
         )
 
     def _direction(self, now: _Evaluation, gradient: np.ndarray) -> Float[np.ndarray, "m c"]:
         """The Newton step in a, by the Woodbury identity."""
         program, loss, c = self.program, self.program.loss, gradient.shape[1]
-        columns, second = [], []
-        patterns, outputs, _ = program.place(now.active)
-        for block, pattern, output, v, length in zip(now.active, patterns, outputs, now.v.T, now.lengths, strict=True):
+        inner: list[np.ndarray] = []
+        for block, v, length in zip(now.active, now.v.T, now.lengths, strict=True):
             basis, unit = self.memory.basis(int(block)), v / length
-            root = np.sqrt(1.0 - self.sigma * program.beta / length)
-            inner = root * basis + (1.0 - root) * np.outer(unit, unit @ basis)
-            columns.append((program.X @ (np.sqrt(self.sigma) * inner)) * program.masks[:, pattern, None])
-            second += [output] * basis.shape[1]
-        W = read(program.readout, np.hstack(columns)) if columns else gradient[:, :0]
+            root = math.sqrt(1.0 - self.sigma * program.beta / length)
+            inner.append(root * basis + ((1.0 - root) * unit)[:, None] * (unit @ basis))
+        widths = [part.shape[1] for part in inner]
+        pattern, output, _ = program.place(np.repeat(now.active, widths))
+        directions = np.sqrt(self.sigma) * np.concatenate([now.v[:, :0], *inner], axis=1)
+        W = read(program.readout, (program.X @ directions) * program.masks[:, pattern])
         if program.ridge is not None:
             k = program.ridge.columns.shape[1]
             W = np.hstack([W, np.tile(program.ridge.columns / np.sqrt(program.ridge.l2), c)])
-            second += np.repeat(np.arange(c), k).tolist()
-        if not second:
+            output = np.concatenate([output, np.repeat(np.arange(c), k)])
+        if not output.size:
             return gradient
-        of_output = np.eye(c)[:, second]
+        of_output = np.eye(c)[:, output]
         G = program.gram(now.a, W, of_output)
         G[np.diag_indices_from(G)] += 1.0
         right = np.sum((loss.hessian_product(now.a, gradient).T @ W) * of_output, axis=0)
@@ -278,25 +281,25 @@ class SampledNewton:
     def _judge(self, now: _Evaluation, error: float, gained: float) -> None:
         """Keep the point and the bound of an evaluation where they are the best so far."""
         self._offer_point(now.U, now.neurons, now.z)
-        self._offer_dual(now.t)
+        self._offer_dual(now.t, now.q)
         scale = max(float(np.linalg.norm(now.prediction)), float(np.linalg.norm(self.program.loss.y)), 1e-300)
         size = max(float(np.linalg.norm(now.U)), 1e-300)
         self.residuals = (np.sqrt(2.0 * error) / scale, np.sqrt(2.0 * gained * self.sigma) / size)
 
-    def _price(self, t: np.ndarray) -> None:
+    def _price(self, t: np.ndarray, q: Float[np.ndarray, "d B"]) -> None:
         """Project the blocks outside of the working set that may exceed beta; those that do join it."""
-        q, beta = self.program.pull(t), self.program.beta
+        beta = self.program.beta
         outside = np.flatnonzero(~self.working & (self.memory.bounds(q)[0] > beta))
         if outside.size:
             v = self.memory.project(outside, q[:, outside], beta, self.deadline)
             self.working[outside[np.linalg.norm(v, axis=0) > beta]] = True
-            self._offer_dual(t)
+            self._offer_dual(t, q)
 
-    def _offer_dual(self, t: Float[np.ndarray, "m c"]) -> None:
-        """The bound that t proves with the multipliers of the last projections."""
+    def _offer_dual(self, t: Float[np.ndarray, "m c"], q: Float[np.ndarray, "d B"]) -> None:
+        """The bound that t proves with the multipliers of the last projections; q = F^T R^T t."""
         program = self.program
         p, error = pull_back(program.readout, program.X, t)
-        norms, mass = self.memory.bounds(program.pull(t))
+        norms, mass = self.memory.bounds(q)
         per_output = np.abs(p).T @ self.row_lengths
         width = norms.size // per_output.size
         norms = norms + (gamma(*program.X.shape) + self.unseen) * (mass + np.repeat(per_output, width))
