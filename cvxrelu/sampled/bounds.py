@@ -43,7 +43,7 @@ from cvxrelu.program.loss import Loss
 from cvxrelu.program.operators import F, F_adjoint, G_adjoint, masked, signed
 from cvxrelu.program.readout import Pairs, read
 from cvxrelu.sampled.cones import project_onto_cones
-from cvxrelu.support.blocks import summed
+from cvxrelu.support.blocks import is_streamed, summed
 
 __all__ = [
     "Check",
@@ -205,7 +205,12 @@ def repair(
         for start in range(0, side.size, at_a_time):
             s, k, i = (index[start : start + at_a_time] for index in (side, output, pattern))
             W[:, s, k, i] = _into_cones(X, patterns[:, i], W[:, s, k, i], deadline)
-    prediction = read(readout, F(X, patterns, W))
+    if is_streamed(X):
+        prediction = F(X, patterns, W)
+    else:
+        used = np.flatnonzero(W.any(axis=(0, 1, 2)))
+        prediction = F(X, patterns[:, used], W[..., used])
+    prediction = read(readout, prediction)
     penalty = beta * float(np.linalg.norm(W, axis=0).sum())
     scale = float(loss.best_scale(prediction, penalty))
     return float(loss.value(scale * prediction)) + scale * penalty, scale * W

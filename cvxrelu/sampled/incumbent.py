@@ -204,12 +204,13 @@ class Incumbent:
 
 def _outputs(X: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     """(n, c), what the network of the blocks predicts without a skip; in blocks of rows."""
+    blocks = blocks[..., blocks.any(axis=(0, 1, 2))]
 
     def part(b: slice) -> np.ndarray:
         hidden = np.maximum(np.tensordot(X[b], blocks, axes=1), 0.0)
         return np.sum(hidden[:, 0] - hidden[:, 1], axis=-1)
 
-    return each(blocks[0].size, part, X)
+    return each(max(1, blocks[0].size), part, X)
 
 
 def _predict(network: ReLUNetwork, X: np.ndarray, d: int) -> np.ndarray:

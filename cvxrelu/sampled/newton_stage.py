@@ -1,8 +1,8 @@
 """The sampled stage by semismooth Newton: when it pays, one output after the other, with the history of ADMM's stage.
 
 It runs on the host in float64, whatever the precision of the problem. Outputs separate in the sampled program, so that
-each is solved to the gap asked for, with one memory of the cones for all. With more columns than rows it runs in row
-space: no block of an optimum leaves it, and a projection costs n^3 instead of d^3.
+each is solved to the gap asked for, with one memory of the cones for all, unless the loss couples them. With more
+columns than rows it runs in row space: no block of an optimum leaves it, and a projection costs n^3 instead of d^3.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cvxrelu.backends import Backend
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.dual import Ridge, sampled_bound
+from cvxrelu.program.loss import Loss
 from cvxrelu.program.operators import masked, signed
 from cvxrelu.runs.checkpoint import State
 from cvxrelu.runs.settings import Settings
@@ -33,11 +34,15 @@ __all__ = ["pays", "run"]
 
 LEAST_FLOPS = 1e5  # of an ADMM iteration: below, either method takes some hundredths of a second
 LARGEST_DIMENSION = 200  # projections cost its cube each and more
+# Rows per column, and at most this `freedom` at the start, from which on Newton wins at a gap of 1e-3. With fewer rows
+# cones are wide, which suits ADMM, and many coordinates may move, which makes a Newton step dear. ADMM pays for every
+# digit more, Newton hardly.
+ROWS, FREEDOM, AT = 10.0, 3.5, 1e-3
 MEMORY = 2.0**31  # bytes for the faces of all blocks
 
 
 def pays(shape: tuple[int, int, int, int], settings: Settings, backend: Backend) -> bool:
-    """Whether the sampled program goes to Newton: on the host, of middling size, ADMM not asked for.
+    """Whether the sampled program goes to Newton: on the host, of middling size, with many rows, ADMM not asked for.
 
     Whoever sets `rho`, `max_iter` or `linear_solver` speaks of ADMM and gets it; accelerators and devices keep it too.
 
@@ -46,6 +51,7 @@ def pays(shape: tuple[int, int, int, int], settings: Settings, backend: Backend)
     n, d, P, _ = shape
     r = min(n, d)
     fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS and r <= LARGEST_DIMENSION and 32.0 * P * r * r <= MEMORY
+    fitting &= n >= ROWS * d * math.sqrt(settings.tol / AT)
     return not settings.of_admm and fitting and not (backend.is_accelerator or backend.on_mesh)
 
 
@@ -100,8 +106,10 @@ class _NewtonStage:
                 ridge=self.ridge, deadline=deadline, memory=memory, unseen=unseen,
             )  # fmt: skip
             if saved is not None:
-                solver.restore(saved["solver"])
+                solver.restore(_in_predictions(saved["solver"], losses[k]))
                 memory.restore(saved["memory"])
+            elif k == 0 and solver.freedom > FREEDOM * math.sqrt(AT / settings.tol):
+                return None
             saved, save = None, partial(self._save, k, solver, memory)
             outputs = slice(k * together, (k + 1) * together)
             arrived &= solver.run(partial(self._report, outputs, solver), save)
@@ -153,16 +161,20 @@ class _NewtonStage:
         if self.skip is not None:
             self.skip[:, outputs] = solver.skip
             skip = self.skip if self.lift is None else self.lift @ self.skip
-        image = np.tensordot(problem.X, self.blocks, axes=1)
-        slack = signed(problem.patterns.patterns, image)
+        at = np.flatnonzero(self.blocks.any(axis=(0, 1, 2)))  # the others predict nothing, and leave nothing
+        image = np.tensordot(problem.X, self.blocks[..., at], axes=1)
+        patterns = problem.patterns.patterns[:, at]
         # As in `certificates`: a row is left by a point that is outside by more than rounding of its own size.
-        allowed = 1e-10 * np.linalg.norm(problem.X, axis=1)[:, None, None, None] * np.linalg.norm(self.blocks, axis=0)
-        slack = np.where(slack >= -allowed, 0.0, slack).min(axis=0)
+        rows = np.linalg.norm(problem.X, axis=1)[:, None, None, None]
+        inside = signed(patterns, image)
+        inside = np.where(inside >= -1e-10 * rows * np.linalg.norm(self.blocks[..., at], axis=0), 0.0, inside)
+        slack = np.zeros_like(self.norms)
+        slack[..., at] = inside.min(axis=0)
         bound, _ = sampled_bound(
             problem.loss, self.dual, self.norms.max(axis=(0, 2)), problem.beta, host_ridge(problem)
         )
-        inside = masked(problem.patterns.patterns, image)
-        prediction = problem.read(np.sum(inside[:, 0] - inside[:, 1], axis=-1))
+        values = masked(patterns, image)
+        prediction = problem.read(np.sum(values[:, 0] - values[:, 1], axis=-1))
         used = np.count_nonzero(self.blocks.any(axis=0))
         values = np.array([np.inf, 1.0, np.nan, 0.0, float(bound), float(used)])
         check = Check(values, self.blocks.copy(), prediction, self.dual.copy(), self.norms.copy(), slack, skip)
@@ -178,6 +190,23 @@ class _NewtonStage:
         stage.timings["certify"] += elapsed
         self.stopped = stage.record(int(used))
         return self.stopped
+
+
+def _in_predictions(state: State, loss: Loss) -> State:
+    """The state of a solver; of an older version's, of one output and the squared loss, t becomes the prediction a."""
+    if "a" in state:
+        return state
+    inverse = np.divide(1.0, loss.weight, out=np.zeros_like(loss.weight), where=loss.weight > 0)
+
+    def prediction(t: np.ndarray) -> np.ndarray:
+        a: np.ndarray = loss.y - inverse * t[:, None]
+        return a
+
+    position = state["position"]
+    if position is not None:
+        position = (position[0], prediction(position[1]), *position[2:])
+    new = {"a": prediction(state["t"]), "dual": state["dual"][:, None], "position": position, "skip": None}
+    return {**state, **new}
 
 
 def _thin(ridge: Ridge | None) -> tuple[Ridge | None, Float[np.ndarray, "k m"] | None]:

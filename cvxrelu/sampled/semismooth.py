@@ -40,6 +40,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
 from cvxrelu.numerics.rounding import gamma
@@ -57,7 +58,9 @@ from cvxrelu.support.errors import OutOfTime
 __all__ = ["SampledNewton"]
 
 GROWTH = 2.0  # of sigma, from one proximal point to the next
-START = 1.0  # first sigma, in units of the largest block of the start over beta
+# First sigma, in units of the largest block of the start over beta. Less where blocks have more coordinates than the
+# loss sees numbers, by this factor (`freedom`): first points would take many steps.
+START, START_CROWDED, CROWDED = 1.0, 0.1, 1.5
 INEXACT = 0.5  # a proximal point is good enough when its error is below this share of what it gained, and of the gap
 MAX_POINTS, MAX_STEPS = 60, 30
 STALLED = 8  # proximal points without progress of the gap
@@ -133,24 +136,17 @@ class SampledNewton:
         return {name: getattr(self, name) for name in KEPT}
 
     def restore(self, state: State) -> None:
-        """The inverse of `state`; that of an older version has t, of one output and the squared loss, instead of a."""
-        if "a" not in state:
-            loss = self.program.loss
-            inverse = np.divide(1.0, loss.weight, out=np.zeros_like(loss.weight), where=loss.weight > 0)
-
-            def prediction(t: np.ndarray) -> np.ndarray:
-                a: np.ndarray = loss.y - inverse * t[:, None]
-                return a
-
-            position = state["position"]
-            if position is not None:
-                position = (position[0], prediction(position[1]), *position[2:])
-            new = {"a": prediction(state["t"]), "dual": state["dual"][:, None], "position": position, "skip": None}
-            state = {**state, **new}
+        """The inverse of `state`."""
         for name in KEPT:
             setattr(self, name, state[name])
         first, second = self.residuals
         self.residuals = (first, second)
+
+    @property
+    def freedom(self) -> float:
+        """Coordinates of the blocks that may move, per number that the loss sees."""
+        m, c = self.program.loss.y.shape
+        return float(self.working.sum() * len(self.blocks)) / (min(m, len(self.program.X)) * c)
 
     @property
     def gap(self) -> float:
@@ -198,7 +194,7 @@ class SampledNewton:
         if largest == 0:
             q = float(np.linalg.norm(program.pull(program.loss.dual(self.a)), axis=0).max(initial=0.0))
             largest = self.objective / q * program.beta / q if q > 0 else 1.0
-        self.sigma = START * largest / program.beta
+        self.sigma = (START if self.freedom <= CROWDED else START_CROWDED) * largest / program.beta
 
     def _proximal_point(self, U: np.ndarray, a: np.ndarray) -> _Evaluation:
         """Newton steps on phi from -loss'(a) until the point is good enough, or the gap is."""
@@ -220,7 +216,7 @@ class SampledNewton:
         return now
 
     def _evaluate(self, U: np.ndarray, a: np.ndarray) -> _Evaluation:
-        """phi, U(t) and z(t). Blocks that their last multipliers rule out are not projected."""
+        """phi, U(t), z(t). Blocks that their last multipliers rule out are not projected."""
         program, limit = self.program, self.sigma * self.program.beta
         t = program.loss.dual(a)
         q = program.pull(t)
@@ -264,7 +260,12 @@ class SampledNewton:
         G = program.gram(now.a, W, of_output)
         G[np.diag_indices_from(G)] += 1.0
         right = np.sum((loss.hessian_product(now.a, gradient).T @ W) * of_output, axis=0)
-        return gradient - (W * semidefinite_solver(G)(right)) @ of_output.T
+        try:
+            factor = scipy.linalg.cho_factor(G, lower=True, check_finite=False)
+            x = scipy.linalg.cho_solve(factor, right, check_finite=False)
+        except scipy.linalg.LinAlgError:
+            x = semidefinite_solver(G)(right)
+        return gradient - (W * x) @ of_output.T
 
     def _search(self, U: np.ndarray, now: _Evaluation, gradient: np.ndarray, step: np.ndarray) -> _Evaluation | None:
         """The first point along the step where phi has fallen; lengths from the slope at the point before."""
