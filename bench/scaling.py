@@ -32,7 +32,7 @@ from cvxrelu.program.losses import Squared
 from cvxrelu.sampled import admm
 from cvxrelu.sampled.penalties import initial_penalties
 
-__all__ = ["collectives", "model_rows", "stepper"]
+__all__ = ["collectives", "model_rows", "moved", "stepper"]
 
 SIZES = [(500, 20, 64), (1000, 20, 128), (2000, 50, 256)]
 COUNTS = (1, 2, 4)
@@ -106,12 +106,12 @@ def measure(size: tuple[int, int, int], count: int) -> dict[str, Any]:
             timed(lambda: backend.block(run(backend, *inputs, CHUNK)), repeats=5, clock=clock)
             for clock in (time.perf_counter, time.process_time)
         )
-        moved = collectives(backend, inputs)
+        sizes = collectives(backend, inputs)
     return {
         "device": backend.device,
         "seconds": [s / CHUNK for s in wall],
         "cpu": [s / CHUNK for s in cpu],
-        "collectives": moved,
+        "collectives": sizes,
     }
 
 
@@ -135,13 +135,18 @@ def stepper(backend: Backend, size: tuple[int, int, int], dtype: str = "float64"
 
 def collectives(backend: Backend, inputs: tuple[Any, ...]) -> dict[str, list[int]]:
     """What one iteration moves between devices: sizes of the results of its collectives, scalars left out."""
-    compiled = backend.compile(_one_step).lower(backend, *inputs).compile().as_text()
+    return moved(backend.compile(_one_step).lower(backend, *inputs).compile().as_text())
+
+
+def moved(program: str) -> dict[str, list[int]]:
+    """Sizes of the results of the collectives of a compiled program, by kind, scalars left out."""
     found: dict[str, list[int]] = {}
-    shape = r"\w+\[([\d,]*)\]\S* (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
-    for dimensions, kind in re.findall(shape, compiled):
-        size = math.prod(int(length) for length in dimensions.split(",") if length)
-        if size > 1:
-            found.setdefault(kind, []).append(size)
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    for results, kind in re.findall(rf" = (\(.*?\)|\S+) ({kinds})(?:-start)?\(", program):
+        for dimensions in re.findall(r"\w+\[([\d,]*)\]", results):  # one, or those of a tuple
+            size = math.prod(int(length) for length in dimensions.split(",") if length)
+            if size > 1:
+                found.setdefault(kind, []).append(size)
     return found
 
 
@@ -155,9 +160,9 @@ def scaling_table(
     rows = []
     for i, size in enumerate(sizes):
         cells = [found[count][i] for count in COUNTS]
-        moved = "; ".join(f"{kind} {sizes}" for kind, sizes in cells[-1]["collectives"].items())
+        sent = "; ".join(f"{kind} {sizes}" for kind, sizes in cells[-1]["collectives"].items())
         rows += [
-            [str(size), name, *(spread(cell[key]) for cell in cells), moved]
+            [str(size), name, *(spread(cell[key]) for cell in cells), sent]
             for name, key in (("wall", "seconds"), ("CPU, all cores", "cpu"))
         ]
     header = ["(n, d, P)", "time", *(f"{count} devices, ms" for count in COUNTS), "numbers moved by 4"]

@@ -2,13 +2,16 @@
 
 Run as a script it is one of several processes on loopback, and prints what it found on all devices of all processes:
 
-    python divided_solve.py NUMBER_OF_PROCESSES INDEX ADDRESS
+    python divided_solve.py NUMBER_OF_PROCESSES INDEX ADDRESS [FOLDER]
+
+FOLDER is for a checkpoint of the first process.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +40,7 @@ def solved(backend: Any) -> dict[str, Any]:
         pricing = Pricing(backend, ground_of(backend, device_X, device_X), np.random.default_rng(2))
         priced = pricing.price(Y, X[:3].T / np.linalg.norm(X[:3], axis=1), 16)
     return {
+        **refined(backend, X, Y),
         "device": sol.device,
         "blocks": sol.sampled.blocks.tolist(),
         "dual": sol.sampled.dual.tolist(),
@@ -46,10 +50,46 @@ def solved(backend: Any) -> dict[str, Any]:
     }
 
 
+def refined(backend: Any, X: Any, Y: Any) -> dict[str, Any]:
+    """A descent and magnitudes of twenty given neurons, and whole refinements with exact pricing."""
+    from cvxrelu.program.problem import build_problem
+    from cvxrelu.refinement.neurons import Neurons
+    from cvxrelu.refinement.search import Refinement
+
+    found: dict[str, Any] = {}
+    problem = build_problem(X, Y, beta=0.5, patterns=1, sampled=False)
+    rng = np.random.default_rng(3)
+    u, a = rng.standard_normal((6, 20)), rng.standard_normal((2, 20))
+    given = Neurons(u / np.linalg.norm(u, axis=0), a / np.linalg.norm(a, axis=0), np.full(20, 0.05))
+    with backend.scope():
+        search = Refinement(problem, backend, dtype="float64", tol=1e-6, seed=0)
+        moved, _ = search.program.descend(given, search.z, np.inf)
+        found["descent"] = np.concatenate([moved.u * moved.s, moved.a]).tolist()
+        found["weighed"] = search.program.weigh(given, search.z)[0].s.tolist()
+        flat = build_problem(X[:, :3], Y[:, 0], beta=0.5, patterns=1, sampled=False)
+        search = Refinement(flat, backend, dtype="float64", tol=1e-7, seed=0, exact=True)
+        end = search.run(lambda *given: False, np.inf)
+    found["refined"] = [end.objective, end.lower_bound]
+    return found
+
+
 def traffic(backend: Any) -> dict[str, Any]:
     """What is divided, and what goes over the wire in one iteration."""
-    from bench.scaling import collectives, stepper
+    from bench.scaling import collectives, moved, stepper
+    from cvxrelu.numerics import lbfgs
+    from cvxrelu.program.losses import Squared
+    from cvxrelu.refinement import neurons
 
+    rng = np.random.default_rng(0)
+    with backend.scope():
+        terms = (rng.standard_normal((60, 6)), Squared(rng.standard_normal((60, 1)), np.ones((60, 1))), np.asarray(0.5))
+        data, x = neurons.Terms(*backend.put(terms)), backend.put(rng.standard_normal(7 * 16))
+        objective = neurons.Balanced(backend)
+        state = backend.compile(lbfgs.start, ("objective",))(backend, data, x, objective=objective)
+        step = backend.compile(lbfgs.run, ("objective",)).lower(backend, data, state, 1, objective=objective)
+        u, a, s, z = (backend.put(np.ones(shape)) for shape in ((6, 16), (1, 16), (16,), (0, 1)))
+        weights = backend.compile(neurons.moments).lower(backend, data, u, a, s, z)
+        refinement = {"descent": moved(step.compile().as_text()), "weigh": moved(weights.compile().as_text())}
     backend, inputs = stepper(backend, (60, 6, 16))
     with backend.scope():
         state = inputs[3]
@@ -60,7 +100,38 @@ def traffic(backend: Any) -> dict[str, Any]:
             ],
             "divided": [str(getattr(state, name).sharding.spec) for name in ("x", "t")],
             "collectives": collectives(backend, inputs),
+            "refinement": refinement,
         }
+
+
+def resumed(folder: Path, index: int) -> dict[str, Any]:
+    """Solves that are stopped and taken up again, from a folder that only the first process can reach."""
+    import cvxrelu
+    from cvxrelu.runs import checkpoint
+
+    checkpoint.INTERVAL, checkpoint.SHARE = 0.0, 1.0 if index == 0 else 1e-9  # clocks that disagree
+    X = np.random.default_rng(0).standard_normal((60, 3))
+    y = np.maximum(X[:, 0], 0) - np.maximum(X[:, 1], 0)
+    found: dict[str, Any] = {"resumed": []}
+    for options, stop in (
+        ({"patterns": 14, "refine": False, "max_iter": 60, "tol": 1e-9}, 3),
+        ({"certificate": "exact", "tol": 1e-7, "dtype": "float64"}, 2),
+    ):
+        place = folder / f"{index}-{stop}"
+        keep: Any = {"beta": 0.5, "devices": "all", **options}
+        whole = cvxrelu.solve(X, y, **keep)
+        seen: list[Any] = []
+        cvxrelu.solve(
+            X, y, **keep, checkpoint=place, callback=lambda row, seen=seen, n=stop: seen.append(row) or len(seen) == n
+        )
+        again = cvxrelu.solve(X, y, **keep, checkpoint=place)
+        found["resumed"].append([whole.objective, again.objective, len(whole.history), len(again.history), len(seen)])
+        try:
+            cvxrelu.solve(X, y, **{**keep, "beta": 0.25}, checkpoint=place)
+        except ValueError as error:
+            found["refused"] = [*found.get("refused", []), str(error)]
+    found["written"] = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return found
 
 
 if __name__ == "__main__":
@@ -84,6 +155,8 @@ if __name__ == "__main__":
                 select_devices("jax", devices, limit)
             except ValueError as error:
                 found["refused"].append(str(error))
+        more = resumed(Path(sys.argv[4]), index)
+        found |= {**more, "refused": found["refused"] + more["refused"]}
     print("RESULT" + json.dumps(found), flush=True)
     if count > 1:
         jax.distributed.shutdown()

@@ -63,7 +63,7 @@ class Prepared:
         start = None if warm_start is None else start_network(warm_start, problem)
         if start is not None and not settings.refine:
             raise ValueError("warm_start needs refine=True: the sampled program starts from zero")
-        saves = open_checkpoint(checkpoint, problem, self._options(settings), start)
+        saves = open_checkpoint(checkpoint, problem, self._options(settings), start, self.backend)
         solution = None
         with self.backend.scope(), blas_threads(problem.X.size):
             if self.sampled:

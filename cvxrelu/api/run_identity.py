@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from cvxrelu.backends import Backend
 from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.checkpoint import Checkpoint, digest
+from cvxrelu.runs.shared_checkpoint import checkpoint_of
 
 __all__ = ["open_checkpoint"]
 
 
 def open_checkpoint(
-    folder: Path | None, problem: Problem, options: Mapping[str, Any], start: ReLUNetwork | None
+    folder: Path | None, problem: Problem, options: Mapping[str, Any], start: ReLUNetwork | None, backend: Backend
 ) -> Checkpoint | None:
     """The folder of this run, or one error that says what it is the folder of."""
     if folder is None:
@@ -38,4 +40,4 @@ def open_checkpoint(
         parts = [part.ravel() for part in to_arrays(start, problem.intercept)[:2]]
         warm = digest(np.concatenate(parts))
     identity = {**{name: digest(array) for name, array in arrays.items()}, **values, "warm_start": warm}
-    return Checkpoint(folder, identity, options)
+    return checkpoint_of(backend, folder, identity, options)

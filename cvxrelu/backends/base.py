@@ -102,6 +102,21 @@ class Backend:
     def is_accelerator(self) -> bool:
         return False
 
+    # -- processes ----------------------------------------------------------------------------------------------
+    @property
+    def n_processes(self) -> int:
+        """Processes that run the same program on the devices of this backend."""
+        return 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that reads and writes files for all of them."""
+        return True
+
+    def share(self, data: bytes) -> bytes:
+        """What the leading process gives; all of them have to call it."""
+        return data
+
     def __repr__(self) -> str:
         return f"<cvxrelu backend {self.name} on {self.device}>"
 

@@ -91,6 +91,24 @@ class MeshBackend(JaxBackend):
     def is_accelerator(self) -> bool:
         return self.mesh.devices[0].platform != "cpu"
 
+    @property
+    def n_processes(self) -> int:
+        return len({device.process_index for device in self.mesh.devices.flat})
+
+    @property
+    def leads(self) -> bool:
+        return self.n_processes == 1 or self._jax.process_index() == 0
+
+    def share(self, data: bytes) -> bytes:
+        if self.n_processes == 1:
+            return data
+        from jax.experimental.multihost_utils import broadcast_one_to_all
+
+        # Lengths first: all processes have to bring arrays of the same shape.
+        size = int(broadcast_one_to_all(np.asarray(len(data), dtype=np.int32)))
+        given = np.frombuffer(data, dtype=np.uint8) if self.leads else np.zeros(size, dtype=np.uint8)
+        return np.asarray(broadcast_one_to_all(given)).tobytes()
+
 
 def as_devices(devices: Any) -> tuple[Any, ...]:
     """The devices that `solve(devices=...)` names: "all", the first k, or these.

@@ -44,7 +44,7 @@ class State(NamedTuple):
     Y: Float[Array, "k *p"]
 
 
-# (data, x) -> (value, gradient); a module-level function, because compiled chunks take it as static
+# (data, x) -> (value, gradient); hashable, as functions of modules are: compiled chunks take it as static
 Objective = Callable[[Any, Array], tuple[Array, Array]]
 
 

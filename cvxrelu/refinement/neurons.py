@@ -21,7 +21,18 @@ from cvxrelu.program.loss import Loss
 from cvxrelu.program.operators import row_blocks
 from cvxrelu.program.readout import Pairs, adjoint, read
 
-__all__ = ["Neurons", "Terms", "balanced", "from_weights", "merge", "moments", "predict", "reduce_count", "to_weights"]
+__all__ = [
+    "Balanced",
+    "Neurons",
+    "Terms",
+    "balanced",
+    "from_weights",
+    "merge",
+    "moments",
+    "predict",
+    "reduce_count",
+    "to_weights",
+]
 
 Array = Any
 QUICK = 1e9  # flops that are done even after the deadline
@@ -69,14 +80,27 @@ class Neurons(NamedTuple):
         return Neurons(*(np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)]) for array in self))
 
 
-def balanced(data: Terms, x: Float[Array, " p"]) -> tuple[Array, Array]:
-    """`loss + beta/2 sum_j (|w_j|^2 + |a_j|^2) + 1/2 sum_i ridge_i |z_i|^2` and gradient in x = (W, A, z / unit)."""
+class Balanced(NamedTuple):
+    """`balanced`, its neurons divided over the devices of the backend: what descents take."""
+
+    backend: Backend
+
+    def __call__(self, data: Terms, x: Float[Array, " p"]) -> tuple[Array, Array]:
+        return balanced(data, x, self.backend)
+
+
+def balanced(data: Terms, x: Float[Array, " p"], backend: Backend | None = None) -> tuple[Array, Array]:
+    """`loss + beta/2 sum_j (|w_j|^2 + |a_j|^2) + 1/2 sum_i ridge_i |z_i|^2` and gradient in x = (W, A, z / unit).
+
+    backend : divides the neurons over its devices: a sum of n c numbers for the predictions, the gradient to all.
+    """
     X, loss, beta, readout, columns, ridge, unit, scale = data
     xp = array_namespace(X)
     d, c = X.shape[1], loss.y.shape[1]
     k = 0 if columns is None else columns.shape[1]
     m = (x.shape[0] - k * c) // (d + c)
     layers = xp.reshape(x[: (d + c) * m], (d + c, m))
+    layers = layers if backend is None else backend.split(layers, 1)
     W, A = layers[:d, :], layers[d:, :]
     zero = xp.zeros((), dtype=X.dtype)
     blocks = row_blocks(X, m)
@@ -108,15 +132,19 @@ def balanced(data: Terms, x: Float[Array, " p"]) -> tuple[Array, Array]:
 def predict(backend: Backend, data: Terms, u: Array, a: Array, s: Array) -> Array:
     """R f(X) of neurons, (m, c)."""
     xp = array_namespace(data.X)
-    hidden = xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype))
+    hidden = xp.maximum(data.X @ backend.split(u, 1), xp.zeros((), dtype=data.X.dtype))
     return read(data.readout, hidden @ (s[None, :] * a).T)
 
 
 def moments(backend: Backend, data: Terms, u: Array, a: Array, s: Array, z: Array) -> tuple[Array, Array]:
-    """Hessian and minus the gradient of loss and ridge at (s, z), in the magnitudes and then the rows of z."""
+    """Hessian and minus the gradient of loss and ridge at (s, z), in the magnitudes and then the rows of z.
+
+    Devices divide the rows: the Gram matrix is then a sum of m^2 numbers, where divided columns would all have to meet.
+    """
     xp = array_namespace(data.X)
     columns, ridge, c = data.columns, data.ridge, a.shape[0]
-    hidden = read(data.readout, xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype)))
+    hidden = backend.split(xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype)), 0)
+    hidden = read(data.readout, hidden)
     prediction, second = hidden @ (s[None, :] * a).T, a
     if columns is not None:
         prediction = prediction + columns @ z
@@ -136,6 +164,7 @@ def moments(backend: Backend, data: Terms, u: Array, a: Array, s: Array, z: Arra
 def keys(backend: Backend, data: Terms, u: Array, random: Array) -> Array:
     """A number for each neuron's activation pattern: equal patterns have equal numbers."""
     xp = array_namespace(data.X)
+    u = backend.split(u, 1)
     return xp.sum(xp.where(data.X @ u > 0, random[:, None], xp.zeros((), dtype=random.dtype)), axis=0)
 
 

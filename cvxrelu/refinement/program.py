@@ -124,11 +124,12 @@ class NetworkProgram:
         x = backend.put(neurons.to_weights(given.padded(size), z / unit, scale), self.dtype)
         start = backend.compile(lbfgs.start, ("objective",))
         run = backend.compile(lbfgs.run, ("objective",), donate=("state",))
-        at = start(backend, terms, x, objective=neurons.balanced)
+        objective = neurons.Balanced(backend)
+        at = start(backend, terms, x, objective=objective)
         flops = 6.0 * self.X.size * size
         steps = int(max(1, min(DESCENT, CHUNK_FLOPS // flops)))
         for _ in range(-(-DESCENT // steps)):
-            at = run(backend, terms, at, steps, objective=neurons.balanced)
+            at = run(backend, terms, at, steps, objective=objective)
             if time.perf_counter() > deadline:
                 break
         moved, w = neurons.from_weights(backend.get(at.x), self.X.shape[1], z.shape[1], z.shape[0], scale)

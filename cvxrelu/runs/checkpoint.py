@@ -15,6 +15,7 @@ by bit.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -29,7 +30,7 @@ from cvxrelu.support.files import atomic_write
 from cvxrelu.support.interrupts import shielded
 from cvxrelu.support.stored import damage, read_arrays, read_json, short
 
-__all__ = ["Checkpoint", "as_folder", "digest"]
+__all__ = ["Checkpoint", "as_bytes", "as_folder", "digest", "from_bytes"]
 
 INTERVAL = 5.0  # seconds between two writes, at least
 SHARE = 0.05  # of the time that writing may take
@@ -95,8 +96,12 @@ class Checkpoint:
 
     def offer(self, stage: str, state: Callable[[], State]) -> None:
         """Save the state if the last one is old enough."""
-        if time.perf_counter() >= self.due_at[stage]:
+        if self.due(stage):
             self.save(stage, state())
+
+    def due(self, stage: str) -> bool:
+        """Whether the last state that was saved is old enough."""
+        return time.perf_counter() >= self.due_at[stage]
 
     def save(self, stage: str, state: State) -> None:
         """Write the state of a stage; the one before is there until this one is complete."""
@@ -188,6 +193,23 @@ def _seal(text: bytes, arrays: Mapping[str, np.ndarray]) -> bytes:
     for name in sorted(arrays):
         found.update(f"{name} {digest(arrays[name])}".encode())
     return found.digest()
+
+
+def as_bytes(state: State | None) -> bytes:
+    """A state as another process can read it."""
+    arrays: dict[str, np.ndarray] = {}
+    text = json.dumps(_pack(state, arrays)).encode()
+    file = io.BytesIO()
+    np.savez(file, state=np.frombuffer(text, dtype=np.uint8), **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def from_bytes(data: bytes) -> State | None:
+    """The inverse of `as_bytes`."""
+    with np.load(io.BytesIO(data)) as members:
+        arrays = dict(members)
+    found: State | None = _unpack(json.loads(arrays.pop("state").tobytes()), arrays)
+    return found
 
 
 # -- trees as JSON and arrays -----------------------------------------------------------------------------------------

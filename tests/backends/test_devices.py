@@ -37,7 +37,7 @@ def expected() -> dict:
     return solved(get_backend("numpy"))
 
 
-def on_processes(count: int, devices: int) -> list[dict]:
+def on_processes(count: int, devices: int, *arguments: str) -> list[dict]:
     """The results of so many processes with so many forced CPU devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -47,7 +47,7 @@ def on_processes(count: int, devices: int) -> list[dict]:
            "PYTHONPATH": str(ROOT)}  # fmt: skip
     command = [sys.executable, str(ROOT / "tests" / "divided_solve.py"), str(count)]
     children = [
-        subprocess.Popen([*command, str(i), address], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
+        subprocess.Popen([*command, str(i), address, *arguments], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE)
         for i in range(count)
     ]  # fmt: skip
@@ -63,10 +63,18 @@ def on_processes(count: int, devices: int) -> list[dict]:
 
 def assert_same(found: dict, expected: dict) -> None:
     """To 1e-6 of the largest entry."""
-    for name in ("blocks", "dual", "sampled", "network", "price"):
+    for name in ("blocks", "dual", "sampled", "network", "price", "descent", "weighed", "refined"):
         a, b = np.asarray(found[name]), np.asarray(expected[name])
         assert a.shape == b.shape, name
         assert np.abs(a - b).max() <= 1e-6 * np.abs(b).max(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_and_two_devices_give_what_numpy_gives(expected, count):
+    (found,) = on_processes(1, count)
+    assert found["device"] == f"{count} x cpu"
+    assert_same(found, expected)
 
 
 @pytest.mark.slow
@@ -79,19 +87,30 @@ def test_four_devices_give_what_one_gives(expected):
     assert found["placed"] == [[3, 4], [3, 16], [3, 14], [2, 16]]
     # One sum of the n numbers of the prediction; the solution of the inner system to all devices.
     assert found["collectives"] == {"all-reduce": [60], "all-gather": [60]}
+    # A descent sums the prediction and gathers the gradient of 7 x 16 weights; magnitudes sum their Hessian and slope.
+    assert found["refinement"] == {
+        "descent": {"all-reduce": [60], "all-gather": [112]}, "weigh": {"all-reduce": [256, 16]},
+    }, found["refinement"]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(expected):
+def test_two_processes_give_what_one_gives(expected, tmp_path):
     if not hasattr(jax.config, "jax_cpu_collectives_implementation"):
         pytest.skip("this JAX has no collectives between processes on CPU")
-    found = on_processes(2, 2)
+    found = on_processes(2, 2, str(tmp_path))
     for process in found:
         assert process["device"] == "4 x cpu"
         assert_same(process, expected)
-        limit, others = process["refused"]
+        limit, others, *of_checkpoints = process["refused"]
         assert limit.startswith("time_limit is 10.0, and devices belong to several processes")
         assert "expected devices of this process alone, or of every process" in others
+        # The first reads and writes; the others hear of it, its errors included, and have no folder.
+        assert len(of_checkpoints) == 2 and all("beta=0.5, now 0.25" in error for error in of_checkpoints)
+        for whole, again, checks, checks_again, before in process["resumed"]:
+            assert again == pytest.approx(whole, rel=1e-6) and 0 < before < checks <= checks_again + 1
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.split("/")[0] for path in written} == {"0-3", "0-2"}
+    assert written >= {"0-3/run.json", "0-3/sampled.npz", "0-2/refinement.npz"}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 8])

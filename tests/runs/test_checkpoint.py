@@ -301,10 +301,10 @@ PREFERENCES = {
     ],
 )
 def test_all_of_the_problem_is_compared(name, value, tmp_path):
-    open_checkpoint(tmp_path, build_problem(X, **PREFERENCES), {}, None)
-    open_checkpoint(tmp_path, build_problem(X, **PREFERENCES), {}, None)
+    open_checkpoint(tmp_path, build_problem(X, **PREFERENCES), {}, None, get_backend("numpy"))
+    open_checkpoint(tmp_path, build_problem(X, **PREFERENCES), {}, None, get_backend("numpy"))
     with pytest.raises(ValueError, match=rf"^checkpoint .*\b{name}\b"):
-        open_checkpoint(tmp_path, build_problem(X, **{**PREFERENCES, name: value}), {}, None)
+        open_checkpoint(tmp_path, build_problem(X, **{**PREFERENCES, name: value}), {}, None, get_backend("numpy"))
 
 
 def test_digests_are_of_all_entries_shape_and_type(monkeypatch):
