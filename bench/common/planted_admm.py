@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.common.problems import planted
+from bench.common.problems import Planted, planted
 from bench.common.report import timed
 from cvxrelu.backends import Backend
 from cvxrelu.numerics.row_space import right_singular_basis
@@ -27,7 +27,7 @@ class Bench:
     """A planted problem on a backend, ready to be stepped.
 
     stand_in : a multiple of the identity for the (n, n) inverse, which takes as long to multiply with and costs nothing
-        to make: for timing only.
+        to make: for timing only. problem : that of the size, where it has been made already.
     """
 
     def __init__(
@@ -37,16 +37,19 @@ class Bench:
         dtype: str = "float64",
         method: str = "gram",
         stand_in: bool = False,
+        problem: Planted | None = None,
     ) -> None:
-        problem = planted(*size)
+        problem = planted(*size) if problem is None else problem
         self.backend, self.method, self.stand_in = backend, method, stand_in
         n, self.size = size[0], size
-        basis, eigenvalues = right_singular_basis(problem.X, np)
         loss = Squared(problem.y[:, None], np.ones((n, 1)))
-        self.rho_values = initial_penalties(None, eigenvalues, 1.0)
         with backend.scope():
-            put = [problem.X @ basis, eigenvalues, problem.patterns, loss, np.asarray(problem.beta)]
-            X, eigenvalues, patterns, loss, beta = backend.put(tuple(put), dtype)
+            whole = backend.put(problem.X, "float64")
+            basis, eigenvalues = right_singular_basis(whole, backend.xp)
+            self.rho_values = initial_penalties(None, backend.get(eigenvalues), 1.0)
+            X, eigenvalues = (backend.xp.astype(a, getattr(backend.xp, dtype)) for a in (whole @ basis, eigenvalues))
+            patterns, loss, beta = backend.put((problem.patterns, loss, np.asarray(problem.beta)), dtype)
+            del whole
             self.data = admm.prepare(backend, X, eigenvalues, patterns, loss, beta)
             self.rho = admm.Penalties(*backend.put(tuple(np.asarray(r) for r in self.rho_values), dtype))
             self.landmarks = backend.put(np.linspace(0, n - 1, min(n, 128)).astype(int))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "markdown_table", "put_between_markers", "save_json", "spread", "timed"]
+__all__ = ["environment", "markdown_table", "put_between_markers", "save_json", "spread", "timed", "write_json"]
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
@@ -62,9 +62,13 @@ def environment() -> dict[str, Any]:
 def save_json(name: str, payload: dict[str, Any]) -> Path:
     """Write `bench/results/NAME.json` with the environment, by a temporary file."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    return write_json(RESULTS / f"{name}.json", {"environment": environment(), **payload})
+
+
+def write_json(path: Path, payload: dict[str, Any]) -> Path:
+    """Write a file by a temporary one beside it."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"environment": environment(), **payload}, indent=1) + "\n")
+    temporary.write_text(json.dumps(payload, indent=1) + "\n")
     os.replace(temporary, path)
     return path
 

@@ -51,6 +51,7 @@ __all__ = [
     "check",
     "repair",
     "tighten",
+    "used_blocks",
 ]
 
 Array = Any
@@ -205,15 +206,18 @@ def repair(
         for start in range(0, side.size, at_a_time):
             s, k, i = (index[start : start + at_a_time] for index in (side, output, pattern))
             W[:, s, k, i] = _into_cones(X, patterns[:, i], W[:, s, k, i], deadline)
-    if is_streamed(X):
-        prediction = F(X, patterns, W)
-    else:
-        used = np.flatnonzero(W.any(axis=(0, 1, 2)))
-        prediction = F(X, patterns[:, used], W[..., used])
-    prediction = read(readout, prediction)
+    prediction = read(readout, F(X, *used_blocks(patterns, W)))
     penalty = beta * float(np.linalg.norm(W, axis=0).sum())
     scale = float(loss.best_scale(prediction, penalty))
     return float(loss.value(scale * prediction)) + scale * penalty, scale * W
+
+
+def used_blocks(patterns: Bool[np.ndarray, "n P"], W: Float[np.ndarray, "d 2 c P"]) -> tuple[np.ndarray, np.ndarray]:
+    """The patterns whose blocks are not all zero, and these blocks. Streamed ones as they are."""
+    if is_streamed(patterns):
+        return patterns, W
+    used = np.flatnonzero(W.any(axis=(0, 1, 2)))
+    return patterns[:, used], W[..., used]
 
 
 def _into_cones(X: np.ndarray, patterns: np.ndarray, W: np.ndarray, deadline: float) -> np.ndarray:

@@ -125,7 +125,7 @@ class Incumbent:
         )
         penalty = beta * float(np.linalg.norm(blocks, axis=0).sum())
         if penalised is not None:
-            neurons = problem.read(F(X, masks, blocks))
+            neurons = problem.read(F(X, *bounds.used_blocks(masks, blocks)))
             skip = best_skip(problem, neurons, skip)
             objective = skip_objective(problem, neurons, skip) + penalty
         if objective < self.sampled_objective:

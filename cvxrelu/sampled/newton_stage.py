@@ -1,8 +1,9 @@
 """The sampled stage by semismooth Newton: when it pays, one output after the other, with the history of ADMM's stage.
 
-It runs on the host in float64, whatever the precision of the problem. Outputs separate in the sampled program, so that
-each is solved to the gap asked for, with one memory of the cones for all, unless the loss couples them. With more
-columns than rows it runs in row space: no block of an optimum leaves it, and a projection costs n^3 instead of d^3.
+It runs in float64, whatever the precision of the problem: on the host, with its products on an accelerator where the
+backend has one. Outputs separate in the sampled program, so that each is solved to the gap asked for, with one memory of
+the cones for all, unless the loss couples them. With more columns than rows it runs in row space: no block of an
+optimum leaves it, and a projection costs n^3 instead of d^3.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from cvxrelu.sampled.bounds import Check
 from cvxrelu.sampled.cone_memory import ConeMemory
 from cvxrelu.sampled.incumbent import host_ridge
 from cvxrelu.sampled.newton_start import gates_of
+from cvxrelu.sampled.on_device.cones import DeviceCones
+from cvxrelu.sampled.on_device.newton import DeviceNewton
 from cvxrelu.sampled.run import SampledRun
 from cvxrelu.sampled.semismooth import SampledNewton
 
@@ -42,9 +45,9 @@ MEMORY = 2.0**31  # bytes for the faces of all blocks
 
 
 def pays(shape: tuple[int, int, int, int], settings: Settings, backend: Backend) -> bool:
-    """Whether the sampled program goes to Newton: on the host, of middling size, with many rows, ADMM not asked for.
+    """Whether the sampled program goes to Newton: of middling size, with many rows, ADMM not asked for.
 
-    Whoever sets `rho`, `max_iter` or `linear_solver` speaks of ADMM and gets it; accelerators and devices keep it too.
+    Whoever sets `rho`, `max_iter` or `linear_solver` speaks of ADMM and gets it; so does who names devices.
 
     shape : (n, D, P, c).
     """
@@ -52,7 +55,7 @@ def pays(shape: tuple[int, int, int, int], settings: Settings, backend: Backend)
     r = min(n, d)
     fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS and r <= LARGEST_DIMENSION and 32.0 * P * r * r <= MEMORY
     fitting &= n >= ROWS * d * math.sqrt(settings.tol / AT)
-    return not settings.of_admm and fitting and not (backend.is_accelerator or backend.on_mesh)
+    return not settings.of_admm and fitting and not backend.on_mesh
 
 
 def run(stage: SampledRun) -> Status | None:
@@ -99,9 +102,14 @@ class _NewtonStage:
             unseen = float(moved.max()) + gamma(*space.basis.shape)
         losses = problem.loss.by_output()
         together = problem.n_outputs // len(losses)
+        engine: type[SampledNewton] | partial[DeviceNewton] = SampledNewton
         memory = ConeMemory(X, patterns, gates, 2 * together)
+        if stage.backend.is_accelerator:
+            placed = stage.best.exact.X if space is None else stage.backend.put(X)
+            engine = partial(DeviceNewton, stage.backend, placed=(placed, stage.best.exact.patterns))
+            memory = DeviceCones(stage.backend, X, patterns, gates, 2 * together)
         for k in range(0 if saved is None else saved["output"], len(losses)):
-            solver = SampledNewton(
+            solver = engine(
                 X, patterns, gates, losses[k], beta=problem.beta, tol=0.9 * settings.tol, readout=problem.readout,
                 ridge=self.ridge, deadline=deadline, memory=memory, unseen=unseen,
             )  # fmt: skip
@@ -161,22 +169,20 @@ class _NewtonStage:
         if self.skip is not None:
             self.skip[:, outputs] = solver.skip
             skip = self.skip if self.lift is None else self.lift @ self.skip
-        at = np.flatnonzero(self.blocks.any(axis=(0, 1, 2)))  # the others predict nothing, and leave nothing
-        image = np.tensordot(problem.X, self.blocks[..., at], axes=1)
-        patterns = problem.patterns.patterns[:, at]
+        side, output, pattern = used = np.nonzero(self.blocks.any(axis=0))
+        columns, chosen = self.blocks[:, side, output, pattern], problem.patterns.patterns[:, pattern]
+        image = problem.X @ columns
         # As in `certificates`: a row is left by a point that is outside by more than rounding of its own size.
-        rows = np.linalg.norm(problem.X, axis=1)[:, None, None, None]
-        inside = signed(patterns, image)
-        inside = np.where(inside >= -1e-10 * rows * np.linalg.norm(self.blocks[..., at], axis=0), 0.0, inside)
+        allowed = 1e-10 * np.linalg.norm(problem.X, axis=1)[:, None] * np.linalg.norm(columns, axis=0)
+        outside = signed(chosen, image)
         slack = np.zeros_like(self.norms)
-        slack[..., at] = inside.min(axis=0)
+        slack[used] = np.where(outside >= -allowed, 0.0, outside).min(axis=0)
         bound, _ = sampled_bound(
             problem.loss, self.dual, self.norms.max(axis=(0, 2)), problem.beta, host_ridge(problem)
         )
-        values = masked(patterns, image)
-        prediction = problem.read(np.sum(values[:, 0] - values[:, 1], axis=-1))
-        used = np.count_nonzero(self.blocks.any(axis=0))
-        values = np.array([np.inf, 1.0, np.nan, 0.0, float(bound), float(used)])
+        inside = masked(chosen, image) * np.where(side == 0, 1.0, -1.0)
+        prediction = problem.read(inside @ np.eye(problem.shape[3])[output])
+        values = np.array([np.inf, 1.0, np.nan, 0.0, float(bound), float(side.size)])
         check = Check(values, self.blocks.copy(), prediction, self.dual.copy(), self.norms.copy(), slack, skip)
         stage.best.offer(check, values)
         stage.best.offer_point(self.blocks.copy(), slack, skip, stage.started + stage.settings.time_limit)
@@ -188,7 +194,7 @@ class _NewtonStage:
         elapsed = time.perf_counter() - started
         self.certifying += elapsed
         stage.timings["certify"] += elapsed
-        self.stopped = stage.record(int(used))
+        self.stopped = stage.record(side.size)
         return self.stopped
 
 

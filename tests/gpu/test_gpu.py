@@ -11,6 +11,8 @@ from cvxrelu.program import operators
 from cvxrelu.program.losses import Squared
 from cvxrelu.sampled import admm, bounds
 from cvxrelu.sampled.linear_systems import build_system, solve_blocks
+from cvxrelu.sampled.on_device.newton import DeviceNewton
+from cvxrelu.sampled.semismooth import SampledNewton
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {np.float32: 2e-4, np.float64: 1e-10}
@@ -99,6 +101,18 @@ def test_iterations_and_certificates(backend, dtype):
 
     for got, expected in zip(run(backend, dtype), run(get_backend("numpy"), np.float64), strict=True):
         assert_close(got, expected, TOLERANCE[dtype])
+
+
+def test_newton_with_its_products_there(backend):
+    """The bounds of the host's Newton hold for it and its own for the host's, at a gap that ADMM does not reach."""
+    p = planted(200, 8, 20, seed=5, fraction=0.1, c=1, weights=True)
+    gates = np.random.default_rng(5).standard_normal((8, 20))
+    given = (p.X, p.X @ gates >= 0, gates, Squared(p.y, p.weight))
+    here = SampledNewton(*given, beta=p.beta, tol=1e-8)
+    there = DeviceNewton(backend, *given, beta=p.beta, tol=1e-8)
+    for solver in (here, there):
+        assert solver.run(lambda: False) and solver.gap <= 1e-8
+    assert there.lower_bound <= here.objective * (1 + 1e-12) and here.lower_bound <= there.objective * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("linear_solver", ["direct", "cg"])

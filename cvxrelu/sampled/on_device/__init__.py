@@ -1,0 +1,1 @@
+"""Semismooth Newton with its products on a device."""
