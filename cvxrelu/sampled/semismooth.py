@@ -233,22 +233,23 @@ class SampledNewton:
         if program.ridge is not None:
             terms.append(0.5 * float(program.ridge.l2) * float(np.sum(z * z)))
         neurons = program.neurons(blocks)
-        scale = max(map(abs, terms))
-        return _Evaluation(
-            a, t, q, sum(terms), scale, active, v, lengths, blocks, z, neurons, neurons + program.skip_part(z)
-        )
+        parts = (active, v, lengths, blocks, z, neurons, neurons + program.skip_part(z))
+        return _Evaluation(a, t, q, sum(terms), max(map(abs, terms)), *parts)
+
+    def _roots(self, now: _Evaluation) -> tuple[Float[np.ndarray, "d f"], np.ndarray, np.ndarray]:
+        """sqrt(sigma) times roots of S_b of the active blocks, and the pattern and output of every column."""
+        inner: list[np.ndarray] = []
+        for block, v, length in zip(now.active, now.v.T, now.lengths, strict=True):
+            basis, unit = self.memory.basis(int(block)), v / length
+            root = math.sqrt(1.0 - self.sigma * self.program.beta / length)
+            inner.append(root * basis + ((1.0 - root) * unit)[:, None] * (unit @ basis))
+        pattern, output, _ = self.program.place(np.repeat(now.active, [part.shape[1] for part in inner]))
+        return np.sqrt(self.sigma) * np.concatenate([now.v[:, :0], *inner], axis=1), pattern, output
 
     def _direction(self, now: _Evaluation, gradient: np.ndarray) -> Float[np.ndarray, "m c"]:
         """The Newton step in a, by the Woodbury identity."""
         program, loss, c = self.program, self.program.loss, gradient.shape[1]
-        inner: list[np.ndarray] = []
-        for block, v, length in zip(now.active, now.v.T, now.lengths, strict=True):
-            basis, unit = self.memory.basis(int(block)), v / length
-            root = math.sqrt(1.0 - self.sigma * program.beta / length)
-            inner.append(root * basis + ((1.0 - root) * unit)[:, None] * (unit @ basis))
-        widths = [part.shape[1] for part in inner]
-        pattern, output, _ = program.place(np.repeat(now.active, widths))
-        directions = np.sqrt(self.sigma) * np.concatenate([now.v[:, :0], *inner], axis=1)
+        directions, pattern, output = self._roots(now)
         W = read(program.readout, (program.X @ directions) * program.masks[:, pattern])
         if program.ridge is not None:
             k = program.ridge.columns.shape[1]

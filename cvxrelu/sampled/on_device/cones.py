@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxrelu.backends.base import Backend
-from cvxrelu.sampled.cone_memory import MAX_ROUNDS, NEAR, SMALL, ConeMemory, _face
+from cvxrelu.sampled.cone_memory import MAX_ROUNDS, NEAR, SMALL, ConeMemory
 from cvxrelu.sampled.cones import TOLERANCE
 from cvxrelu.support.errors import OutOfTime
 
@@ -75,7 +75,8 @@ class DeviceCones(ConeMemory):
                     raise OutOfTime
                 rows = np.setdiff1d(entering[j], faces[j].rows, assume_unique=True)
                 try:
-                    faces[j], found, u[:, j] = self._minimise(int(patterns[j]), faces[j], rows, w[:, j])
+                    face, found, u[:, j] = self._minimise(int(patterns[j]), faces[j], rows, w[:, j], lengths[j])
+                    faces[j] = face
                 except np.linalg.LinAlgError:
                     u[:, j] = np.nan
                 size = float(np.linalg.norm(u[:, j]))
@@ -125,7 +126,7 @@ class DeviceCones(ConeMemory):
     def _start(self, pattern: int, face: Any, w: np.ndarray) -> tuple[Any, np.ndarray]:
         """No face, and rows to begin with: near the gate, and those of the last face."""
         if self.m == 0:
-            return face, np.zeros(0, dtype=np.intp)
+            return self.whole, np.zeros(0, dtype=np.intp)
         if self.nearest is None:
             nearest = self.backend.compile(_nearest, static=("count",))
             count = min(NEAR * self.d, self.m)
@@ -133,7 +134,7 @@ class DeviceCones(ConeMemory):
         rows = self.near[pattern]
         rows = np.unique(self.nearest[:, pattern]) if rows is None else rows
         self.near[pattern] = rows = np.union1d(rows, face.rows) if face.rows.size else rows
-        return _face(face.rows[:0], face.normals[:, :0]), rows
+        return self.whole, rows
 
 
 def _margins(backend: Backend, rows: Any, M: Any, directions: Any) -> Any:

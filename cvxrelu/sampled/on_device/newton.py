@@ -86,22 +86,13 @@ class DeviceNewton(SampledNewton):
 
     def _direction(self, now: Any, gradient: np.ndarray) -> Float[np.ndarray, "m c"]:
         """The Newton step in a, by the Woodbury identity."""
-        program, backend, c = self.program, self.backend, gradient.shape[1]
-        patterns, outputs, _ = program.place(now.active)
-        inner, index, output = [np.zeros((program.X.shape[1], 0))], [patterns[:0]], [outputs[:0]]
-        for block, pattern, k, v, length in zip(now.active, patterns, outputs, now.v.T, now.lengths, strict=True):
-            basis, unit = self.memory.basis(int(block)), v / length
-            root = np.sqrt(1.0 - self.sigma * program.beta / length)
-            inner.append(np.sqrt(self.sigma) * (root * basis + (1.0 - root) * np.outer(unit, unit @ basis)))
-            index.append(np.repeat(pattern, basis.shape[1]))
-            output.append(np.repeat(k, basis.shape[1]))
-        width = sum(part.size for part in index)
-        if width == 0 and program.ridge is None:
+        program, backend = self.program, self.backend
+        directions, pattern, output = self._roots(now)
+        if pattern.size == 0 and program.ridge is None:
             return gradient
-        missing = backend.padded(width) - width
-        second = np.eye(c)[:, np.concatenate(output)]
-        columns = (_padded(np.hstack(inner), missing, 1), _padded(np.concatenate(index), missing, 0))
-        inputs = backend.put((*columns, _padded(second, missing, 1), now.a, gradient))
+        missing, second = backend.padded(pattern.size) - pattern.size, np.eye(gradient.shape[1])[:, output]
+        columns = (_padded(directions, missing, 1), _padded(pattern, missing, 0), _padded(second, missing, 1))
+        inputs = backend.put((*columns, now.a, gradient))
         step = backend.get(backend.compile(_newton_step)(backend, *program.placed, *inputs))
         return step if np.isfinite(step).all() else super()._direction(now, gradient)
 

@@ -94,7 +94,7 @@ def test_a_round_that_makes_no_progress_ends_in_the_plain_algorithm(monkeypatch)
     """As rounding can do it: the minimiser that does not move."""
     rng, X, patterns, gates = cones(0, 60, 6, 5)
     memory = DeviceCones(make_backend("numpy"), X, patterns, gates)
-    monkeypatch.setattr(memory, "_minimise", lambda pattern, face, rows, w: (face, np.zeros(0), w))
+    monkeypatch.setattr(memory, "_minimise", lambda pattern, face, rows, w, scale: (face, np.zeros(0), w))
     w = X.T @ (rng.standard_normal((60, 10)) * np.hstack([patterns, patterns]))
     points = memory.project(np.arange(10), w, 0.0)
     plain = ConeMemory(X, patterns, gates).project(np.arange(10), w, 0.0)

@@ -1,0 +1,161 @@
+"""Refinement of large planted problems on one core, and what it spends: `python -m bench.gpu.large [--quick]`.
+
+X lies in a float32 file that is mapped into memory, on NumPy. Measured are the gap by the search's own pricing when
+the time is up, peak resident memory, and the share of CPU time in products with X, which a subclass of its array
+counts. From the measured parts, and the model of `bench.scaling`, a table for one card and for eight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import unittest.mock
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cvxrelu
+from bench.common.report import ROOT, markdown_table, put_between_markers, save_json
+from bench.peers.common import peak_memory
+from bench.scaling import GPU_FLOPS
+from cvxrelu.backends.numpy import NumpyBackend
+
+__all__ = ["main", "paper_rows"]
+
+SIZES = [(1_000_000, 50), (50_000, 1024)]
+QUICK = [(2000, 10)]
+SECONDS, QUICK_SECONDS = 560.0, 20.0
+GPU_COPY, GPU_MEMORY = 0.5 * 3.35e12, 80e9  # of one H100: half of the data sheet's bytes a second; bytes
+LARGE = (1_000_000, 4096, 256)  # rows, columns, neurons or patterns
+ROUND = {"descent": 20, "ascents": 16 * 200}  # evaluations of a descent, and steps times starts of a far pricing
+
+
+class Counted(np.ndarray):
+    """An array whose products are timed."""
+
+    seconds = 0.0
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        plain = [a.view(np.ndarray) if isinstance(a, Counted) else a for a in inputs]
+        started = time.process_time()
+        found = getattr(ufunc, method)(*plain, **options)
+        if ufunc is np.matmul:
+            Counted.seconds += time.process_time() - started
+        return found
+
+
+class CountingBackend(NumpyBackend):
+    """NumPy with the products of one shape counted."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+
+    def _put_array(self, array: Any) -> Any:
+        return np.asarray(array).view(Counted) if np.shape(array) == self.shape else np.asarray(array)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a small problem, nothing written")
+    parser.add_argument("--one", nargs=3, type=float, help=argparse.SUPPRESS)  # what a child process measures
+    options = parser.parse_args(arguments)
+    if options.one:
+        n, d, seconds = options.one
+        print("RESULT" + json.dumps(measure(int(n), int(d), seconds)))
+        return
+    rows = [
+        _in_process(*size, QUICK_SECONDS if options.quick else SECONDS) for size in (QUICK if options.quick else SIZES)
+    ]
+    header = list(rows[0])
+    table = markdown_table(header, [list(row.values()) for row in rows])
+    note = "float32, one thread of a machine with other work; beta 0.1 of the network program's beta_max."
+    header_paper, paper, note_paper = paper_table()
+    print(f"{table}\n{note}\n\n{markdown_table(header_paper, paper)}\n{note_paper}")
+    if not options.quick:
+        save_json("large", {"header": header, "rows": [list(row.values()) for row in rows], "note": note})
+        put_between_markers("docs/devices.md", "large", f"{table}\n\n{note}")
+        put_between_markers("docs/devices.md", "paper", f"{markdown_table(header_paper, paper)}\n\n{note_paper}")
+
+
+def _in_process(n: int, d: int, seconds: float) -> dict[str, Any]:
+    """A process of its own, for its peak memory."""
+    command = [sys.executable, "-m", "bench.gpu.large", "--one", str(n), str(d), str(seconds)]
+    out = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out[out.index("RESULT") + len("RESULT") :])
+
+
+def measure(n: int, d: int, seconds: float) -> dict[str, Any]:
+    """One refinement for so many seconds, or to a gap of 1e-2."""
+    with tempfile.TemporaryDirectory() as folder:
+        X, y = _planted(n, d, Path(folder) / "rows.npy")
+        beta = 0.1 * cvxrelu.beta_max(X[:20_000], y[:20_000]) * n / min(n, 20_000)
+        backend = CountingBackend((n, d))
+        started, began = time.process_time(), time.perf_counter()
+        with unittest.mock.patch("cvxrelu.api.prepared.select_backend", lambda *given: backend):
+            sol = cvxrelu.solve(
+                X, y, beta=beta, tol=1e-2, time_limit=seconds, backend="numpy", dtype="float32", certificate="relaxed"
+            )
+        spent, wall = time.process_time() - started, time.perf_counter() - began
+    gaps = sol.history["gap"]
+    return {
+        "(n, d)": str((n, d)), "status": sol.status.value, "rounds": sol.n_rounds, "neurons": sol.network.n_neurons,
+        "priced gap": float(gaps.min()), "objective / that of zero": sol.objective / (0.5 * float(y @ y)),
+        "wall s": wall, "CPU s": spent, "in products": f"{100 * Counted.seconds / spent:.0f} %",
+        "peak GiB": (peak_memory() or 0) / 2**30, "X in its file, GiB": 4 * n * d / 2**30,
+    }  # fmt: skip
+
+
+def _planted(n: int, d: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian rows in a file, made block by block; a teacher of five neurons and noise."""
+    rng = np.random.default_rng(0)
+    X = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, d))
+    W, a, y = rng.standard_normal((d, 5)) / np.sqrt(d), rng.choice([-1.0, 1.0], 5), np.empty(n, dtype=np.float32)
+    for start in range(0, n, 50_000):
+        rows = slice(start, start + 50_000)
+        X[rows] = rng.standard_normal((len(X[rows]), d))
+        y[rows] = np.maximum(X[rows] @ W, 0) @ a + 0.05 * rng.standard_normal(len(X[rows]))
+    X.flush()
+    return np.load(path, mmap_mode="r"), y
+
+
+def paper_table() -> tuple[list[str], list[list[Any]], str]:
+    """One card of 80 GB and eight."""
+    header = ["cards", "what", "Tflop a card", "s of products", "GB read a card", "s of reading", "MB sent a card",
+              "GB held a card", "fits 80 GB"]  # fmt: skip
+    note = (
+        f"A model, not a measurement, of (n, d, neurons or patterns) = {LARGE}, float32, one output. Products at half "
+        "of an H100's 67 Tflop/s, reading at half of 3.35 TB/s, both from the data sheet; X is read twice a product pair. "
+        f"A round of refinement is {ROUND['descent']} evaluations and 16 steps of 200 ascents. Held: X in float32, and "
+        "in float64 as bounds take it; the slack or hidden units; the memory of L-BFGS."
+    )
+    return header, paper_rows(), note
+
+
+def paper_rows(counts: tuple[int, ...] = (1, 8), size: tuple[int, int, int] = LARGE) -> list[list[Any]]:
+    """Work, traffic and memory of an ADMM iteration with 10 steps of CG, and of a round of refinement."""
+    n, d, P = size
+    rows: list[list[Any]] = []
+    for k in counts:
+        ring = 2.0 * (k - 1) / k
+        evaluations = ROUND["descent"]
+        for what, flops, passes, sent, held in (
+            ("ADMM iteration", (12.0 + 4.0 * 10) * n * d * P / k, 3 + 10, ring * 11 * n * 4, 3 * 8.0 * n * P / k),
+            ("round of refinement", (6.0 * evaluations * n * d * P + 4.0 * n * d * ROUND["ascents"]) / k,
+             2 * evaluations + 2 * 16, evaluations * 4 * (ring * n + (k - 1) / k * (d + 1) * P),
+             2 * 4.0 * n * P / k + 42 * 4.0 * (d + 1) * P),
+        ):  # fmt: skip
+            read, memory = 4.0 * n * d * passes, 12.0 * n * d + held
+            fits = "yes" if memory <= GPU_MEMORY else "no"
+            rows.append(
+                [k, what, flops / 1e12, flops / GPU_FLOPS, read / 1e9, read / GPU_COPY, sent / 1e6, memory / 1e9, fits]
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
