@@ -54,7 +54,7 @@ CASES = {
 def run(case, folder, callback=None, **changed):
     """Solve a case; every check and every round is saved."""
     checkpoint.INTERVAL, checkpoint.SHARE = 0.0, np.inf
-    newton_stage.LEAST_FLOPS = 0.0
+    newton_stage.LEAST_FLOPS, newton_stage.ROWS, newton_stage.FREEDOM = 0.0, 0.0, np.inf
     options = {"beta": 1.0, "backend": "numpy", "seed": 3, **CASES[case], **changed}
     return cvxrelu.solve(X, **options, checkpoint=folder, callback=callback)
 

@@ -188,7 +188,7 @@ class SampledNewton:
         program = self.program
         blocks, z = combination_of_gates(program, patterns, gates, self.memory, self.deadline)
         self._offer_point(blocks, program.neurons(blocks), z)
-        self.working = blocks.any(axis=0)
+        self.working = np.any(blocks, axis=0)
         largest = float(np.linalg.norm(blocks, axis=0).max(initial=0.0))
         self.a = program.neurons(self.blocks) + program.skip_part(self.skip)
         if largest == 0:
@@ -230,7 +230,7 @@ class SampledNewton:
         blocks[:, active] = v * (1.0 - limit / lengths)
         terms = [-float(np.sum(t * a)), -float(program.loss.value(a))]
         terms.append(float(np.sum((lengths - limit) ** 2)) / (2.0 * self.sigma))
-        if program.ridge is not None:
+        if program.ridge is not None and z is not None:
             terms.append(0.5 * float(program.ridge.l2) * float(np.sum(z * z)))
         neurons = program.neurons(blocks)
         parts = (active, v, lengths, blocks, z, neurons, neurons + program.skip_part(z))

@@ -33,6 +33,8 @@ def save_always(monkeypatch):
     monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", np.inf)
     monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
+    monkeypatch.setattr(newton_stage, "ROWS", 0.0)
+    monkeypatch.setattr(newton_stage, "FREEDOM", np.inf)
 
 
 class Killed(BaseException):
@@ -63,7 +65,11 @@ def whole():
 
     def get(case):
         with pytest.MonkeyPatch.context() as patch:
-            for module, name in ((checkpoint, "INTERVAL"), (checkpoint, "SHARE"), (newton_stage, "LEAST_FLOPS")):
+            for module, name in (
+                (checkpoint, "INTERVAL"),
+                (checkpoint, "SHARE"),
+                *((newton_stage, name) for name in ("LEAST_FLOPS", "ROWS", "FREEDOM")),
+            ):
                 patch.setattr(module, name, getattr(module, name))  # restored afterwards
             if case not in found:
                 found[case] = run(case, None)

@@ -17,6 +17,8 @@ OPTIONS = {"refine": False, "certificate": "relaxed", "backend": "numpy"}
 @pytest.fixture(autouse=True)
 def small_problems_too(monkeypatch):
     monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
+    monkeypatch.setattr(newton_stage, "ROWS", 0.0)
+    monkeypatch.setattr(newton_stage, "FREEDOM", np.inf)
 
 
 def problem(c=1, n=60, d=4, P=10, seed=0, weights=False):
@@ -121,10 +123,73 @@ def test_who_speaks_of_admm_gets_it(option):
 
 def test_small_and_large_problems_keep_admm(monkeypatch):
     p, gates = problem()
-    for name, value in (("LEAST_FLOPS", 1e9), ("LARGEST_DIMENSION", 3), ("MEMORY", 10.0)):
+    for name, value in (
+        ("LEAST_FLOPS", 1e9), ("LARGEST_DIMENSION", 3), ("MEMORY", 10.0), ("ROWS", 60.0), ("FREEDOM", 0.01),
+    ):  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(newton_stage, name, value)
             assert run(p, gates, tol=1e-2).settings["linear_solver"] != "newton"
+
+
+def test_a_smaller_gap_sends_fewer_rows_and_more_freedom_to_newton(monkeypatch):
+    p, gates = problem()
+    for name, value in (("ROWS", 30.0), ("FREEDOM", 0.2)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(newton_stage, name, value)
+            assert run(p, gates, tol=1e-2).settings["linear_solver"] != "newton"
+            assert run(p, gates, tol=1e-6).settings["linear_solver"] == "newton"
+
+
+def test_a_state_of_an_older_version_goes_on():
+    """It holds t of one output and the squared loss where the prediction is now."""
+    p, gates = problem(weights=True)
+    loss, seen = Squared(p.y, p.weight), []
+    one, other = (SampledNewton(p.X, p.patterns, gates, loss, beta=p.beta, tol=1e-7) for _ in range(2))
+    one.run(lambda: len(seen) >= 2, lambda: seen.append(1))
+    state, memory = one.state(), one.memory.state()
+    U, a, *rest = state["position"]
+    old = {
+        **state,
+        "dual": state["dual"][:, 0],
+        "position": (U, loss.dual(a)[:, 0], *rest),
+        "t": loss.dual(one.a)[:, 0],
+    }
+    del old["a"], old["skip"]
+    other.restore(newton_stage._in_predictions(old, loss))
+    other.memory.restore(memory)
+    assert one.run(lambda: False) and other.run(lambda: False)
+    assert other.objective == pytest.approx(one.objective, rel=1e-9) and other.steps == one.steps
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+@pytest.mark.parametrize("loss", ["logistic", "multinomial"])
+def test_other_losses_of_any_array_library(loss, backend):
+    jnp = pytest.importorskip("jax.numpy") if backend == "jax" else np
+    p, gates = problem()
+    y = np.where(p.y[:, 0] > np.median(p.y), 1, 0 if loss == "multinomial" else -1)
+    options = {"beta": 0.5, "patterns": gates, "loss": loss, "tol": 1e-6, "refine": False, "certificate": "relaxed"}
+    sol = solve(jnp.asarray(p.X), jnp.asarray(y), **options)
+    assert sol.status is Status.OPTIMAL and sol.sampled.gap <= 1e-6
+    if backend == "numpy":
+        again = solve(p.X, y, **options, dtype="float32")
+        assert again.settings["linear_solver"] == "newton"
+        assert again.sampled.objective == pytest.approx(sol.sampled.objective, rel=1e-5)
+
+
+def test_a_loss_that_couples_outputs_stops_and_is_interrupted():
+    p, gates = problem()
+    y = np.digitize(p.y[:, 0], np.quantile(p.y, [0.3, 0.6]))
+    options = {"beta": 0.2, "patterns": gates, "loss": "multinomial", "tol": 1e-7, **OPTIONS}
+    stopped = solve(p.X, y, **options, callback=lambda record: True)
+    assert stopped.status is Status.INTERRUPTED and len(stopped.history) == 1
+
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    assert solve(p.X, y, **options, callback=interrupt).status is Status.INTERRUPTED
+    assert solve(p.X, y, **options, time_limit=1e-9).status is Status.TIME_LIMIT
+    one, two = solve(p.X, y, **options), solve(p.X, y, **options)
+    np.testing.assert_array_equal(one.sampled.blocks, two.sampled.blocks)
 
 
 def test_history_and_callback():

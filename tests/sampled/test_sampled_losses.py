@@ -99,6 +99,11 @@ def solve(problem, backend="numpy", linear_solver="auto", tol=TOL, max_iter=None
         return SampledStage(problem, chosen, settings).run()
 
 
+def always_newton(monkeypatch):
+    for name, value in (("LEAST_FLOPS", 0.0), ("ROWS", 0.0), ("FREEDOM", np.inf)):
+        monkeypatch.setattr(newton_stage, name, value)
+
+
 def objective(problem, neurons, linear, bias, norm):
     """Of (S) or (N), from the outputs of the neurons, the skip, and what beta multiplies."""
     features = problem.X[:, : problem.n_features]
@@ -116,7 +121,7 @@ def objective(problem, neurons, linear, bias, norm):
 @pytest.mark.parametrize("case", CASES)
 def test_objective_and_bound_against_clarabel(case, method, tol, monkeypatch):
     if method == "newton":
-        monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
+        always_newton(monkeypatch)
     problem = build(case)
     best = optimum(case)
     solution = solve(problem, tol=tol)
@@ -206,7 +211,7 @@ def test_bounds_hold_from_any_iterates(case):
 def test_units_do_not_matter(case, scale, method, monkeypatch):
     """X, beta and the roots of the skip's penalty in other units; then the weights, beta and the skip's penalty."""
     if method == "newton":
-        monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
+        always_newton(monkeypatch)
     given = {"beta": 0.3, "patterns": GATES, **CASES[case]}
     y, l2 = given.pop("y"), given.pop("skip_l2", 0.0)
     expected = solve(build(case), tol=1e-2).sampled
@@ -237,9 +242,10 @@ def test_only_contradictory_pairs_leave_the_zero_network():
     assert solution.sampled.lower_bound == pytest.approx(10 * np.log(2))
 
 
-@pytest.mark.parametrize("least", [0.0, np.inf])
-def test_history_and_residuals_name_the_split_of_the_loss(least, monkeypatch):
-    monkeypatch.setattr(newton_stage, "LEAST_FLOPS", least)
+@pytest.mark.parametrize("method", ["admm", "newton"])
+def test_history_and_residuals_name_the_split_of_the_loss(method, monkeypatch):
+    if method == "newton":
+        always_newton(monkeypatch)
     split = ["primal_loss", "dual_loss"]
     both = [list(solve(build(case), max_iter=1).sampled.residuals) for case in ("multinomial", "squared bias")]
     assert both[0] == both[1] + split and both[1] == ["primal_copy", "dual_copy", "primal_cone", "dual_cone"]
