@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
+from cvxrelu.sampled.admm import balance
 from cvxrelu.sampled.memory import INVERSE, machine_memory
 from cvxrelu.support.blocks import in_words
 
-__all__ = ["choose_method", "initial_penalties"]
+__all__ = ["balance_factors", "choose_method", "initial_penalties"]
 
 DIRECT_LIMIT = 12_000  # largest system whose inverse is formed when linear_solver="auto"
 
@@ -30,6 +32,21 @@ def initial_penalties(
     if split_curvature is not None:
         scaled.append(RHO_LOSS * split_curvature)
     return tuple(scaled) if rho is None else (rho,) * len(scaled)
+
+
+def balance_factors(
+    rho: tuple[float, ...], residuals: Float[np.ndarray, " r"], usual: tuple[float, ...]
+) -> list[float]:
+    """By what to multiply penalties with these relative residuals, a primal and a dual one each.
+
+    Where the dual residual is zero and the primal one is not, nothing moves: the penalty is so small that thresholding by
+    beta / rho leaves no block. There is then no ratio to go by, and the penalty goes to its usual start, by at most 5.
+    """
+    factors = []
+    for value, start, (primal, dual) in zip(rho, usual, residuals.reshape(-1, 2).tolist(), strict=True):
+        stuck = primal > 0 and dual == 0 and value < start
+        factors.append(min(start / value, 5.0) if stuck else balance(primal, dual))
+    return factors
 
 
 def choose_method(

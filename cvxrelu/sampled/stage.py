@@ -22,7 +22,7 @@ from cvxrelu.sampled import admm, bounds, newton_stage
 from cvxrelu.sampled.data_term import skip_factors
 from cvxrelu.sampled.incumbent import Incumbent, host_ridge, public_order
 from cvxrelu.sampled.memory import LANDMARKS, Sizes
-from cvxrelu.sampled.penalties import choose_method, initial_penalties
+from cvxrelu.sampled.penalties import balance_factors, choose_method, initial_penalties
 from cvxrelu.sampled.run import SampledRun
 from cvxrelu.support.blocks import each
 
@@ -157,7 +157,8 @@ class SampledStage(SampledRun):
         curvature = float(problem.loss.curvature.mean())
         per_row = curvature if problem.readout is None else curvature * 2.0 * m / problem.X.shape[0]
         split = None if problem.loss.is_quadratic else curvature
-        start = initial_penalties(self.settings.rho, backend.get(eigenvalues), per_row, split)
+        spread = backend.get(eigenvalues)
+        start, self.usual = (initial_penalties(r, spread, per_row, split) for r in (self.settings.rho, None))
         resumed = self.saved is not None and self.saved["admm"] is not None
         self._set_penalties(*(self.rho_values if resumed else start))
         self.timings["setup"] += time.perf_counter() - started - (self.timings["factor"] - factored)
@@ -264,7 +265,7 @@ class SampledStage(SampledRun):
         size = {"gram": m, "primal": self.data.X.shape[1] * P, "cg": 0}[self.method]
         cost = int(0.2 * size**3 / self.problem.flops)
         self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
-        factors = [admm.balance(*map(float, pair)) for pair in self.residuals.reshape(-1, 2)]
+        factors = balance_factors(self.rho_values, self.residuals, self.usual)
         if set(factors) == {1.0} or self.elapsed() + self.factor_seconds > 0.9 * self.settings.time_limit:
             return
         old = self.rho

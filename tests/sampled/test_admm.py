@@ -18,9 +18,11 @@ from oracles import (
     solve_sampled,
 )
 
+import cvxrelu
 from cvxrelu.numerics.proximal import group_soft_threshold
 from cvxrelu.program.losses import Squared
 from cvxrelu.sampled import admm
+from cvxrelu.sampled.penalties import balance_factors
 
 
 @pytest.fixture(scope="module", params=["numpy", "jax", "strict"])
@@ -268,3 +270,22 @@ def test_balance(primal, dual, unit):
 @pytest.mark.parametrize("pair", [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (np.nan, 1.0), (1.0, np.nan)])
 def test_balance_leaves_alone_what_it_cannot_compare(pair):
     assert admm.balance(*pair) == 1.0
+
+
+@pytest.mark.parametrize("rho", [1e-4, 1e-2, 1.0, 1e2, 1e4])
+def test_any_start_of_rho_arrives(rho):
+    """Also one so small that thresholding leaves no block, where the dual residuals are zero and say nothing."""
+    rng = np.random.default_rng(0)
+    X, gates = rng.standard_normal((60, 90)), rng.standard_normal((90, 6))
+    f = X @ rng.standard_normal(90)
+    pairs = np.arange(60).reshape(-1, 2)
+    pairs = np.where((f[pairs[:, 0]] > f[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1])
+    problem = {"pairs": pairs, "patterns": gates, "loss": "logistic"}
+    beta = 0.1 * cvxrelu.beta_max(X, None, **problem)
+    found = cvxrelu.solve(X, None, beta=beta, refine=False, rho=rho, tol=1e-2, max_iter=600, **problem)
+    assert found.success and found.sampled.gap <= 1e-2
+
+
+def test_a_penalty_under_which_nothing_moves_goes_to_its_usual_start():
+    residuals = np.array([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 4.0])
+    assert balance_factors((1e-3, 0.5, 8.0, 1.0), residuals, (1.0, 1.0, 1.0, 1.0)) == [5.0, 2.0, 1.0, 0.5]
