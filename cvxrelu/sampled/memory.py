@@ -121,7 +121,7 @@ def _estimate(sizes: Sizes, method: str, backend: str, devices: int = 0) -> Esti
         # masks, the slack of all candidates and of the check; normals and inverses of the faces
         parts |= {"slack": 8.0 * n * P + 4.0 * 8.0 * n * 2 * P * c, "faces": 4.0 * 8.0 * P * rank * rank}
     else:
-        parts["slack"] = SLACKS[backend] * sizes.slack
+        parts["slack"] = SLACKS.get(backend, max(SLACKS.values())) * sizes.slack
         if backend == "cupy":
             parts["temporaries"] = EAGER * min(sizes.slack, float(LAUNCHED) * w)
     parts["workspace"] = WORKSPACE

@@ -219,6 +219,18 @@ def test_solve(put, data, program):
     found.summary()
 
 
+@pytest.mark.parametrize("data", ["squared", "ridge", "logistic", "pairs"])
+def test_solve_by_the_method_that_is_chosen(put, data):
+    """Without an option of ADMM: drawn patterns, a proof of (S), and a priced certificate of (N)."""
+    rows, y, options = DATA[data]
+    run = {"beta": 2.0, "refine": False, "patterns": 8, "tol": 3e-2, **options}
+    found, plain = cvxrelu.solve(*put((rows, y)), **put(run)), cvxrelu.solve(rows, y, backend="numpy", **run)
+    assert found.backend == "cupy" and found.status.success
+    assert max(found.sampled.lower_bound, plain.sampled.lower_bound) <= min(
+        found.sampled.objective, plain.sampled.objective
+    ) * (1 + 1e-9)
+
+
 def test_solve_warm_and_saved(put, tmp_path):
     """A warm start from arrays of the device, a checkpoint, and a callback; the run goes on where it was."""
     run = {"beta": 1.0, "tol": 1e-3, "checkpoint": tmp_path / "run"}
