@@ -35,6 +35,7 @@ class Bench:
         backend: Backend,
         size: tuple[int, int, int],
         dtype: str = "float64",
+        *,
         method: str = "gram",
         stand_in: bool = False,
         problem: Planted | None = None,

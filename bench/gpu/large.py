@@ -129,9 +129,10 @@ def paper_table() -> tuple[list[str], list[list[Any]], str]:
               "GB held a card", "fits 80 GB"]  # fmt: skip
     note = (
         f"A model, not a measurement, of (n, d, neurons or patterns) = {LARGE}, float32, one output. Products at half "
-        "of an H100's 67 Tflop/s, reading at half of 3.35 TB/s, both from the data sheet; X is read twice a product pair. "
-        f"A round of refinement is {ROUND['descent']} evaluations and 16 steps of 200 ascents. Held: X in float32, and "
-        "in float64 as bounds take it; the slack or hidden units; the memory of L-BFGS."
+        "of an H100's 67 Tflop/s, reading at half of 3.35 TB/s, both from the data sheet; X is read twice a pair of "
+        f"products. A round of refinement is {ROUND['descent']} evaluations and 16 steps of 200 ascents, an iteration "
+        "of ADMM has 10 steps of CG. Held: X in float32, and in float64 as bounds take it, on every card; the slack or "
+        "hidden units; the memory of L-BFGS."
     )
     return header, paper_rows(), note
 

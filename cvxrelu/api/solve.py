@@ -101,9 +101,9 @@ def solve(
         d + 1 rows.
     check_patterns : refuse patterns that no vector realises (one linear program each).
     warm_start : a Solution, or any network `ReLUNetwork.from_` takes, to refine from.
-    max_iter : ADMM iterations, at most; None means 20000. On the host, problems of middling size go to semismooth
-        Newton instead (docs/theory.md), while max_iter and rho are None and linear_solver is "auto"; whatever number
-        is given, 20000 too, asks for ADMM.
+    max_iter : ADMM iterations, at most; None means 20000. Problems of middling size go to semismooth Newton instead
+        (docs/theory.md), with its products on an accelerator where there is one, while max_iter and rho are None and
+        linear_solver is "auto"; whatever number is given, 20000 too, asks for ADMM.
     rho : start value of both ADMM penalties; None chooses them from the spectrum of X.
     linear_solver : "auto", "direct" or "cg": how the u-step of ADMM is solved.
     time_limit : seconds from the call on, None for no limit; the certificate counts. Kept to within one chunk of
