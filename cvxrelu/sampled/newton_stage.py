@@ -1,8 +1,8 @@
 """The sampled stage by semismooth Newton: when it pays, one output after the other, with the history of ADMM's stage.
 
 It runs in float64, whatever the precision of the problem: on the host, with its products on an accelerator where the
-backend has one. Outputs separate in the sampled program, so that each is solved to the gap asked for, with one memory of
-the cones for all, unless the loss couples them. With more columns than rows it runs in row space: no block of an
+backend has one. Outputs separate in the sampled program, so that each is solved to the gap asked for, with one memory
+of the cones for all, unless the loss couples them. With more columns than rows it runs in row space: no block of an
 optimum leaves it, and a projection costs n^3 instead of d^3.
 """
 
