@@ -8,20 +8,24 @@ side, and the bound is proved from where that ends. `network_certificate` turns 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cvxrelu.api.prepared import prepare
+from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.certificates.network import network_certificate, network_objective, proof_begins
+from cvxrelu.certificates.proving import branching
 from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import fits
 from cvxrelu.refinement.search import Refinement
+from cvxrelu.runs.checkpoint import as_folder
 from cvxrelu.runs.settings import FLOAT32_TOL, Settings, as_certificate
 from cvxrelu.runs.solution import Certificate
-from cvxrelu.support.checks import as_finite_array, as_nonnegative
+from cvxrelu.support.checks import as_finite_array, as_nonnegative, as_positive
 
 __all__ = ["certify"]
 
@@ -40,8 +44,12 @@ def certify(
     kind: str = "priced",
     tol: float = 1e-3,
     time_limit: float | None = None,
+    target: float | None = None,
+    checkpoint: Any = None,
     backend: str = "auto",
     seed: int = 0,
+    verbose: bool = False,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
 ) -> Certificate:
     """Objective of any two-layer ReLU network, and a lower bound on the objective of every such network.
 
@@ -55,11 +63,19 @@ def certify(
         but for a bias that drops out of pairs.
     X : (n, d). y : (n,) or (n, c), as `network.predict(X)` has it, or class labels with loss="multinomial".
     beta, loss, pairs, sample_weight, margin, skip_l2 : as in `solve`.
-    kind : "priced", an estimate by many ascents; "relaxed", rigorous in any dimension; "exact", rigorous and tight, for
-        one output and data of rank at most 3 (the constant column included).
+    kind : "priced", an estimate by many ascents; "relaxed", rigorous in any dimension; "branch", rigorous, and tighter
+        the longer it runs (up to rank 14; beyond, it is the relaxed bound); "exact", rigorous and tight, for one output
+        and data of rank at most 3 (the constant column included).
     tol : relative gap at which the search for a better dual variable may stop.
     time_limit : seconds for that search and the proof, None for no limit. Kept to within one chunk of either; an exact
-        bound for which no time is left is replaced by the relaxed one, in closed form.
+        bound for which no time is left is replaced by the relaxed one, in closed form. A branch bound uses all of it,
+        unless `target` is reached; without a limit it ends at 100 000 cones.
+    target : of "branch" only: relative gap, of the better of the given and the refined network, at which the proof may
+        stop. None for tol.
+    checkpoint : of "branch" only: a folder. The proof is saved there every few seconds and at its end, and one that
+        finds itself there goes on where it was; time_limit counts anew.
+    verbose, callback : of "branch" only: print a line for every bound proved; call with every record of
+        `Certificate.progress`, a true result stops the proof.
     backend, seed : as in `solve`.
 
     Returns
@@ -69,7 +85,8 @@ def certify(
 
     Raises
     ------
-    ValueError, TypeError : bad input; "exact" for data of higher rank or several outputs.
+    ValueError, TypeError : bad input; "exact" for data of higher rank or several outputs; an option that the kind does
+        not take; a checkpoint of another proof, or a damaged one.
 
     Examples
     --------
@@ -81,8 +98,12 @@ def certify(
     """
     started = time.perf_counter()
     settings = Settings.read(
-        certificate=as_certificate(kind, "kind"), tol=tol, time_limit=time_limit, seed=seed, dtype=np.float64
-    )
+        certificate=as_certificate(kind, "kind"), tol=tol, time_limit=time_limit, seed=seed, dtype=np.float64,
+        verbose=verbose, callback=callback,
+    )  # fmt: skip
+    gap = settings.tol if target is None else as_positive("target", target)
+    refuse_others(kind, target=target, checkpoint=checkpoint, callback=callback, verbose=verbose or None)
+    folder = as_folder(checkpoint)
     deadline = started + settings.time_limit
     given = ReLUNetwork.from_(network)
     intercept = given.hidden_bias is not None
@@ -100,6 +121,7 @@ def certify(
             f"{problem.n_features} and {problem.n_outputs}, as X and y have"
         )
     objective, dual = network_objective(given, problem)
+    saves = open_checkpoint(folder, problem, {"certify": kind, "seed": settings.seed}, given)
     single = settings.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32))
     until = proof_begins(kind, started, settings.time_limit)
     with chosen.scope():
@@ -111,16 +133,24 @@ def certify(
         sizes = np.linalg.norm(W, axis=0)
         search.start_from(W / sizes, A.T / sizes, sizes**2)
         found = search.run(lambda *_: False, until)
+        options = branching(settings, gap, (objective, found.objective), saves, found.neurons)
         prove = partial(
             network_certificate, kind, problem, objective=objective, backend=chosen, seed=settings.seed, space=space,
-            deadline=deadline,
+            deadline=deadline, branching=options,
         )  # fmt: skip
         best = prove(found.raw_dual, known=found.neurons.u)
         # The larger of two estimates would be the more optimistic one, not the better one.
-        if kind == "priced" or time.perf_counter() > deadline:
+        if kind in ("priced", "branch") or time.perf_counter() > deadline:
             return best
         own = prove(dual)
     return best if best.lower_bound >= own.lower_bound else own
+
+
+def refuse_others(kind: str, **options: Any) -> None:
+    """Options of a branch bound, with another kind."""
+    given = [name for name, value in options.items() if value is not None]
+    if given and kind != "branch":
+        raise ValueError(f"{given[0]} is an option of kind='branch', got kind={kind!r}")
 
 
 def _as_wide(y: Any, loss: Any, network: ReLUNetwork) -> Any:

@@ -117,7 +117,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
         centred.
     skip, skip_l2 : an output bias or linear function beside the neurons, and its ridge, as in `cvxrelu.solve`.
     refine : True solves the network program above; False the sampled program alone, of which `beta_max` then is.
-    certificate : "priced" (an estimate), "relaxed" or "exact" (rigorous): kind of the bound in `solution_`.
+    certificate : "priced" (an estimate), "relaxed", "branch" or "exact" (rigorous): kind of the bound in `solution_`.
     patterns, max_iter, linear_solver : of the sampled program: used with `refine=False` only.
     tol, time_limit, backend, dtype, verbose : as in `cvxrelu.solve`.
     random_state : nonnegative integer seed of the search, or a RandomState that draws one; None means 0.

@@ -16,10 +16,12 @@ from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend, select_backend, select_devices
 from cvxrelu.certificates.network import check_kind, network_certificate, network_objective
+from cvxrelu.certificates.proving import branching
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.refinement.stage import RefinementStage, in_words
+from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
@@ -76,7 +78,7 @@ class Prepared:
                 if not settings.refine or solution.status in (
                     Status.INTERRUPTED, Status.TIME_LIMIT, Status.NUMERICAL_ERROR
                 ):  # fmt: skip
-                    return self._certified(replace(solution, problem=problem), settings, started)
+                    return self._certified(replace(solution, problem=problem), settings, started, saves)
                 start = start or solution.network
             stage = RefinementStage(
                 problem, self.backend, settings, space=self.space, started=started, checkpoint=saves
@@ -93,7 +95,7 @@ class Prepared:
             "backend": self.backend.name, "devices": self.backend.n_devices,
         }  # fmt: skip
 
-    def _certified(self, solution: Solution, settings: Settings, started: float) -> Solution:
+    def _certified(self, solution: Solution, settings: Settings, started: float, saves: Checkpoint | None) -> Solution:
         """The solution of the sampled stage, with a certificate of (N) of the kind asked for.
 
         Where the time is over, or an interrupt comes, it keeps the one it has: rigorous, relaxed in closed form.
@@ -105,6 +107,7 @@ class Prepared:
                 certificate = network_certificate(
                     settings.certificate, solution.problem, dual, solution.objective, self.backend,
                     seed=settings.seed, deadline=deadline, space=self.space,
+                    branching=branching(settings, settings.tol, (solution.objective,), saves),
                 )  # fmt: skip
             except KeyboardInterrupt:
                 solution.network.metadata["status"] = Status.INTERRUPTED.value
@@ -112,7 +115,7 @@ class Prepared:
                 message = f"{Status.INTERRUPTED.advice} ({gaps}"
                 solution = replace(solution, status=Status.INTERRUPTED, message=message)
             else:
-                if certificate.kind != "relaxed" or certificate.lower_bound >= solution.lower_bound:
+                if certificate.kind not in ("relaxed", "branch") or certificate.lower_bound >= solution.lower_bound:
                     solution = _with_certificate(solution, certificate, time.perf_counter() - begun)
         if settings.verbose:
             say(f"{solution.status.value}: {solution.message}")

@@ -86,7 +86,8 @@ def solve(
         certifies by the relaxed one in closed form; the status is then "stalled", unless that bound is enough.
     tol : relative gap to stop at, of (N) with `refine`, else of (S).
     certificate : kind of the bound on (N). "priced": an estimate, from many ascents. "relaxed": rigorous in any
-        dimension, less tight. "exact": rigorous and tight, one output and rank(X) at most 3. With `refine` the search
+        dimension, less tight. "branch": rigorous, and tighter the longer it runs; it has half of a time_limit at least
+        (docs/certificates.md). "exact": rigorous and tight, one output and rank(X) at most 3. With `refine` the search
         itself is steered by the priced gap, or by the exact one.
     sample_weight : (n,), with pairs (m,), nonnegative, or None for ones.
     intercept : append a constant column for the neurons, penalised with them.

@@ -8,8 +8,10 @@ from typing import cast
 import numpy as np
 
 from cvxrelu.backends import Backend
+from cvxrelu.certificates.branch import branch_lower_bound
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.pricing import Priced, Pricing
+from cvxrelu.certificates.proving import Branching
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -29,7 +31,7 @@ FEW, STARTS = 32, 160  # of every kind, for a priced certificate of one dual var
 FAR_GAP = 0.1  # a gap that few ascents find to be larger than this needs no more of them
 
 
-PROOF = 0.2  # of a time limit, for a certificate other than the one of the search
+PROOF, BRANCH = 0.2, 0.5  # of a time limit, for a certificate other than the one of the search
 
 
 def network_objective(network: ReLUNetwork, problem: Problem) -> tuple[float, np.ndarray]:
@@ -59,14 +61,15 @@ def network_certificate(
     known: np.ndarray | None = None,
     deadline: float = np.inf,
     space: SearchSpace | None = None,
+    branching: Branching | None = None,
 ) -> Certificate:
     """The certificate of this kind that a dual variable (n, c) proves, or for "priced" suggests.
 
     known : (D, m) unit directions of neurons, which a pricing starts from too. deadline : of `time.perf_counter`; a
         bound is left looser there, and where it has passed already it is the relaxed one in closed form. space : of
-        the X of the problem, None for one of its own.
+        the X of the problem, None for one of its own. branching : for "branch", when to stop and what to tell.
     """
-    X, beta, starts = problem.X, problem.beta, None
+    X, beta, starts, progress = problem.X, problem.beta, None, None
     if time.perf_counter() > deadline:
         kind = "relaxed"
     p, slack = problem.pull_back(dual)
@@ -92,7 +95,10 @@ def network_certificate(
         if relative_gap(objective, bound, problem.resolution) <= FAR_GAP and priced.complete:
             more = pricing.price(p, known, STARTS, waves=3, steps=(60, 8), deadline=deadline)
             price, starts = max(price, bounded(more)), starts + more.starts
-    if kind == "relaxed":
+    if kind == "branch":
+        branching = Branching() if branching is None else branching
+        (bound, magnitude, feasible), progress = branch_lower_bound(problem, dual, branching, deadline=deadline)
+    elif kind == "relaxed":
         bound, magnitude, feasible = relaxed_lower_bound(problem, dual, deadline=deadline)
     else:
         bound, magnitude, feasible = problem.dual_bound(dual, largest_multiple(beta, price))
@@ -104,7 +110,7 @@ def network_certificate(
     gap = relative_gap(objective, bound, problem.resolution)
     if problem.scalar_output:
         feasible = feasible[:, 0]
-    return Certificate(kind, kind != "priced", bound, gap, feasible, starts, objective)
+    return Certificate(kind, kind != "priced", bound, gap, feasible, starts, objective, progress)
 
 
 def not_refuted(bound: float, objective: float) -> float:
@@ -132,7 +138,8 @@ def _leak(problem: Problem, t: np.ndarray, objective: float) -> float:
 
 def proof_begins(kind: str, started: float, limit: float) -> float:
     """When a search has to end for the certificate to be done by `started + limit`: the search's own is priced."""
-    return started + (1.0 if kind == "priced" else 1.0 - PROOF) * limit
+    share = {"priced": 0.0, "branch": BRANCH}.get(kind, PROOF)
+    return started + (1.0 - share) * limit
 
 
 def check_kind(kind: str, problem: Problem) -> None:

@@ -29,7 +29,7 @@ from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.loss import Loss
 from cvxrelu.program.losses import Squared
 
-__all__ = ["relaxed_network_dual"]
+__all__ = ["least_loss", "relaxed_network_dual"]
 
 FACTORS = 16
 START = 0.1  # regularisation of the first point, relative to the loss of zero
@@ -111,7 +111,7 @@ class _Program:
         low, high = np.minimum(at_lo, 0.0), np.maximum(at_hi, 0.0)
         cost = 0.5 * np.sum(theta + trace, axis=0)
         norm = np.linalg.norm(cost)
-        value = float(loss.value(_least_loss(lo, hi, at_lo, at_hi)) + self.beta * norm)
+        value = float(loss.value(least_loss(lo, hi, at_lo, at_hi)) + self.beta * norm)
 
         # Backwards: d value / d lo = -low, d value / d hi = -high; sign - has least and most exchanged.
         of_least = np.stack([-low, high], axis=1)
@@ -131,7 +131,7 @@ class _Program:
         return value, np.concatenate([of_g, of_h[None]]), low + high
 
 
-def _least_loss(lo: np.ndarray, hi: np.ndarray, at_lo: np.ndarray, at_hi: np.ndarray) -> np.ndarray:
+def least_loss(lo: np.ndarray, hi: np.ndarray, at_lo: np.ndarray, at_hi: np.ndarray) -> np.ndarray:
     """Where in [lo, hi] a convex loss is least; inside by a secant of t, exact for the squared loss."""
     inside = (at_lo > 0) & (at_hi < 0)
     share = at_lo / np.where(inside, at_lo - at_hi, 1.0)

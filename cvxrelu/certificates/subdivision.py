@@ -1,41 +1,29 @@
 """The price in few dimensions: branch and bound over directions, for any number of outputs.
 
-The sphere is cut into simplicial cones {sum_j a_j v_j : a >= 0}, v_1 ... v_r. On such a cone every row has, for any
-sigma_i in [0, 1],
-
-    0 <= (x_i u)_+ - sigma_i x_i u <= sum_j a_j e_ij,        e_ij = (x_i v_j)_+ - sigma_i x_i v_j,
-
-because (.)_+ is sublinear and at least sigma times its argument. A row whose sign is constant over the vertices has
-e = 0 at the right sigma; sigma_i = sum_j (x_i v_j)_+ / sum_j |x_i v_j| is that one. With the middle of the interval,
-
-    |P^T (X u)_+|_2 <= sum_j a_j l_j,        l_j = |sum_i P_i (sigma_i x_i v_j + e_ij / 2)|_2 + 1/2 sum_i |P_i|_2 e_ij,
-
-and for any q with q @ v_j >= l_j the price over the cone is at most |q|. Two are tried: nearly the shortest, and a
-multiple of the central direction. For one output both signs of the function are bounded at once.
-
-Cones with the largest bounds are halved at their longest edge. The error of a bound falls with the square of the size
-of its cone, as the price itself falls off around a maximum, so that few cones survive at any size: in two to five
-dimensions the bound closes. Horst & Tuy, "Global optimization", 1996, section 4.3, has simplicial subdivision.
+Directions are covered by simplicial cones (`cones`), and those with the largest bounds are cut in two. The error of a
+bound falls with the square of the size of its cone, as the price itself falls off around a maximum, so that few cones
+survive at any size: in two to five dimensions the bound closes. For one output each sign has cones of its own.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
-from cvxrelu.numerics.rounding import EPS, gamma
+from cvxrelu.certificates.cones import Norm, OneSide, Price, covering, cut, orthants
+from cvxrelu.numerics.rounding import EPS
 
-__all__ = ["Subdivision", "subdivided_price"]
+__all__ = ["Cover", "Subdivision", "prices_of", "split_worst", "subdivided_price"]
 
 CLOSED = 1e-6  # relative distance to an attained value at which a cone is left alone
-CHUNK = 400_000  # entries of a temporary array
+BATCH = 1000  # cones at a time
+ENTRIES = 4_000_000  # of a temporary array, at most
 ROUND = 40  # share of the cones known so far that is split at once, and the least number of them
-SWEEPS, RIDGE = 10, 1e-12
-DEPTH = 64.0  # halvings of a cone, for the rounding of its vertices
+PARTS = ("vertices", "bounds", "points", "carried", "worth")  # of a cover, one entry for each cone
+NUMBERS = ("depth", "attained", "evaluated", "settled", "complete")
 
 
 class Subdivision(NamedTuple):
@@ -44,6 +32,114 @@ class Subdivision(NamedTuple):
     bound: float
     attained: float
     cones: int
+
+
+def prices_of(X: Float[np.ndarray, "n r"], P: Float[np.ndarray, "n c"]) -> list[Price]:
+    """The functions whose largest maximum is the price of P: both signs of one output, or the norm of several."""
+    if P.shape[1] == 1:
+        return [OneSide(X, P[:, 0]), OneSide(X, -P[:, 0])]
+    return [Norm(X, P)]
+
+
+class Cover:
+    """Cones that cover all directions, with bounds on one function, which may be changed for another.
+
+    carried : (cones, r), a point of each cone that goes along when it is cut, and worth : (cones,), what that is worth.
+    complete : whether all bounds are on the
+    function at hand; not so after a `refresh` of some, or one that the deadline cut short.
+    """
+
+    def __init__(self, price: Price, deadline: float = np.inf) -> None:
+        r = price.rows.shape[1]
+        self.vertices, self.depth = orthants(r), 0
+        self.bounds, self.points = np.full(len(self.vertices), np.inf), np.zeros((len(self.vertices), r))
+        self.carried, self.worth = np.zeros_like(self.points), np.zeros(len(self.vertices))
+        self.attained, self.evaluated, self.settled = 0.0, 0, 0.0
+        self.refresh(price, deadline=deadline)
+
+    def state(self) -> dict[str, Any]:
+        """All of it but the function."""
+        return {name: getattr(self, name) for name in (*PARTS, *NUMBERS)}
+
+    @classmethod
+    def restored(cls, price: Price, state: dict[str, Any]) -> Cover:
+        """The cover with this state, whose bounds are on this function."""
+        cover = cls.__new__(cls)
+        cover.price = price
+        for name, value in state.items():
+            setattr(cover, name, value)
+        return cover
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    @property
+    def bound(self) -> float:
+        """Over all directions of the unit ball, with what rounding may add."""
+        r = self.price.rows.shape[1]
+        largest = max(self.settled, float(self.bounds.max(initial=0.0))) if self.complete else np.inf
+        rounding = 4.0 * r**0.5 + covering(self.depth, r) / EPS
+        return largest * (1.0 + covering(self.depth, r)) + rounding * self.price.allowance
+
+    def refresh(self, price: Price, which: Any = None, deadline: float = np.inf) -> None:
+        """Bounds on this function, of the cones named or of all."""
+        self.price, self.complete, everything = price, False, which is None
+        if which is None:
+            which = np.arange(len(self))
+            self.attained = 0.0
+        for k in range(0, len(which), self._step):
+            if time.perf_counter() > deadline:
+                return
+            part = which[k : k + self._step]
+            self.bounds[part], self.points[part] = self._evaluated(self.vertices[part])
+        self.complete = everything
+
+    def split(self, which: Int[np.ndarray, " k"]) -> None:
+        """Cut these cones in two: the halves come last. In one dimension they are rays, and stay."""
+        if self.vertices.shape[1] == 1:
+            return
+        halves = []
+        for k in range(0, len(which), self._step):
+            part = which[k : k + self._step]
+            vertices, carried = cut(self.price, self.vertices[part], self.points[part], self.carried[part])
+            bounds, points = self._evaluated(vertices)
+            worth = np.where(np.any(carried > 0, axis=1), np.tile(self.worth[part], 2), 0.0)
+            halves.append((vertices, np.minimum(bounds, np.tile(self.bounds[part], 2)), points, carried, worth))
+        kept = np.delete(np.arange(len(self)), which)
+        new = {
+            name: np.concatenate([getattr(self, name)[kept], *parts])
+            for name, parts in zip(PARTS, zip(*halves, strict=True), strict=True)
+        }
+        self.__dict__.update(new, depth=self.depth + 1)  # at once: an interrupt finds all of it or nothing
+
+    def leave(self, closed: Bool[np.ndarray, " cones"]) -> None:
+        """Set these cones aside for good, with the bounds they have."""
+        self.settled = max(self.settled, float(self.bounds[closed].max(initial=0.0)))
+        self.__dict__.update({name: getattr(self, name)[~closed] for name in PARTS})
+
+    @property
+    def _step(self) -> int:
+        return max(1, min(BATCH, ENTRIES // self.price.rows.size))
+
+    def _evaluated(self, vertices: Float[np.ndarray, "B r r"]) -> tuple[np.ndarray, np.ndarray]:
+        bounds, points, attained = self.price.bounds(vertices)
+        self.attained, self.evaluated = max(self.attained, attained), self.evaluated + len(vertices)
+        return bounds, points
+
+
+def split_worst(covers: list[Cover], count: int, above: float = 0.0) -> None:
+    """Cut the cones with the largest bounds in all covers, so many, but none whose bound is not above this."""
+    bounds = np.concatenate([cover.bounds for cover in covers])
+    count = min(count, int(np.sum(bounds > above)))
+    if count == 0:
+        return
+    worst, start = np.argpartition(-bounds, count - 1)[:count], 0
+    for cover in covers:
+        end = start + len(cover)
+        mine = worst[(worst >= start) & (worst < end)] - start
+        start = end
+        if mine.size:
+            cover.split(mine)
 
 
 def subdivided_price(
@@ -58,75 +154,15 @@ def subdivided_price(
 
     X, P : float64, with entries near one.
     """
-    lengths = np.linalg.norm(P, axis=1)
-    vertices = np.array([np.diag(signs) for signs in itertools.product((1.0, -1.0), repeat=X.shape[1])])
-    bounds, attained = _evaluate(X, P, lengths, vertices)
-    evaluated, settled = len(vertices), 0.0
-    # Halving moves vertices off the common edge by rounding: neighbours then overlap or part by that much.
-    rounding = gamma(*X.shape) * 4.0 + DEPTH * EPS
-    mass = float(lengths @ np.linalg.norm(X, axis=1))
+    covers = [Cover(price) for price in prices_of(X, P)]
     while True:
-        open_ = bounds > max((1.0 + CLOSED) * attained, target, rounding * mass)
-        settled = max(settled, bounds[~open_].max(initial=0.0))
-        vertices, bounds = vertices[open_], bounds[open_]
-        if len(bounds) == 0 or evaluated >= cones or time.perf_counter() > deadline:
+        attained, evaluated = max(c.attained for c in covers), sum(c.evaluated for c in covers)
+        noise = 4.0 * X.shape[1] ** 0.5 * covers[0].price.allowance
+        level = max((1.0 + CLOSED) * attained, target, noise)
+        for cover in covers:
+            cover.leave(cover.bounds <= level)
+        remaining = sum(len(c) for c in covers)
+        if remaining == 0 or evaluated >= cones or time.perf_counter() > deadline:
             break
-        count = min(len(bounds), max(ROUND, evaluated // ROUND))
-        split = np.argpartition(-bounds, count - 1)[:count]
-        halves = _halved(vertices[split])
-        new, reached = _evaluate(X, P, lengths, halves)
-        attained, evaluated = max(attained, reached), evaluated + len(halves)
-        vertices = np.concatenate([np.delete(vertices, split, axis=0), halves])
-        bounds = np.concatenate([np.delete(bounds, split), np.minimum(new, np.tile(bounds[split], 2))])
-    return Subdivision(max(settled, bounds.max(initial=0.0)) * (1.0 + rounding) + rounding * mass, attained, evaluated)
-
-
-def _evaluate(
-    X: np.ndarray, P: np.ndarray, lengths: np.ndarray, vertices: Float[np.ndarray, "B r r"]
-) -> tuple[Float[np.ndarray, " B"], float]:
-    """Upper bounds over the cones with these vertices (rows), and the largest value at a vertex."""
-    step = max(1, CHUNK // X.size)
-    parts = [_bounds(X, P, lengths, vertices[k : k + step]) for k in range(0, len(vertices), step)]
-    return np.concatenate([bounds for bounds, _ in parts]), max(value for _, value in parts)
-
-
-def _bounds(X: np.ndarray, P: np.ndarray, lengths: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, float]:
-    products = vertices @ X.T  # (B, r, n)
-    hidden = np.maximum(products, 0.0)
-    total = np.abs(products).sum(axis=1)
-    sigma = hidden.sum(axis=1) / np.where(total > 0, total, 1.0)
-    attained = np.linalg.norm(hidden @ P, axis=2)
-    excess = hidden - sigma[:, None, :] * products
-    values = np.linalg.norm((hidden - 0.5 * excess) @ P, axis=2) + 0.5 * (excess @ lengths)
-    return _largest(vertices, values), float(attained.max())
-
-
-def _largest(vertices: Float[np.ndarray, "B r r"], values: Float[np.ndarray, "B r"]) -> Float[np.ndarray, " B"]:
-    """An upper bound on `max sum_j a_j l_j` over |sum_j a_j v_j| <= 1, a >= 0, for each cone.
-
-    The dual is to minimise |q| over q @ v_j >= l_j, where q = sum_j m_j v_j with m >= 0: coordinate by coordinate
-    (Hildreth), then along the central direction as far as is missing.
-    """
-    centre = vertices.sum(axis=1)
-    centre /= np.linalg.norm(centre, axis=1)[:, None]
-    heights = (vertices @ centre[:, :, None])[:, :, 0]  # positive: the edges of a cone are at right angles at most
-    gram = vertices @ vertices.transpose(0, 2, 1)
-    ridge = RIDGE * np.eye(gram.shape[1])  # a start is all that is asked for
-    m = np.maximum(np.linalg.solve(gram + ridge, values[:, :, None])[:, :, 0], 0.0)
-    for _, j in itertools.product(range(SWEEPS), range(m.shape[1])):
-        m[:, j] = np.maximum(m[:, j] + (values[:, j] - np.sum(gram[:, j] * m, axis=1)) / gram[:, j, j], 0.0)
-    q = np.sum(m[:, :, None] * vertices, axis=1)
-    missing = np.maximum(values - (vertices @ q[:, :, None])[:, :, 0], 0.0)
-    return np.minimum(np.max(values / heights, axis=1), np.linalg.norm(q, axis=1) + np.max(missing / heights, axis=1))
-
-
-def _halved(vertices: Float[np.ndarray, "B r r"]) -> Float[np.ndarray, "halves r r"]:
-    """Each cone cut in two at the middle of its longest edge."""
-    B, r, _ = vertices.shape
-    i, j = np.divmod((vertices @ vertices.transpose(0, 2, 1)).reshape(B, -1).argmin(axis=1), r)
-    every = np.arange(B)
-    middle = vertices[every, i] + vertices[every, j]
-    middle /= np.linalg.norm(middle, axis=1)[:, None]
-    first, second = vertices.copy(), vertices.copy()
-    first[every, i], second[every, j] = middle, middle
-    return np.concatenate([first, second])
+        split_worst(covers, max(ROUND, evaluated // ROUND))
+    return Subdivision(max(c.bound for c in covers), attained, evaluated)

@@ -181,8 +181,9 @@ def add_fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--absolute-beta", action="store_true", help="take --beta as it is")
     fit.add_argument("--tol", type=POSITIVE, default=1e-3,
                      help="relative gap to stop at, by the bound the search uses (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--certificate", choices=("priced", "relaxed", "exact"), default="priced",
-                     help="bound on the best network there is: priced, an estimate; relaxed, proven but loose; exact, "
+    fit.add_argument("--certificate", choices=("priced", "relaxed", "branch", "exact"), default="priced",
+                     help="bound on the best network there is: priced, an estimate; relaxed, proven but loose; branch, "
+                     "proven, and tighter the longer --time-limit; exact, "
                      "proven and tight, for one output and at most two features (default: %(default)s)")  # fmt: skip
     fit.add_argument("--no-refine", dest="refine", action="store_false",
                      help="solve the sampled convex program only; its network is worse")  # fmt: skip

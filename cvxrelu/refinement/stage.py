@@ -11,6 +11,7 @@ import numpy as np
 from cvxrelu.backends import Backend
 from cvxrelu.certificates.network import network_certificate, network_objective, not_refuted, proof_begins
 from cvxrelu.certificates.pricing import Priced
+from cvxrelu.certificates.proving import branching
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -132,6 +133,7 @@ class RefinementStage(Progress):
             prove = partial(
                 network_certificate, settings.certificate, problem, dual, objective, self.backend, seed=settings.seed,
                 known=found.neurons.u, space=self.space,
+                branching=branching(settings, settings.tol, (objective,), self.checkpoint, found.neurons),
             )  # fmt: skip
             try:
                 certificate = prove(deadline=-np.inf if settings.rough else self.started + settings.time_limit)
@@ -166,7 +168,7 @@ class RefinementStage(Progress):
         elif status is Status.TIME_LIMIT and certificate.gap <= tol:
             advice = UNCONFIRMED
         words = in_words(certificate)
-        if certificate.kind == "relaxed" and not self.settings.rough:
+        if certificate.kind in ("relaxed", "branch") and not self.settings.rough:
             estimate = relative_gap(found.objective, found.lower_bound, self.problem.resolution)
             words += f"; {estimate:.1e} by the search's own estimate"
         return f"{advice} ({words}, tol {tol:.1e})"

@@ -72,7 +72,7 @@ class Checkpoint:
         if not os.path.lexists(path):
             header = {"format": FORMAT, "format_version": VERSION, "cvxrelu_version": package_version()}
             atomic_write(path, json.dumps({**header, **now}, indent=1) + "\n")
-        self.due_at = dict.fromkeys(("sampled", "refinement"), 0.0)  # of `time.perf_counter`: at once
+        self.due_at = dict.fromkeys(("sampled", "refinement", "branch"), 0.0)  # of `time.perf_counter`: at once
 
     def load(self, stage: str) -> State | None:
         """The state that was last saved of a stage, or None."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from cvxrelu.support.status_line import say
 
-__all__ = ["History", "Progress", "progress_row", "refinement_row"]
+__all__ = ["History", "Progress", "branch_row", "progress_row", "refinement_row"]
 
 
 class History:
@@ -102,4 +102,11 @@ def refinement_row(record: Mapping[str, Any], header: bool = False) -> str:
         f"{record['round']:6d} {record['objective']:11.5g} {record['lower_bound']:11.5g} {record['gap']:8.1e} | "
         f"{record['n_neurons']:7d} {record['added']:7d} {record['starts']:8d} | {record['priced']:6.1f}s"
     )
+    return heading + row if header else row
+
+
+def branch_row(record: Mapping[str, Any], header: bool = False) -> str:
+    """One line of the progress table for a bound proved by branch and bound, below the heading if asked for."""
+    heading = "       bound  price / beta     cones |    time\n"
+    row = f"{record['lower_bound']:12.6g} {record['price']:13.4f} {record['cones']:9d} | {record['time']:6.1f}s"
     return heading + row if header else row

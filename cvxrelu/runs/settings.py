@@ -85,7 +85,7 @@ class Settings:
 
 
 def as_certificate(kind: Any, name: str = "certificate") -> str:
-    """One of the three kinds of certificates."""
-    if not (isinstance(kind, str) and kind in ("priced", "relaxed", "exact")):
-        raise ValueError(f"{name} must be 'priced', 'relaxed' or 'exact', got {kind!r}")
+    """One of the kinds of certificates."""
+    if not (isinstance(kind, str) and kind in ("priced", "relaxed", "branch", "exact")):
+        raise ValueError(f"{name} must be 'priced', 'relaxed', 'branch' or 'exact', got {kind!r}")
     return kind

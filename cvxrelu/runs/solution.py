@@ -31,13 +31,15 @@ class Certificate:
 
     Attributes
     ----------
-    kind : "exact", "relaxed" or "priced".
+    kind : "exact", "branch", "relaxed" or "priced".
     rigorous : True when the bound holds whatever was computed; False for an estimate ("priced").
     lower_bound : the bound, float64.
     gap : `(objective - lower_bound) / max(|objective|, tiny)` for the objective it was issued for.
     dual : the scaled dual variable t that proves it, (n,) or (n, c).
     starts : number of ascents behind a "priced" bound, else None.
     objective : the objective the gap is of.
+    progress : of a "branch" bound, what was proved when: columns time (seconds of the proof), lower_bound, cones, and
+        price, the largest bound on the price over beta. Else None.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Certificate:
     dual: np.ndarray
     starts: int | None = None
     objective: float = np.nan
+    progress: History | None = None
 
     def __str__(self) -> str:
         nature = "rigorous" if self.rigorous else f"estimate from {self.starts} starts"

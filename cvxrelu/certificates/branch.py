@@ -1,0 +1,112 @@
+"""Branch and bound for the network program (N): a lower bound that is rigorous at any time, and rises.
+
+What a dual variable t proves follows from an upper bound on its price, the largest of the bounds over cones of
+directions that cover the sphere (`cones`, `subdivision`): D(kappa t) with kappa = beta / price(t). There are two ways
+to choose t (`cone_search`):
+
+    close    the t of a good network, to which the bound comes as close as the network is to the optimum, in the end;
+    search   the t that is best for the cones at hand, found anew as they are cut; beyond rank 5, where cones stay
+             large, that may prove more. Where the loss couples rows or outputs (several outputs, pairs, a skip, the
+             multinomial loss) it is the t of the relaxed bound, and stays.
+
+Both have a share of the time, and the better one the rest. The relaxed bound is where they start from, and the result
+is never below it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxrelu.certificates.cone_search import Line
+from cvxrelu.certificates.proving import Branching, Ledger, Proof
+from cvxrelu.certificates.relaxation import relaxed_lower_bound
+from cvxrelu.numerics.row_space import row_space
+from cvxrelu.program.problem import Problem
+from cvxrelu.runs.progress import History
+
+__all__ = ["branch_lower_bound"]
+
+FIRST = 0.15  # of the time, for the relaxed bound to begin with
+FEW_CONES = 2000  # of that
+LARGEST_RANK = 14  # 2^r cones to begin with
+LOW_RANK = 5  # up to which the t of the network is the one to close
+CLOSING = 0.4  # of the rest of the time, at the best t of a search
+SHARES = (0.2, 0.3)  # of the time, for each way; the rest for the better one
+
+
+def branch_lower_bound(
+    problem: Problem, t: Float[np.ndarray, "m c"], options: Branching, *, deadline: float
+) -> tuple[Proof, History]:
+    """The best lower bound that is found by the deadline, or one that is good enough, and how it rose.
+
+    t : t minus the derivative of the loss at a good prediction.
+    """
+    saved = None if options.checkpoint is None else options.checkpoint.load("branch")
+    began = time.perf_counter()
+    run = _Run(problem, t, options, saved, deadline)
+    try:
+        run.go(began, deadline)
+    finally:
+        if options.checkpoint is not None:
+            options.checkpoint.save("branch", run.state())
+    return run.ledger.best, run.ledger.history
+
+
+class _Run:
+    """Both lines, and which of them is due."""
+
+    def __init__(
+        self, problem: Problem, t: np.ndarray, options: Branching, saved: dict[str, Any] | None, deadline: float
+    ) -> None:
+        began = time.perf_counter()
+        if saved is None:
+            until = began + FIRST * (deadline - began) if np.isfinite(deadline) else deadline
+            start = Proof(*relaxed_lower_bound(problem, t, deadline=until, cones=FEW_CONES))
+            duals = (t, start.dual)
+        else:
+            start, duals = Proof(*saved["best"]), (t, t)
+        self.ledger = Ledger(start, options, self.state)
+        self.ledger.started = began
+        rank = row_space(problem.X).rows.shape[1]
+        separable = problem.skip is None and problem.readout is None and problem.loss_name != "multinomial"
+        count = 0 if not 0 < rank <= LARGEST_RANK else 1 if rank <= LOW_RANK else 2
+        weighs = (False, problem.n_outputs == 1 and separable)
+        states = [None] * count if saved is None else saved["lines"]
+        self.lines = [
+            Line(problem, duals[k], self.ledger, weighs=weighs[k], saved=states[k]) for k in range(count)
+        ]  # fmt: skip
+        self.stage = 0 if saved is None else saved["stage"]  # lines that have had their share
+        if saved is None:
+            self.ledger.record(start, 0, np.nan)
+        else:
+            self.ledger.history, self.ledger.spent = History(saved["history"]), saved["spent"]
+
+    def state(self) -> dict[str, Any]:
+        """All that `saved` needs to go on from here."""
+        ledger = self.ledger
+        return {
+            "best": tuple(ledger.best), "spent": ledger.elapsed, "history": list(ledger.history.records),
+            "stage": self.stage, "lines": [line.state() for line in self.lines],
+        }  # fmt: skip
+
+    def go(self, began: float, deadline: float) -> None:
+        """Each line for its share, then the better one to the end."""
+        cones = self.ledger.options.cones if np.isinf(deadline) else 2**62
+        length = deadline - began
+        while self.stage < len(self.lines) > 1 and not self.ledger.over:
+            share = sum(SHARES[: self.stage + 1])
+            self.lines[self.stage].go(began + share * length, int(SHARES[self.stage] * cones))
+            if time.perf_counter() > deadline:
+                return
+            self.stage += 1
+        if self.lines and not self.ledger.over:
+            best = max(self.lines, key=lambda line: line.best)
+            now = time.perf_counter()
+            best.go(
+                deadline if np.isinf(deadline) else deadline - CLOSING * (deadline - now), int((1.0 - CLOSING) * cones)
+            )
+            best.finish(deadline, cones)
