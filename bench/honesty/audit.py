@@ -49,6 +49,7 @@ __all__ = ["audit"]
 
 RESULTS = ROOT / "bench" / ".cache" / "honesty.jsonl"
 QUICK_RESULTS = ROOT / "bench" / ".cache" / "honesty-quick.jsonl"
+BRANCH_LIMIT = 2.0  # seconds of a proof that would take all it is given
 LIMIT = 60.0  # seconds for a solve
 FULL = {"rounds": 6, "count": 150}
 QUICK = {"rounds": 2, "count": 60}
@@ -138,7 +139,7 @@ class Audit:
         options = {key: value for key, value in case.options.items() if key in CERTIFY}
         certificate = self.call(
             name, cvxrelu.certify, network, case.X, case.y, beta=self.beta, kind=kind, backend=case.backend,
-            time_limit=LIMIT, **options,
+            time_limit=BRANCH_LIMIT if kind == "branch" else LIMIT, **options,
         )  # fmt: skip
         if certificate is not None:
             self.bounds.append(
@@ -207,6 +208,7 @@ def audit(k: int, *, small: bool = False, quick: bool = False) -> dict[str, Any]
             at.sampled(sampled, not quick and k % 5 == 0 and plain(program))
     if "equality" not in case.options and sol is not None and (turn == 1 or not quick):
         at.certify("certify relaxed", sol.network, "relaxed")
+        at.certify("certify branch", sol.network, "branch")
     elif turn == 1:
         at.solve("relaxed", certificate="relaxed", seed=k)
     if cheap and (turn == 2 or not quick):

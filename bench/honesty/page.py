@@ -73,7 +73,7 @@ def tables(result: dict[str, Any]) -> str:
         "warning": "problems with a warning of invalid arithmetic",
     }
     solves = sum(sum(counter.values()) for counter in result["statuses"].values())
-    kinds = {"rigorous": ("relaxed", "exact"), "priced": ("priced",)}
+    kinds = {"rigorous": ("relaxed", "branch", "exact"), "priced": ("priced",)}
     whole = {rule: sum(result["believed"].get(kind, 0) for kind in names) for rule, names in kinds.items()}
     whole |= {"status": solves, "warning": total}
     rows = [[text, result["violations"][rule], whole.get(rule, "")] for rule, text in what.items()]
