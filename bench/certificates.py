@@ -1,9 +1,9 @@
 """How far below the objective the rigorous bounds of the network program are: python -m bench.certificates [--quick]
 
 With --branch: real and planted data, the relaxed bound beside the one that branch and bound proves in so many seconds,
-and how it rose. Otherwise planted problems are solved to a priced gap of 1e-3; then, for the dual variable of that network, the closed form, the
-relaxed certificate and, at rank 2 and 3, the exact one are computed. Ratios of bound to objective, and seconds of the
-relaxed certificate; run both with OMP_NUM_THREADS=1, as the published tables were.
+and how it rose. Otherwise planted problems are solved to a priced gap of 1e-3; then, for the dual variable of that
+network, the closed form, the relaxed certificate and, at rank 2 and 3, the exact one are computed. Ratios of bound to
+objective, and seconds of the relaxed certificate; run both with OMP_NUM_THREADS=1, as the published tables were.
 """
 
 from __future__ import annotations

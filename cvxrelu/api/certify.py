@@ -17,12 +17,12 @@ import numpy as np
 from cvxrelu.api.prepared import prepare
 from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.certificates.network import network_certificate, network_objective, proof_begins
-from cvxrelu.certificates.proving import branching
 from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import fits
 from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs.checkpoint import as_folder
+from cvxrelu.runs.proving import branching
 from cvxrelu.runs.settings import FLOAT32_TOL, Settings, as_certificate
 from cvxrelu.runs.solution import Certificate
 from cvxrelu.support.checks import as_finite_array, as_nonnegative, as_positive

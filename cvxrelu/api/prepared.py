@@ -16,12 +16,12 @@ from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend, select_backend, select_devices
 from cvxrelu.certificates.network import check_kind, network_certificate, network_objective
-from cvxrelu.certificates.proving import branching
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu.program.problem import Problem, build_problem
 from cvxrelu.refinement.stage import RefinementStage, in_words
 from cvxrelu.runs.checkpoint import Checkpoint
+from cvxrelu.runs.proving import branching
 from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status

@@ -22,11 +22,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.certificates.cone_search import Line
-from cvxrelu.certificates.proving import Branching, Ledger, Proof
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.progress import History
+from cvxrelu.runs.proving import Branching, Ledger, Proof
 
 __all__ = ["branch_lower_bound"]
 

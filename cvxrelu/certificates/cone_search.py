@@ -22,12 +22,12 @@ from cvxrelu.certificates.cells import RANK
 from cvxrelu.certificates.cone_network import cone_network
 from cvxrelu.certificates.cones import Price
 from cvxrelu.certificates.exact_pricing import exact_price
-from cvxrelu.certificates.proving import Ledger, Proof
 from cvxrelu.certificates.subdivision import CLOSED, Cover, prices_of, split_worst
 from cvxrelu.numerics.rounding import gamma, power_of_two
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.problem import Problem
+from cvxrelu.runs.proving import Ledger, Proof
 from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["Line"]

@@ -11,7 +11,6 @@ from cvxrelu.backends import Backend
 from cvxrelu.certificates.branch import branch_lower_bound
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.pricing import Priced, Pricing
-from cvxrelu.certificates.proving import Branching
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -20,6 +19,7 @@ from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.losses import Squared
 from cvxrelu.program.problem import Problem
+from cvxrelu.runs.proving import Branching
 from cvxrelu.runs.solution import Certificate
 from cvxrelu.runs.status import relative_gap
 from cvxrelu.support.errors import OutOfTime

@@ -11,7 +11,6 @@ import numpy as np
 from cvxrelu.backends import Backend
 from cvxrelu.certificates.network import network_certificate, network_objective, not_refuted, proof_begins
 from cvxrelu.certificates.pricing import Priced
-from cvxrelu.certificates.proving import branching
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.balanced import to_arrays
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -20,6 +19,7 @@ from cvxrelu.program.skip import free_coefficients
 from cvxrelu.refinement.search import MAX_ROUNDS, Refined, Refinement
 from cvxrelu.runs.checkpoint import Checkpoint
 from cvxrelu.runs.progress import History, Progress, refinement_row
+from cvxrelu.runs.proving import branching
 from cvxrelu.runs.settings import FLOAT32_TOL, Settings
 from cvxrelu.runs.solution import Certificate, Solution
 from cvxrelu.runs.status import Status, relative_gap, status_of_bound

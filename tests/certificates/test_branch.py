@@ -11,11 +11,11 @@ from cvxrelu.certificates.branch import branch_lower_bound
 from cvxrelu.certificates.cone_network import _Program, cone_network
 from cvxrelu.certificates.cones import orthants
 from cvxrelu.certificates.exact_pricing import exact_price
-from cvxrelu.certificates.proving import Branching, Proof
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.certificates.subdivision import prices_of
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.problem import build_problem
+from cvxrelu.runs.proving import Branching, Proof
 
 seeds = st.integers(0, 10**6)
 KINDS = ["plain", "integer", "repeated", "column scales", "nearly parallel"]
