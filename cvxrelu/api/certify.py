@@ -121,7 +121,7 @@ def certify(
             f"{problem.n_features} and {problem.n_outputs}, as X and y have"
         )
     objective, dual = network_objective(given, problem)
-    saves = open_checkpoint(folder, problem, {"certify": kind, "seed": settings.seed}, given)
+    saves = open_checkpoint(folder, problem, {"certify": kind, "seed": settings.seed}, given, chosen)
     single = settings.tol >= FLOAT32_TOL and fits(problem, np.dtype(np.float32))
     until = proof_begins(kind, started, settings.time_limit)
     with chosen.scope():
