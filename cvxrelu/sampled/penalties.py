@@ -39,8 +39,8 @@ def balance_factors(
 ) -> list[float]:
     """By what to multiply penalties with these relative residuals, a primal and a dual one each.
 
-    Where the dual residual is zero and the primal one is not, nothing moves: the penalty is so small that thresholding by
-    beta / rho leaves no block. There is then no ratio to go by: the penalty goes to its usual start, by at most 5.
+    Where the dual residual is zero and the primal one is not, nothing moves: the penalty is so small that thresholding
+    by beta / rho leaves no block. There is then no ratio to go by: the penalty goes to its usual start, by at most 5.
     """
     factors = []
     for value, start, (primal, dual) in zip(rho, usual, residuals.reshape(-1, 2).tolist(), strict=True):
