@@ -155,6 +155,7 @@ def test_the_direct_u_step_makes_room(without_proof):
 
 def test_newton_makes_room(monkeypatch, without_proof):
     monkeypatch.setattr(newton_stage, "LEAST_FLOPS", 0.0)
+    monkeypatch.setattr(newton_stage, "ROWS", 0.0)
     newton, cg = (estimate_memory(400, 6, 500, method=method).bytes for method in ("newton", "cg"))
     assert newton > cg
     options = {**SAMPLED, "beta": 500.0, "patterns": 500, "max_iter": None, "tol": 0.5}
@@ -162,8 +163,10 @@ def test_newton_makes_room(monkeypatch, without_proof):
     assert cvxrelu.solve(X, Y, **options, memory_limit=(newton + cg) / 2).settings["linear_solver"] != "newton"
 
 
-def test_newton_of_more_columns_than_rows_is_as_small_as_its_rows():
+def test_newton_of_more_columns_than_rows_is_as_small_as_its_rows(monkeypatch):
     """Its faces are of row space, so that a few rows of an embedding fit where columns squared would not."""
+    monkeypatch.setattr(newton_stage, "ROWS", 0.0)
+    monkeypatch.setattr(newton_stage, "FREEDOM", np.inf)
     rng = np.random.default_rng(0)
     wide, y = rng.standard_normal((20, 1500)), rng.standard_normal(20)
     options = {"refine": False, "patterns": 40, "beta": 5.0, "tol": 0.5, "backend": "numpy"}
