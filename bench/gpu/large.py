@@ -2,7 +2,7 @@
 
 X lies in a float32 file that is mapped into memory, on NumPy. Measured are the gap by the search's own pricing when
 the time is up, peak resident memory, and the share of CPU time in products with X, which a subclass of its array
-counts. From the measured parts, and the model of `bench.scaling`, a table for one card and for eight.
+counts. By counts of flops and bytes, a table for one card and for eight, which `--paper` writes alone.
 """
 
 from __future__ import annotations
@@ -62,24 +62,26 @@ class CountingBackend(NumpyBackend):
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small problem, nothing written")
+    parser.add_argument("--paper", action="store_true", help="the table on paper alone")
     parser.add_argument("--one", nargs=3, type=float, help=argparse.SUPPRESS)  # what a child process measures
     options = parser.parse_args(arguments)
     if options.one:
         n, d, seconds = options.one
         print("RESULT" + json.dumps(measure(int(n), int(d), seconds)))
         return
-    rows = [
-        _in_process(*size, QUICK_SECONDS if options.quick else SECONDS) for size in (QUICK if options.quick else SIZES)
-    ]
-    header = list(rows[0])
-    table = markdown_table(header, [list(row.values()) for row in rows])
-    note = "float32, one thread of a machine with other work; beta 0.1 of the network program's beta_max."
-    header_paper, paper, note_paper = paper_table()
-    print(f"{table}\n{note}\n\n{markdown_table(header_paper, paper)}\n{note_paper}")
+    paper_header, paper, paper_note = paper_table()
+    print(f"{markdown_table(paper_header, paper)}\n{paper_note}\n")
     if not options.quick:
-        save_json("large", {"header": header, "rows": [list(row.values()) for row in rows], "note": note})
-        put_between_markers("docs/devices.md", "large", f"{table}\n\n{note}")
-        put_between_markers("docs/devices.md", "paper", f"{markdown_table(header_paper, paper)}\n\n{note_paper}")
+        put_between_markers("docs/devices.md", "paper", f"{markdown_table(paper_header, paper)}\n\n{paper_note}")
+    if options.paper:
+        return
+    sizes, seconds = (QUICK, QUICK_SECONDS) if options.quick else (SIZES, SECONDS)
+    found = [_in_process(*size, seconds) for size in sizes]
+    header, rows = list(found[0]), [list(row.values()) for row in found]
+    note = "float32, one thread of a machine with other work; beta 0.1 of the network program's beta_max."
+    print(f"{markdown_table(header, rows)}\n{note}")
+    if not options.quick:
+        save_json("large", {"header": header, "rows": rows, "note": note})
 
 
 def _in_process(n: int, d: int, seconds: float) -> dict[str, Any]:
