@@ -3,10 +3,15 @@
 The accelerator is NumPy, or JAX on a CPU, that says it is one.
 """
 
+import contextlib
+import importlib.util
+
+import cupy_stand_in
 import numpy as np
 import pytest
 
 import cvxrelu
+from cvxrelu.backends.choose import check_backend, get_backend
 from cvxrelu.backends.jax import JaxBackend
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.program.problem import build_problem
@@ -155,3 +160,17 @@ def test_blocks_outside_of_their_cones_are_repaired_before_they_count():
     kept = stage.best.sampled_blocks[:, largest // 12, 0, largest % 12]
     assert np.linalg.norm(kept) > 0
     assert (np.where(pattern, 1.0, -1.0) * (X @ kept)).min() >= -1e-9
+
+
+@pytest.mark.parametrize("name", ["squared", "pairs", "skip"])
+def test_by_cupy(name, ran):
+    """CuPy's stand-in refuses implicit conversion and host indices; where CuPy is, it is CuPy itself."""
+    if importlib.util.find_spec("cupy") and not check_backend("cupy").available:
+        pytest.skip("CuPy is installed and cannot be used")
+    installed = contextlib.nullcontext() if importlib.util.find_spec("cupy") else cupy_stand_in.installed()
+    with installed:
+        sol = solved(get_backend("cupy"), CASES[name])
+        expected = solved(NumpyBackend(), CASES[name])
+    assert len(ran) == 1 and sol.success and sol.backend == "cupy"
+    assert sol.sampled.lower_bound <= expected.sampled.objective * (1 + 1e-12)
+    assert expected.sampled.lower_bound <= sol.sampled.objective * (1 + 1e-12)
