@@ -35,8 +35,8 @@ from cvxrelu.sampled.semismooth import SampledNewton
 
 __all__ = ["pays", "run"]
 
-# Flops of an ADMM iteration below which either method takes some hundredths of a second for a gap of 1e-3. For gaps below
-# TIGHT there are small problems, too, on which ADMM is not done after ten thousand iterations.
+# Flops of an ADMM iteration below which either method takes some hundredths of a second for a gap of 1e-3; and the gaps
+# for which there are such small problems, too, on which ADMM is not done after ten thousand iterations.
 LEAST_FLOPS, TIGHT = 1e5, 1e-4
 LARGEST_DIMENSION = 200  # projections cost its cube each and more
 # Rows per column, and at most this `freedom` at the start, from which on Newton wins at a gap of 1e-3. With fewer rows
