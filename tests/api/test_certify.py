@@ -303,7 +303,7 @@ NETWORK = (np.eye(4), np.ones(4))
 @pytest.mark.parametrize(
     ("options", "kind", "says"),
     [
-        ({"kind": "best"}, ValueError, "kind must be 'priced', 'relaxed' or 'exact', got 'best'"),
+        ({"kind": "best"}, ValueError, "kind must be 'priced', 'relaxed', 'branch' or 'exact', got 'best'"),
         ({"kind": None}, ValueError, "kind must be"),
         ({"kind": "exact"}, ValueError, "an exact certificate needs X of rank at most 3, got rank 4: use 'relaxed'"),
         ({"beta": 0}, ValueError, "beta must be a positive finite number"),
