@@ -64,8 +64,8 @@ def test_certificates_of_any_network_never_lie(seed):
         rng.standard_normal(d) if skip == "linear" else None, 0.3 if skip else None,
     )  # fmt: skip
     truth = convex_optimum(case.program._replace(equality=None))
-    for kind in ("exact", "relaxed"):
-        found = cvxrelu.certify(network, *case.data, kind=kind, **QUIET, **options)
+    for kind, limit in (("exact", None), ("relaxed", None), ("branch", 2.0)):
+        found = cvxrelu.certify(network, *case.data, kind=kind, time_limit=limit, **QUIET, **options)
         assert found.rigorous and found.lower_bound <= truth.attained * (1 + 1e-12)
         assert found.objective >= truth.attained * (1 - 1e-6)
 
