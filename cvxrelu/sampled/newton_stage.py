@@ -57,8 +57,13 @@ def pays(shape: tuple[int, int, int, int], settings: Settings, backend: Backend)
     r = min(n, d)
     fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS or settings.tol < TIGHT
     fitting &= r <= LARGEST_DIMENSION and 32.0 * P * r * r <= MEMORY
-    fitting &= n >= ROWS * d * math.sqrt(settings.tol / AT)
+    fitting &= n * _favour(settings.tol) >= ROWS * d
     return not settings.of_admm and fitting and not backend.on_mesh
+
+
+def _favour(tol: float) -> float:
+    """By what the limits move for Newton."""
+    return math.sqrt(AT / min(tol, AT))
 
 
 def run(stage: SampledRun) -> Status | None:
@@ -119,7 +124,7 @@ class _NewtonStage:
             if saved is not None:
                 solver.restore(_in_predictions(saved["solver"], losses[k]))
                 memory.restore(saved["memory"])
-            elif k == 0 and solver.freedom > FREEDOM * math.sqrt(AT / settings.tol):
+            elif k == 0 and solver.freedom > FREEDOM * _favour(settings.tol):
                 return None
             saved, save = None, partial(self._save, k, solver, memory)
             outputs = slice(k * together, (k + 1) * together)
