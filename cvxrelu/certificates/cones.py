@@ -41,6 +41,7 @@ SWEEPS, RIDGE = 5, 1e-12
 CHUNK = 200_000  # entries of a temporary array
 STEPS = 6  # of slopes
 TINY = 1e-300
+SHORT = 0.3  # of the longest edge's 1 - cosine: edges shorter than that are not cut
 EVERYWHERE = 0.02  # added to the multipliers: edges that matter little now are cut in the end
 
 
@@ -208,13 +209,14 @@ def cut(
     at_vertices = np.maximum(products, 0.0) @ spread
     share = points / np.maximum(points.sum(axis=1), TINY)[:, None] + EVERYWHERE
     # Where nothing exceeds, the longest edge.
-    far = 1e-9 * (price.allowance + TINY) * (1.0 - vertices @ vertices.transpose(0, 2, 1))
+    apart = 1.0 - vertices @ vertices.transpose(0, 2, 1)
+    far, long = 1e-9 * (price.allowance + TINY) * apart, SHORT * np.max(apart, axis=(1, 2))
     best, first, second = np.full(B, -np.inf), np.zeros(B, dtype=np.intp), np.ones(B, dtype=np.intp)
     for j, k in itertools.combinations(range(r), 2):
         between = np.maximum(products[:, j] + products[:, k], 0.0) @ spread
         gain = np.minimum(share[:, j], share[:, k]) * np.maximum(at_vertices[:, j] + at_vertices[:, k] - between, 0.0)
         gain += far[:, j, k]
-        better = gain > best
+        better = (gain > best) & (apart[:, j, k] >= long)
         best[better], first[better], second[better] = gain[better], j, k
     every = np.arange(B)
     sums = vertices[every, first] + vertices[every, second]
