@@ -164,9 +164,10 @@ class Line:
             attained = max(c.attained for c in self.covers)
             for cover in self.covers:
                 cover.leave(cover.bounds <= (1.0 + CLOSED) * attained)
-            if self.cones == 0:
-                break
-            split_worst(self.covers, max(40, self.cones // 20))
+            cones = self.cones
+            split_worst(self.covers, max(40, cones // 20))
+            if self.cones == cones:
+                break  # none is open, or in one dimension none can be cut
             self.prove()
 
     def search(self) -> None:

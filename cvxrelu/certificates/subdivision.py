@@ -165,4 +165,6 @@ def subdivided_price(
         if remaining == 0 or evaluated >= cones or time.perf_counter() > deadline:
             break
         split_worst(covers, max(ROUND, evaluated // ROUND))
+        if sum(len(c) for c in covers) == remaining:
+            break  # in one dimension none can be cut
     return Subdivision(max(c.bound for c in covers), attained, evaluated)

@@ -177,6 +177,17 @@ def test_high_rank_is_the_relaxed_bound():
     assert proof.bound == relaxed_lower_bound(problem, y[:, None], cones=2000)[0]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_one_dimension_ends(seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((9, 1)), rng.standard_normal(9)
+    for pairs in (None, np.stack([np.arange(9), np.roll(np.arange(9), 1)], axis=1)):
+        problem = build_problem(X, y, beta=0.01, sampled=False, pairs=pairs)
+        for t in (y[:, None], np.abs(y[:, None])):
+            proof, _ = branch_lower_bound(problem, t, Branching(cones=1000), deadline=np.inf)
+            assert attained(problem, proof.dual) <= problem.beta * (1 + 1e-14) + problem.pull_back(proof.dual)[1]
+
+
 def test_nothing_to_bound():
     for X, y in ((np.zeros((3, 2)), np.ones(3)), (np.eye(3), np.zeros(3))):
         problem = build_problem(X, y, beta=0.1, sampled=False)
