@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -62,10 +63,12 @@ CASES = {
 
 def run(case, folder, callback=None, **changed):
     """Solve a case; every check and every round is saved."""
-    checkpoint.INTERVAL, checkpoint.SHARE = 0.0, np.inf
-    newton_stage.LEAST_FLOPS, newton_stage.ROWS, newton_stage.FREEDOM = 0.0, 0.0, np.inf
     options = {"beta": 1.0, "backend": "numpy", "seed": 3, **CASES[case], **changed}
-    return cvxrelu.solve(X, **options, checkpoint=folder, callback=callback)
+    with (
+        mock.patch.multiple(checkpoint, INTERVAL=0.0, SHARE=np.inf),
+        mock.patch.multiple(newton_stage, LEAST_FLOPS=0.0, ROWS=0.0, FREEDOM=np.inf),
+    ):
+        return cvxrelu.solve(X, **options, checkpoint=folder, callback=callback)
 
 
 def answer(sol):

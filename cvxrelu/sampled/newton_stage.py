@@ -35,9 +35,7 @@ from cvxrelu.sampled.semismooth import SampledNewton
 
 __all__ = ["pays", "run"]
 
-# Flops of an ADMM iteration below which either method takes some hundredths of a second for a gap of 1e-3; and the gaps
-# for which there are such small problems, too, on which ADMM is not done after ten thousand iterations.
-LEAST_FLOPS, TIGHT = 1e5, 1e-4
+LEAST_FLOPS = 1.2e5  # of an ADMM iteration: below, either method takes some hundredths of a second
 LARGEST_DIMENSION = 200  # projections cost its cube each and more
 # Rows per column, and at most this `freedom` at the start, from which on Newton wins at a gap of 1e-3. With fewer rows
 # cones are wide, which suits ADMM, and many coordinates may move, which makes a Newton step dear. ADMM pays for every
@@ -55,8 +53,7 @@ def pays(shape: tuple[int, int, int, int], settings: Settings, backend: Backend)
     """
     n, d, P, _ = shape
     r = min(n, d)
-    fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS or settings.tol < TIGHT
-    fitting &= r <= LARGEST_DIMENSION and 32.0 * P * r * r <= MEMORY
+    fitting = 12.0 * math.prod(shape) >= LEAST_FLOPS and r <= LARGEST_DIMENSION and 32.0 * P * r * r <= MEMORY
     fitting &= n * _favour(settings.tol) >= ROWS * d
     return not settings.of_admm and fitting and not backend.on_mesh
 

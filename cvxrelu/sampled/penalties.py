@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.program.problem import Problem
 from cvxrelu.sampled.admm import balance
 from cvxrelu.sampled.memory import INVERSE, machine_memory
 from cvxrelu.support.blocks import in_words
 
-__all__ = ["balance_factors", "choose_method", "initial_penalties"]
+__all__ = ["balance_factors", "choose_method", "initial_penalties", "penalties_of"]
 
 DIRECT_LIMIT = 12_000  # largest system whose inverse is formed when linear_solver="auto"
 
@@ -32,6 +33,15 @@ def initial_penalties(
     if split_curvature is not None:
         scaled.append(RHO_LOSS * split_curvature)
     return tuple(scaled) if rho is None else (rho,) * len(scaled)
+
+
+def penalties_of(problem: Problem, rho: float | None, eigenvalues: np.ndarray) -> tuple[float, ...]:
+    """The start penalties of a problem, whose X^T X has these eigenvalues."""
+    curvature = float(problem.loss.curvature.mean())
+    per_row = curvature
+    if problem.readout is not None:
+        per_row = curvature * 2.0 * problem.loss.y.shape[0] / problem.X.shape[0]
+    return initial_penalties(rho, eigenvalues, per_row, None if problem.loss.is_quadratic else curvature)
 
 
 def balance_factors(

@@ -22,7 +22,7 @@ from cvxrelu.sampled import admm, bounds, newton_stage
 from cvxrelu.sampled.data_term import skip_factors
 from cvxrelu.sampled.incumbent import Incumbent, host_ridge, public_order
 from cvxrelu.sampled.memory import LANDMARKS, Sizes
-from cvxrelu.sampled.penalties import balance_factors, choose_method, initial_penalties
+from cvxrelu.sampled.penalties import balance_factors, choose_method, penalties_of
 from cvxrelu.sampled.run import SampledRun
 from cvxrelu.support.blocks import each
 
@@ -154,11 +154,7 @@ class SampledStage(SampledRun):
         rng = np.random.default_rng([self.settings.seed, 1])
         count = LANDMARKS if self.memory is None else self.memory.landmarks(self._sizes(), backend.name)
         self.landmarks = backend.put(np.sort(rng.choice(m, size=min(m, count), replace=False)))
-        curvature = float(problem.loss.curvature.mean())
-        per_row = curvature if problem.readout is None else curvature * 2.0 * m / problem.X.shape[0]
-        split = None if problem.loss.is_quadratic else curvature
-        spread = backend.get(eigenvalues)
-        start, self.usual = (initial_penalties(r, spread, per_row, split) for r in (self.settings.rho, None))
+        start = penalties_of(problem, self.settings.rho, backend.get(eigenvalues))
         resumed = self.saved is not None and self.saved["admm"] is not None
         self._set_penalties(*(self.rho_values if resumed else start))
         self.timings["setup"] += time.perf_counter() - started - (self.timings["factor"] - factored)
@@ -265,7 +261,8 @@ class SampledStage(SampledRun):
         size = {"gram": m, "primal": self.data.X.shape[1] * P, "cg": 0}[self.method]
         cost = int(0.2 * size**3 / self.problem.flops)
         self.balance_at = self.iteration + max(20, int(0.3 * self.iteration), cost)
-        factors = balance_factors(self.rho_values, self.residuals, self.usual)
+        usual = penalties_of(self.problem, None, self.backend.get(self.data.eigenvalues))
+        factors = balance_factors(self.rho_values, self.residuals, usual)
         if set(factors) == {1.0} or self.elapsed() + self.factor_seconds > 0.9 * self.settings.time_limit:
             return
         old = self.rho
