@@ -265,3 +265,16 @@ def check_best_scale(loss, a, penalty):
     assert loss.best_scale(0 * a, penalty) == 0
     separable = loss.y * (1 + np.abs(a))
     assert loss.value(loss.best_scale(separable, 0.0) * separable) < 1e-12  # the infimum is zero, and not attained
+
+
+def cones(seed, n, d, P):
+    """Rows, some of them repeated, opposite or zero; patterns of gates, perhaps realised by nothing; gates."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    if seed % 3 == 1:
+        X = X[rng.integers(n, size=n)] * rng.choice([-1.0, 0.0, 1.0, 3.0], size=(n, 1))
+    gates = rng.standard_normal((d, P))
+    patterns = X @ gates >= 0
+    if seed % 3 == 2:
+        patterns ^= rng.random(patterns.shape) < 0.1
+    return rng, X, patterns, gates

@@ -4,26 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import project
+from oracles import cones, project
 from scipy.linalg import null_space
 
 from cvxrelu.sampled import cone_memory
 from cvxrelu.sampled.cone_memory import ConeMemory
 from cvxrelu.sampled.cones import project_onto_cones
 from cvxrelu.support.errors import OutOfTime
-
-
-def cones(seed, n, d, P):
-    """Rows, some of them repeated, opposite or zero; patterns of gates, perhaps realised by nothing; gates."""
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, d))
-    if seed % 3 == 1:
-        X = X[rng.integers(n, size=n)] * rng.choice([-1.0, 0.0, 1.0, 3.0], size=(n, 1))
-    gates = rng.standard_normal((d, P))
-    patterns = X @ gates >= 0
-    if seed % 3 == 2:
-        patterns ^= rng.random(patterns.shape) < 0.1
-    return rng, X, patterns, gates
 
 
 def assert_projects(memory, X, patterns, w):

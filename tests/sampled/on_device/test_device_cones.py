@@ -4,25 +4,12 @@ import time
 
 import numpy as np
 import pytest
-from oracles import make_backend, project
+from oracles import cones, make_backend, project
 
 from cvxrelu.sampled.cone_memory import ConeMemory
 from cvxrelu.sampled.on_device import cones as device_cones
 from cvxrelu.sampled.on_device.cones import DeviceCones
 from cvxrelu.support.errors import OutOfTime
-
-
-def cones(seed, n, d, P):
-    """Rows, some of them repeated, opposite or zero; patterns of gates, perhaps realised by nothing; gates."""
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, d))
-    if seed % 3 == 1:
-        X = X[rng.integers(n, size=n)] * rng.choice([-1.0, 0.0, 1.0, 3.0], size=(n, 1))
-    gates = rng.standard_normal((d, P))
-    patterns = X @ gates >= 0
-    if seed % 3 == 2:
-        patterns ^= rng.random(patterns.shape) < 0.1
-    return rng, X, patterns, gates
 
 
 @pytest.fixture
