@@ -90,7 +90,7 @@ def test_calls_and_tools_are_part_of_what_a_prompt_is() -> None:
     other = copy.deepcopy(RECORD)
     other["prompt"][1]["tool_calls"][0]["function"]["arguments"]["place"] = "Oslo"  # type: ignore[index]
     bare = {name: value for name, value in RECORD.items() if name != "tools"}
-    prints = [load_triples([record]).fingerprint for record in (RECORD, other, bare)]
+    prints = [load_triples([{**record, "group": "one"}]).fingerprint for record in (RECORD, other, bare)]
     assert len(set(prints)) == 3
     both = load_triples([RECORD, other, RECORD])
     assert both.counts["duplicate"] == 1 and both[0].group != both[1].group == both[1].group
