@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # JAX reads this when it is first imported: mixing dtypes then raises instead of silently widening, so that float32
 # stays float32. Set the variable to "standard" to see whether a failure is due to it.
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
+# Nor is an axis that one array lacks made up for: a vector that happens to have the length of rows is not meant by it.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 # Shapes and types in annotations are checked under pytest, and only there. Not in the modules that users call: these
 # take whatever they are given and answer bad input with messages of their own, which the tests want to see. Where

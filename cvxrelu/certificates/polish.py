@@ -54,11 +54,11 @@ def polish(
     def one(state: tuple[Array, Array]) -> tuple[Array, Array]:
         u, value = state
         target = _maximiser(backend, X, lengths, p, u, near, steps)
-        for length in LENGTHS:
-            trial = _unit(state[0] + length * (target - state[0]))
-            reached = _values(X, p, trial)
-            better = reached > value
-            u, value = xp.where(better, trial, u), xp.where(better, reached, value)
+        trials = [_unit(u + length * (target - u)) for length in LENGTHS]
+        reached = xp.reshape(_values(X, p, xp.concat(trials, axis=1)), (len(LENGTHS), -1))  # in one pass over X
+        for k, trial in enumerate(trials):
+            better = reached[k, :] > value
+            u, value = xp.where(better, trial, u), xp.where(better, reached[k, :], value)
         return u, value
 
     return backend.repeat(rounds, one, (u, _values(X, p, u)))

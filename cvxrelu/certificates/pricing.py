@@ -139,23 +139,25 @@ class Pricing:
         return [u[:, k::count] for k in range(count)]
 
     def _polish(self, p: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The columns of u moved onto the kinks of their maxima, and their values; float64.
+        """The columns of u moved onto the kinks of their maxima, in the working precision, and ranked.
 
         On the host a few at a time, whose least-squares problems stay in the cache.
         """
-        width = u.shape[1]
-        if width == 0:
+        if u.shape[1] == 0:
             return u, np.zeros(0)
-        if self.backend.name == "numpy" and width > TOGETHER:
-            parts = [self._polish(p, u[:, k : k + TOGETHER]) for k in range(0, width, TOGETHER)]
-            return np.concatenate([a for a, _ in parts], axis=1), np.concatenate([b for _, b in parts])
-        padded = np.pad(u, ((0, 0), (0, self.backend.padded(width) - width)))
-        near = min(self.n, 2 * self.d, MOST_NEAR)
-        run = self.backend.compile(polish, ("near",))
-        data = (self.exact_X, self.ground.lengths, self.backend.put(p), self.backend.put(padded, split=1))
-        moved, values = run(self.backend, *data, near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS)
-        moved, values = self.backend.get(moved)[:, :width], self.backend.get(values)[:width]
-        return self._rank(p, moved) if self.even and self.sizes is not None else (moved, values)
+        size = TOGETHER if self.backend.name == "numpy" else u.shape[1]
+        near, run = min(self.n, 2 * self.d, MOST_NEAR), self.backend.compile(polish, ("near",))
+        working, moved = dtype_name(self.X.dtype), []
+        data = (self.X, self.ground.lengths, self.backend.put(p, working))
+        for k in range(0, u.shape[1], size):
+            part = u[:, k : k + size]
+            padded = np.pad(part, ((0, 0), (0, self.backend.padded(part.shape[1]) - part.shape[1])))
+            found, _ = run(
+                self.backend, *data, self.backend.put(padded, working, split=1),
+                near=near, rounds=POLISH_ROUNDS, steps=POLISH_STEPS,
+            )  # fmt: skip
+            moved.append(self.backend.get(found)[:, : part.shape[1]].astype(np.float64))
+        return self._rank(p, np.concatenate(moved, axis=1))
 
     def _again(self, directions: np.ndarray, count: int, wave: int, steps: int) -> np.ndarray:
         """Mixtures and noisy copies of the best directions so far: while cheap, twice those of the wave before."""

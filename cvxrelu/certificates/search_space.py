@@ -35,7 +35,7 @@ class Ground(NamedTuple):
     """The data of ascents: rows on the device, and what is needed of them whatever p is.
 
     X, exact_X : the rows in the working precision and in float64; prices are evaluated with the second. lengths : of
-    the rows, 1 for zero ones. whitening : S with X S z alike in all coordinates of a Gaussian z.
+    the rows, 1 for zero ones, in the first. whitening : S with X S z alike in all coordinates of a Gaussian z.
     """
 
     X: Any
@@ -48,7 +48,7 @@ class Ground(NamedTuple):
 def ground_of(backend: Backend, X: Any, exact_X: Any, sizes: Float[np.ndarray, " d"] | None = None) -> Ground:
     """The ground of these device arrays."""
     xp, dtype = backend.xp, dtype_name(X.dtype)
-    lengths = xp.sqrt(xp.sum(exact_X * exact_X, axis=1))
+    lengths = xp.astype(xp.sqrt(xp.sum(exact_X * exact_X, axis=1)), X.dtype)
     lengths = xp.where(lengths > 0, lengths, xp.ones_like(lengths))
     if sizes is None:
         d = X.shape[1]

@@ -30,13 +30,14 @@ from jaxtyping import Float
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.cells import arrange
 from cvxrelu.certificates.exact_pricing import price_on
-from cvxrelu.certificates.pricing import DEAR_WAVE, Priced, Pricing
+from cvxrelu.certificates.pricing import Priced, Pricing
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.program.best_skip import dual_of_zero
 from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.problem import Problem
 from cvxrelu.program.readout import adjoint
 from cvxrelu.refinement import neurons
+from cvxrelu.refinement.effort import DEAR_SHARE, FAR, NEAR, SURE, Effort, affordable, is_dear, starts
 from cvxrelu.refinement.neurons import Neurons
 from cvxrelu.refinement.program import DESCENT, NetworkProgram
 from cvxrelu.runs.checkpoint import State
@@ -45,7 +46,6 @@ from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["Refined", "Refinement"]
 
-FEWEST_STARTS = 16  # of every kind in a pricing; half the number of neurons where that is more
 MOST_ADDED = 150
 FAR_GAP = 0.1
 RISE = 0.01  # of the price, relative to tol: a wave that brings less is quiet
@@ -57,21 +57,6 @@ MOST_DESCENTS, CHEAP, LITTLE = 4, 0.25, 0.01  # of a round; share of a pricing; 
 SLOW = 0.1  # of tol: see `rough`
 # by a checkpoint
 KEPT = ("z", "objective", "dual", "lower_bound", "proof", "searched", "rounds", "starts", "idle", "near")
-
-
-class Effort(NamedTuple):
-    """Of a pricing: most waves, steps of all ascents and of the best, and how many directions are polished."""
-
-    waves: int
-    steps: tuple[int, int]
-    polished: int
-
-
-FAR = Effort(0, (12, 4), 0)  # violators abound
-NEAR = Effort(8, (24, 4), 32)
-SURE = Effort(8, (60, 8), 64)  # with more starts, of which there are
-DEAR_NEAR = 2  # waves where they are dear
-MOST_SURE, SURE_FLOPS = 4, 2e9  # times as many where ascents cost little
 
 
 class Refined(NamedTuple):
@@ -168,11 +153,16 @@ class Refinement:
         while status is None:
             if save is not None:
                 save(self)
+            known = self.lower_bound, self.proof
             priced = self._price(NEAR if self.near and not self.rough else FAR, deadline)
-            if self._gap(self.lower_bound) <= self.tol and self.arrangement is None and not self.rough:
-                priced = self._price(SURE, deadline)
+            sure, gap = self.arrangement is not None or self.rough, self._gap(self.lower_bound)
+            dear = is_dear(NEAR, self.X.size, starts(self.neurons.width))
+            if not sure and gap <= self.tol * (DEAR_SHARE if dear else 1.0):
+                priced, sure = self._price(SURE, deadline), True
+            elif not sure and gap <= self.tol and known[0] < self.lower_bound:  # not believed, and not reported
+                self.lower_bound, self.proof = known
             before, gap = self.objective, self._gap(self.lower_bound)
-            confirmed = gap <= self.tol and priced.complete
+            confirmed = sure and gap <= self.tol and priced.complete
             new = self._violators(priced, confirmed)
             stop = record(self, new.width, priced)
             if confirmed:
@@ -232,14 +222,9 @@ class Refinement:
             found = price_on(self.arrangement, p[:, 0], above=0.5 * self.beta, deadline=deadline)
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
-            count = max(FEWEST_STARTS, known.shape[1] // 2)
-            ascent = 16.0 * self.X.size * sum(effort.steps)
-            if effort is NEAR and ascent * count > DEAR_WAVE:  # what is below tol is searched again anyway
-                effort = NEAR._replace(waves=DEAR_NEAR)
-            if effort is SURE:
-                if ascent * count > DEAR_WAVE:  # more waves of fewer steps found as much in the same time
-                    effort = SURE._replace(steps=NEAR.steps)
-                count *= int(max(1, min(MOST_SURE, SURE_FLOPS / (ascent * count))))
+            count = starts(known.shape[1])
+            if effort is not FAR:
+                effort, count = affordable(effort, self.X.size, count)
             priced = self.pricing.price(
                 p,
                 known,

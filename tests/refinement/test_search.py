@@ -4,6 +4,8 @@ L-BFGS, every option, odd data, and every way to stop.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,9 +19,10 @@ from cvxrelu import Status
 from cvxrelu.certificates.network import not_refuted
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.program.problem import build_problem
-from cvxrelu.refinement import search
+from cvxrelu.refinement import effort, search
+from cvxrelu.refinement.effort import NEAR, SURE
 from cvxrelu.refinement.program import NetworkProgram
-from cvxrelu.refinement.search import NEAR, Refinement
+from cvxrelu.refinement.search import Refinement
 
 OPTIONS = {"backend": "numpy"}
 EXACT = {"backend": "numpy", "certificate": "exact", "tol": 1e-6}
@@ -501,6 +504,38 @@ def test_a_pricing_that_finds_nothing_is_not_believed_at_once(monkeypatch):
     sol = cvxrelu.solve(X, y, **options)
     assert sum(blinded) > 2 and sol.status is Status.OPTIMAL
     assert sol.objective == pytest.approx(right.objective, rel=2e-3)
+
+
+def test_where_ascents_are_dear_a_thorough_pricing_has_to_be_worth_it(monkeypatch):
+    """One set of starts until the gap is far below tol, and no gap below tol is reported before it is confirmed."""
+    X, y = planted(60, 5)
+    beta, tol, pricings, reported, share = fraction(X, y, 0.02), 3e-2, [], [], 0.05
+    monkeypatch.setattr(effort, "DEAR_WAVE", 0.0)
+    monkeypatch.setattr(search, "DEAR_SHARE", share)
+    price = search.Refinement._price
+
+    def noted(self, thorough, deadline):
+        priced = price(self, thorough, deadline)
+        pricings.append((thorough, self._gap(self.lower_bound), self.rounds))
+        return priced
+
+    asked, inner = [], Pricing.price
+    monkeypatch.setattr(search.Refinement, "_price", noted)
+    monkeypatch.setattr(
+        Pricing, "price", lambda self, *given, **rest: asked.append(rest["waves"]) or inner(self, *given, **rest)
+    )
+    sol = cvxrelu.solve(
+        X, y, beta=beta, tol=tol, seed=0, backend="numpy",
+        callback=lambda record: reported.append(record["gap"]) and False,
+    )  # fmt: skip
+    assert sol.status is Status.OPTIMAL and pricings[-1][0] is SURE and pricings[-1][1] <= tol
+    assert all(waves == 0 for waves, (how, *_) in zip(asked, pricings, strict=True) if how is not SURE)
+    quick = [gap for how, gap, _ in pricings if how is NEAR]
+    assert any(share * tol < gap <= tol for gap in quick)  # a case that the rule is for
+    for before, (how, *_) in itertools.pairwise(pricings):
+        if how is SURE:
+            assert before[1] <= share * tol
+    assert all(gap > tol for gap in reported[:-1]) and reported[-1] <= tol
 
 
 def test_a_pricing_that_the_deadline_cuts_short_does_not_raise_the_bound(monkeypatch):

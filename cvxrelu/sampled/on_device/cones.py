@@ -158,8 +158,8 @@ def _violated(
     signs = 2.0 * xp.astype(xp.take(M, patterns, axis=1), rows.dtype) - 1.0
     slack = signs * (rows @ u)
     zero = xp.zeros((), dtype=rows.dtype)
-    margin = xp.maximum(xp.sqrt(xp.sum(u * u, axis=0)) * xp.take(margins, patterns, axis=1), zero)
-    outside = slack < -tolerance
+    margin = xp.maximum(xp.sqrt(xp.sum(u * u, axis=0, keepdims=True)) * xp.take(margins, patterns, axis=1), zero)
+    outside = slack < -tolerance[None, :]
     key = xp.where(outside, margin / xp.where(outside, margin - slack, zero + 1.0), zero + xp.inf)
     chosen = _smallest(backend, key, count)
     return chosen, xp.take_along_axis(outside, chosen, axis=0)

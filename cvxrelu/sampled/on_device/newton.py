@@ -131,4 +131,4 @@ def _newton_step(
         second = xp.concat([second, xp.repeat(identity, skip.shape[1], axis=1)], axis=1)
     G = loss.gram(a, W, second) + xp.eye(W.shape[1], dtype=X.dtype)
     right = xp.sum((loss.hessian_product(a, gradient).T @ W) * second, axis=0)
-    return gradient - (W * xp.linalg.solve(G, right[:, None])[:, 0]) @ second.T
+    return gradient - (W * xp.linalg.solve(G, right[:, None]).T) @ second.T
