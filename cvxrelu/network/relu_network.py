@@ -153,12 +153,12 @@ class ReLUNetwork(Exports):
 
             hidden = X @ put(self.first_layer)
             if self.hidden_bias is not None:
-                hidden = hidden + put(self.hidden_bias)
+                hidden = hidden + put(self.hidden_bias[None, :])
             output = xp.maximum(hidden, put(np.zeros(()))) @ put(self.second_layer)
             if self.skip is not None:
                 output = output + X @ put(self.skip)
             if self.bias is not None:
-                output = output + put(self.bias)
+                output = output + put(self.bias[None, :] if self.bias.ndim else self.bias)
             return output
 
     @staticmethod
