@@ -2,7 +2,8 @@
 
 X lies in a float32 file that is mapped into memory, on NumPy. Measured are the gap by the search's own pricing when it
 ends, peak resident memory, the share of CPU time in products with X, which a subclass of its array counts, and then
-the share of the objective that the rigorous relaxed bound proves. By counts of flops and bytes, a table for one card and for eight, which `--paper` writes alone.
+the share of the objective that the rigorous relaxed bound proves. By counts of flops and bytes, a table for one card
+and for eight, which `--paper` writes alone.
 """
 
 from __future__ import annotations
