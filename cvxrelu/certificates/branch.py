@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.certificates.cone_search import Line
+from cvxrelu.certificates.box_search import BoxLine
+from cvxrelu.certificates.cone_search import ConeLine
+from cvxrelu.certificates.line import Line
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem
@@ -32,9 +34,9 @@ __all__ = ["branch_lower_bound"]
 
 FIRST = 0.15  # of the time, for the relaxed bound to begin with
 FEW_CONES = 2000  # of that
-LARGEST_RANK = 14  # 2^r cones to begin with
+CONES, BOXES = 14, 24  # largest rank for cones, of which there are 2^r to begin with, and for boxes
 LOW_RANK = 5  # up to which the t of the network is the one to close
-CLOSING = 0.4  # of the rest of the time, at the best t of a search
+HIGH_RANK = 8  # from which cones stay too large
 SHARES = (0.2, 0.3)  # of the time, for each way; the rest for the better one
 
 
@@ -71,14 +73,15 @@ class _Run:
             start, duals = Proof(*saved["best"]), (t, t)
         self.ledger = Ledger(start, options, self.state)
         self.ledger.started = began
-        rank = row_space(problem.X).rows.shape[1]
-        separable = problem.skip is None and problem.readout is None and problem.loss_name != "multinomial"
-        count = 0 if not 0 < rank <= LARGEST_RANK else 1 if rank <= LOW_RANK else 2
-        weighs = (False, problem.n_outputs == 1 and separable)
-        states = [None] * count if saved is None else saved["lines"]
-        self.lines = [
-            Line(problem, duals[k], self.ledger, weighs=weighs[k], saved=states[k]) for k in range(count)
-        ]  # fmt: skip
+        ways = _ways(problem)
+        states = [None] * len(ways) if saved is None else saved["lines"]
+        self.lines: list[Line] = []
+        for way, state in zip(ways, states, strict=True):
+            if way == "boxes":
+                self.lines.append(BoxLine(problem, duals[1], self.ledger, saved=state))
+            else:
+                search = way == "search"
+                self.lines.append(ConeLine(problem, duals[search], self.ledger, weighs=search, saved=state))
         self.stage = 0 if saved is None else saved["stage"]  # lines that have had their share
         if saved is None:
             self.ledger.record(start, 0, np.nan)
@@ -106,7 +109,18 @@ class _Run:
         if self.lines and not self.ledger.over:
             best = max(self.lines, key=lambda line: line.best)
             now = time.perf_counter()
-            best.go(
-                deadline if np.isinf(deadline) else deadline - CLOSING * (deadline - now), int((1.0 - CLOSING) * cones)
-            )
+            share = best.closing_share
+            best.go(deadline if np.isinf(deadline) else deadline - share * (deadline - now), int((1.0 - share) * cones))
             best.finish(deadline, cones)
+
+
+def _ways(problem: Problem) -> list[str]:
+    """Lines that are worth their time for this problem."""
+    rank = row_space(problem.X).rows.shape[1]
+    separable = problem.skip is None and problem.readout is None and problem.loss_name != "multinomial"
+    weighs = separable and problem.n_outputs == 1
+    if rank == 0 or rank > (BOXES if weighs else CONES):
+        return []
+    if weighs and rank >= HIGH_RANK:
+        return ["boxes"]
+    return ["close"] if rank <= LOW_RANK else ["close", "search" if weighs else "relaxed"]

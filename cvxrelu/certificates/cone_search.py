@@ -12,7 +12,6 @@ the largest value attained. `search` improves t between cuts, in rounds of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,13 @@ from cvxrelu.certificates.cells import RANK
 from cvxrelu.certificates.cone_network import cone_network
 from cvxrelu.certificates.cones import Price
 from cvxrelu.certificates.exact_pricing import exact_price
+from cvxrelu.certificates.line import Line
 from cvxrelu.certificates.subdivision import CLOSED, Cover, prices_of, split_worst
-from cvxrelu.numerics.rounding import gamma, power_of_two
-from cvxrelu.numerics.row_space import row_space
-from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.problem import Problem
-from cvxrelu.runs.proving import Ledger, Proof
+from cvxrelu.runs.proving import Ledger
 from cvxrelu.support.errors import OutOfTime
 
-__all__ = ["Line"]
+__all__ = ["ConeLine"]
 
 ENTRIES = 8_000_000  # of the arrays of a network over cones
 MOST_CONES = 800  # in such a network, of each sign
@@ -43,7 +40,7 @@ CUT = 600  # cones in a round for their secants, and as many for their bounds
 WORTH = 0.9  # of all excess of secants that is cut
 
 
-class Line:
+class ConeLine(Line):
     """One dual variable and its cones, which write what they prove into a ledger.
 
     weighs : whether t is improved, which needs one output and a loss that does not couple rows. `state` and `saved` as
@@ -54,26 +51,18 @@ class Line:
         self, problem: Problem, t: Float[np.ndarray, "m c"], ledger: Ledger, *, weighs: bool,
         saved: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self.problem, self.t, self.ledger, self.weighs = problem, t, ledger, weighs
-        self.unit = power_of_two(problem.X)
-        self.space = row_space(problem.X / self.unit)
-        self.rank = self.space.rows.shape[1]
-        self.best = 0.0  # of this line
-        self.best_t = t
+        super().__init__(problem, t, ledger, saved)
+        self.weighs = weighs
         self.covers: list[Cover] = []
-        self.pace, self.value, self.closing = 0.0, np.inf, False
+        self.value = np.inf
         if saved is not None:
-            self.t, self.best_t, self.best = saved["t"], saved["best_t"], saved["best"]
-            self.pace, self.closing = saved["pace"], saved["closing"]
-            prices = self.prices(self.t)[0]
-            self.covers = [Cover.restored(price, state) for price, state in zip(prices, saved["covers"], strict=False)]
+            self.covers = [
+                Cover.restored(price, state) for price, state in zip(self.prices(self.t), saved["covers"], strict=False)
+            ]
 
     def state(self) -> dict[str, Any]:
         """All that `saved` needs to go on from here."""
-        return {
-            "t": self.t, "best_t": self.best_t, "best": self.best, "pace": self.pace, "closing": self.closing,
-            "covers": [cover.state() for cover in self.covers],
-        }  # fmt: skip
+        return {**super().state(), "covers": [cover.state() for cover in self.covers]}
 
     def go(self, deadline: float, cones: int) -> None:
         """Until the deadline, so many cones, the target of the ledger, or nothing is left to gain."""
@@ -85,12 +74,12 @@ class Line:
             if self.over:
                 return
         if not self.covers:
-            self.covers = [Cover(price, deadline) for price in self.prices(self.t)[0]]
+            self.covers = [Cover(price, deadline) for price in self.prices(self.t)]
             self.prove()
             if self.weighs and self.ledger.options.network is not None:
                 self.place(self.ledger.options.network)
         elif (self.closing or not self.weighs) and not all(cover.complete for cover in self.covers):
-            for cover, price in zip(self.covers, self.prices(self.t)[0], strict=True):
+            for cover, price in zip(self.covers, self.prices(self.t), strict=True):
                 cover.refresh(price, deadline=deadline)
             self.prove()
         if self.weighs and not self.closing:
@@ -108,25 +97,12 @@ class Line:
         self.go(deadline, cones)
 
     @property
-    def cones(self) -> int:
+    def regions(self) -> int:
         return sum(len(cover) for cover in self.covers)
 
-    @property
-    def over(self) -> bool:
-        return self.ledger.over or time.perf_counter() > self.deadline or self.cones >= self.most
-
-    def prices(self, t: np.ndarray) -> tuple[list[Price], float, Callable[[float], float]]:
-        """Functions to bound over the cones; beta in their units; and the price of t that a bound on them proves."""
-        p, slack = self.problem.pull_back(t)
-        size = power_of_two(p)
-        # What the move into row space, and the length of a unit vector there, can change.
-        moved = float(np.linalg.norm(p / size, axis=1) @ self.space.moved)
-        outward, unit = 1.0 + gamma(*self.space.basis.shape), size * self.unit
-        return (
-            prices_of(self.space.rows, p / size),
-            self.problem.beta / unit,
-            lambda bound: (outward * bound + moved) * unit + slack,
-        )
+    def prices(self, t: np.ndarray) -> list[Price]:
+        """Functions to bound over the cones."""
+        return prices_of(self.space.rows, self.scaled(t)[0])
 
     def by_cells(self) -> None:
         """What t proves by its exact price, where the cells of the rows can be enumerated."""
@@ -137,18 +113,11 @@ class Line:
             return
         self.proved(found.value + slack)
 
-    def proved(self, price: float) -> None:
-        """Keep what t proves with this bound on its price, if it is more."""
-        proof = Proof(*self.problem.dual_bound(self.t, largest_multiple(self.problem.beta, price)))
-        if proof.bound > self.best:
-            self.best, self.best_t = proof.bound, self.t
-        self.ledger.record(proof, self.cones, price / self.problem.beta)
-
     def prove(self) -> None:
         """What the bounds at hand prove, if all of them are on the functions of t."""
         if not all(cover.complete for cover in self.covers):
             return
-        self.proved(self.prices(self.t)[2](max(cover.bound for cover in self.covers)))
+        self.proved(self.price(self.t, max(cover.bound for cover in self.covers)))
 
     def place(self, network: Float[np.ndarray, "d m"]) -> None:
         """Its neurons, given as magnitude times direction and sign of the output, in the cones that they lie in."""
@@ -164,9 +133,9 @@ class Line:
             attained = max(c.attained for c in self.covers)
             for cover in self.covers:
                 cover.leave(cover.bounds <= (1.0 + CLOSED) * attained)
-            cones = self.cones
+            cones = self.regions
             split_worst(self.covers, max(40, cones // 20))
-            if self.cones == cones:
+            if self.regions == cones:
                 break  # none is open, or in one dimension none can be cut
             self.prove()
 
@@ -175,10 +144,10 @@ class Line:
         before = 0
         while not self.over:
             chosen = self.weigh()
-            cones = self.cones
+            cones = self.regions
             # The last bounds have to be done by the deadline.
             last = time.perf_counter() + 1.5 * self.pace * cones > self.deadline
-            prices, level, _ = self.prices(self.t)
+            prices, level = self.prices(self.t), self.scaled(self.t)[1]
             if last or cones > GROWTH * before:
                 begun, before = time.perf_counter(), cones
                 for cover, price in zip(self.covers, prices, strict=True):
@@ -192,9 +161,9 @@ class Line:
                     near[active] = True
                     cover.refresh(price, np.flatnonzero(near), deadline=self.deadline)
             self.cut(level)
-            if last or self.cones == before:
+            if last or self.regions == before:
                 break
-            if self.cones == cones:
+            if self.regions == cones:
                 before = 0  # nothing is left to cut: what the last t proves is still to be known
 
     def repair(self, level: float) -> None:
@@ -203,7 +172,7 @@ class Line:
             if self.over:
                 break
             largest = max(float(c.bounds.max()) for c in self.covers)
-            split_worst(self.covers, max(20, self.cones // REPAIR_SHARE), above=level + LEVEL * (largest - level))
+            split_worst(self.covers, max(20, self.regions // REPAIR_SHARE), above=level + LEVEL * (largest - level))
             self.prove()
 
     def weigh(self) -> list[np.ndarray]:

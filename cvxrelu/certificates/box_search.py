@@ -1,0 +1,294 @@
+"""A line of branch and bound over boxes of directions, for ranks at which cones stay too large.
+
+Each sign of p has boxes of its own, at first the cube around the sphere, in the principal axes of the moment matrices
+that the relaxed bound uses. Rounds of
+
+    weigh    the best network of features between limits (`feature_network`): its dual variable is the next t;
+    bound    the boxes at that t (`moment_bounds`); where a bound exceeds beta, features to weigh;
+    cut      the boxes whose features have weight, and those with the largest bounds, in the coordinate of the largest
+             variance of the moment matrix: there its neurons lie apart, and a box that holds one of them is tight.
+
+All boxes are bounded once they have become a fifth more, and then what t proves is known. At last the best t is closed:
+its boxes are bounded more exactly, and those with the largest bounds cut.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxrelu.certificates.boxes import halves
+from cvxrelu.certificates.feature_network import Columns, feature_network
+from cvxrelu.certificates.line import Line
+from cvxrelu.certificates.moment_bounds import MomentPrice, Moments
+from cvxrelu.numerics.rounding import gamma
+from cvxrelu.program.problem import Problem
+from cvxrelu.runs.proving import Ledger
+
+__all__ = ["BoxLine"]
+
+PER_BOX = 100  # a box is worth so many cones, where these are counted
+ENTRIES, BATCH = 2_000_000, 16  # of a temporary array, and boxes at a time
+FIRST_ROUNDS = 8  # before the first cut
+INNER = 2  # times that t is improved between cuts
+ITERATIONS = 150  # of L-BFGS for t
+GAP, FINE = 0.02, 0.004  # that the barrier leaves, relative to beta, in the search and when closing
+DRIFT, WARM = 3.0, 0.15  # first gap for a relative change of t, and the least
+NEAR = 0.9  # of beta: boxes that are bounded anew between two times that all are
+GROWTH = 1.2  # of the number of boxes, after which all are bounded
+WORTH, MOST_CUT = 0.003, 40  # share of all weight for which a box is cut, and most of them in a round
+FAR, LEVEL = 20, 0.5  # boxes cut for bounds above that, between beta and the largest
+MOST_COLUMNS = 600  # beyond which those without weight are dropped
+CLOSED = 1e-3  # relative to beta: boxes that far below the largest bound are not cut when closing
+
+
+class Boxes(NamedTuple):
+    """low, high: sides. bounds, at a t since when t has drifted by that much, relatively. starts: moments to start from."""
+
+    low: Float[np.ndarray, "B r"]
+    high: Float[np.ndarray, "B r"]
+    signs: Float[np.ndarray, " B"]
+    names: Int[np.ndarray, " B"]
+    bounds: Float[np.ndarray, " B"]
+    drifts: Float[np.ndarray, " B"]
+    starts: Float[np.ndarray, "B d"]
+
+    def of(self, which: np.ndarray) -> Boxes:
+        return Boxes(*(part[which] for part in self))
+
+    def joined(self, other: Boxes) -> Boxes:
+        return Boxes(*(np.concatenate(parts) for parts in zip(self, other, strict=True)))
+
+
+class BoxLine(Line):
+    """For one output and a loss that is a sum over rows. `state` and `saved` as in a checkpoint."""
+
+    closing_share = 0.2
+
+    def __init__(
+        self, problem: Problem, t: Float[np.ndarray, "m 1"], ledger: Ledger, *, saved: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(problem, t, ledger, saved)
+        self.axes, self.before, self.next_name, self.complete = np.eye(self.rank), 0, 0, False
+        self.boxes: Boxes | None = None
+        self.columns = self.neurons()
+        if saved is not None:
+            self.axes, self.before, self.next_name = saved["axes"], saved["before"], saved["next_name"]
+            self.complete, self.columns = saved["complete"], Columns(*saved["columns"])
+            self.boxes = None if saved["boxes"] is None else Boxes(*saved["boxes"])
+        self.rotate(self.axes)
+
+    def state(self) -> dict[str, Any]:
+        """All that `saved` needs to go on from here."""
+        return {
+            **super().state(), "axes": self.axes, "before": self.before, "next_name": self.next_name,
+            "complete": self.complete, "columns": list(self.columns),
+            "boxes": None if self.boxes is None else list(self.boxes),
+        }  # fmt: skip
+
+    @property
+    def regions(self) -> int:
+        return 0 if self.boxes is None else len(self.boxes.bounds)
+
+    def go(self, deadline: float, cones: int) -> None:
+        if self.rank == 0 or not np.any(self.t):
+            return
+        self.deadline, self.most = deadline, max(2, cones // PER_BOX)
+        if self.boxes is None:
+            self.begin()
+        if self.closing:
+            self.close()
+        else:
+            self.search()
+
+    def finish(self, deadline: float, cones: int) -> None:
+        if not self.closing and self.boxes is not None:
+            drift = float(np.linalg.norm(self.best_t - self.t)) / max(float(np.linalg.norm(self.t)), 1e-300)
+            self.boxes = self.boxes._replace(drifts=self.boxes.drifts + drift)
+            self.t, self.closing, self.complete = self.best_t, True, False
+        self.go(deadline, cones)
+
+    def rotate(self, axes: Float[np.ndarray, "r r"]) -> None:
+        """Take these axes for coordinates, with what rounding moves: rows = Y axes^T, up to that."""
+        rows = self.space.rows
+        self.axes, self.Y = axes, rows @ axes
+        self.moved = np.linalg.norm(rows - self.Y @ axes.T, axis=1) + gamma(*axes.shape) * np.linalg.norm(rows, axis=1)
+        skew = float(np.linalg.norm(axes.T @ axes - np.eye(len(axes))))
+        self.outward = 1.0 + skew + gamma(*axes.shape)
+
+    def neurons(self) -> Columns:
+        """The features of the network that is known: they stand for any box."""
+        n, network = self.problem.X.shape[0], self.ledger.options.network
+        w = np.zeros((self.problem.X.shape[1], 0)) if network is None else network[:-1]
+        w, signs = self.space.basis.T @ w, np.zeros(0) if network is None else network[-1]
+        size = np.linalg.norm(w, axis=0)
+        used = (size > 0) & (signs != 0)
+        hidden = np.maximum(self.space.rows @ (w[:, used] / size[used]), 0.0).T.reshape(-1, n)
+        return Columns(
+            hidden, hidden, np.sign(signs[used]), np.full(len(hidden), -1), self.unit * size[used] * np.abs(signs[used])
+        )
+
+    def begin(self) -> None:
+        """Both cubes; their moments give the axes."""
+        r, d = self.rank, self.rank + self.rank * (self.rank + 1) // 2
+        one = np.ones((2, r))
+        empty = (np.zeros(2), np.full(2, np.inf), np.zeros((2, d)))
+        self.boxes = Boxes(-one, one, np.array([1.0, -1.0]), np.arange(2), *empty)
+        self.next_name = 2
+        found = self.bound(np.arange(2), cold=True)
+        for _ in range(FIRST_ROUNDS):
+            if self.over:
+                return
+            self.weigh()
+            found = self.bound(np.arange(2), cold=True)
+            self.prove()
+        if not self.complete:
+            return
+        weights = self.weights()
+        price = MomentPrice(self.Y, self.scaled(self.t)[0][:, 0])
+        U = np.tensordot(weights, price.matrices(found)[:, 1:, 1:], axes=1) if weights.any() else np.eye(r)
+        self.rotate(self.axes @ np.linalg.eigh(U)[1][:, ::-1])
+        self.bound(np.arange(2), cold=True)
+
+    def search(self) -> None:
+        """Rounds of cutting, weighing and bounding; every record finds a state to go on from."""
+        while not self.over:
+            count = self.regions
+            if not self.cut():
+                break
+            last = time.perf_counter() + 2.5 * self.pace * self.regions > self.deadline
+            whole = last or self.regions > GROWTH * self.before
+            for inner in range(INNER):
+                self.weigh()
+                assert self.boxes is not None
+                near = self.boxes.bounds > NEAR * self.scaled(self.t)[1]
+                if whole and inner == INNER - 1:
+                    self.before = self.regions
+                    near[:] = True
+                self.bound(np.flatnonzero(near))
+                if time.perf_counter() > self.deadline:
+                    return
+            self.prove()
+            if last or self.regions == count:
+                break
+
+    def close(self) -> None:
+        """More exact bounds at this t, and cuts where they are largest."""
+        if not self.complete:
+            self.bound(np.arange(self.regions), gap=FINE)
+            self.prove()
+        while not self.over and self.complete:
+            assert self.boxes is not None
+            bounds, level = self.boxes.bounds, self.scaled(self.t)[1]
+            worst = np.argsort(-bounds, kind="stable")[: max(4, len(bounds) // 25)]
+            worst = worst[bounds[worst] > max(level, bounds.max() - (bounds.max() - level) * LEVEL - CLOSED * level)]
+            if worst.size == 0:
+                break
+            self.split(worst, gap=FINE)
+            self.prove()
+
+    def weights(self) -> Float[np.ndarray, " B"]:
+        """Of the features of each box."""
+        assert self.boxes is not None
+        total = np.zeros(self.next_name)
+        mine = self.columns.owners >= 0
+        np.add.at(total, self.columns.owners[mine], self.columns.weights[mine])
+        return total[self.boxes.names]
+
+    def weigh(self) -> None:
+        """The next t."""
+        assert self.boxes is not None
+        beta = self.problem.beta / self.unit
+        t, weights, _ = feature_network(
+            self.problem.loss, beta, self.columns, max_iter=ITERATIONS, deadline=self.deadline
+        )  # fmt: skip
+        if not np.any(t):
+            return
+        columns = self.columns._replace(weights=weights)
+        if len(weights) > MOST_COLUMNS:
+            columns = columns.of((weights > 0) | (columns.owners < 0))
+        drift = float(np.linalg.norm(t - self.t)) / max(float(np.linalg.norm(t)), 1e-300)
+        self.columns, self.t, self.complete = columns, t, False
+        self.boxes = self.boxes._replace(drifts=self.boxes.drifts + drift)
+
+    def bound(self, which: Int[np.ndarray, " k"], *, cold: bool = False, gap: float = GAP) -> Float[np.ndarray, "k d"]:
+        """The boxes named, at this t, with features to weigh where it is above beta; their moments."""
+        assert self.boxes is not None
+        began, level, boxes = time.perf_counter(), self.scaled(self.t)[1], self.boxes
+        points = np.zeros((len(which), boxes.starts.shape[1]))
+        for price, place, found in self.moments(boxes.of(which), cold, gap * level):
+            part = which[place]
+            boxes.bounds[part], boxes.starts[part], boxes.drifts[part] = found.bounds, found.starts, 0.0
+            points[place] = found.points
+            above = found.bounds > level
+            limits = price.features(self.Y, found.points[above])
+            if not self.closing and above.any():
+                named = boxes.of(part[above])
+                self.columns = self.columns.joined(
+                    Columns(*limits, named.signs, named.names, np.zeros(len(named.names)))
+                )  # fmt: skip
+            if time.perf_counter() > self.deadline:
+                return points
+        if not cold and len(which):
+            self.pace = (time.perf_counter() - began) / len(which)
+        self.complete = bool(np.all(boxes.drifts == 0.0))
+        return points
+
+    def moments(self, boxes: Boxes, cold: bool, gap: float) -> Any:
+        """(function, positions, moments) of batches of boxes."""
+        p, level = self.scaled(self.t)
+        size = max(1, min(BATCH, ENTRIES // (self.Y.shape[0] * boxes.starts.shape[1])))
+        for sign in (1.0, -1.0):
+            mine = np.flatnonzero(boxes.signs == sign)
+            price = MomentPrice(self.Y, sign * p[:, 0]) if mine.size else None
+            for k in range(0, len(mine), size):
+                place = mine[k : k + size]
+                assert price is not None
+                found: Moments = price.solve(
+                    boxes.low[place], boxes.high[place], gap, None if cold else boxes.starts[place],
+                    np.inf if cold else max(WARM, DRIFT * float(boxes.drifts[place].max())) * level,
+                )  # fmt: skip
+                yield price, place, found
+
+    def prove(self) -> None:
+        """What the bounds at hand prove, if all of them are at this t."""
+        if self.complete and self.boxes is not None:
+            largest = max(float(self.boxes.bounds.max()), 0.0)
+            self.proved(self.price(self.t, largest, self.moved, self.outward))
+
+    def cut(self) -> bool:
+        """Cut boxes for the weight of their features, and for bounds above beta; whether there are any."""
+        assert self.boxes is not None
+        weights, bounds, level = self.weights(), self.boxes.bounds, self.scaled(self.t)[1]
+        order = np.argsort(-weights, kind="stable")[:MOST_CUT]
+        far = np.argsort(-bounds, kind="stable")[:FAR]
+        far = far[bounds[far] > max(level + LEVEL * (bounds.max() - level), (1.0 + GAP) * level)]
+        which = np.union1d(order[weights[order] > WORTH * weights.sum()], far)
+        if which.size:
+            self.split(which)
+        return bool(which.size)
+
+    def split(self, which: Int[np.ndarray, " k"], gap: float = GAP) -> None:
+        """Halves in place of these boxes, which come last, bounded at this t."""
+        boxes, r = self.boxes, self.rank
+        assert boxes is not None
+        old, rest = boxes.of(which), boxes.of(np.delete(np.arange(len(boxes.names)), which))
+        diagonal = r + np.cumsum(np.concatenate([[0], np.arange(r, 1, -1)]))
+        means = old.starts[:, :r]
+        coordinates = np.argmax(old.starts[:, diagonal] - means**2, axis=1)
+        low, high, parent = halves(old.low, old.high, coordinates, means[np.arange(len(which)), coordinates])
+        names = self.next_name + np.arange(len(low))
+        new = old.of(parent)._replace(low=low, high=high, names=names)
+        earlier, was_complete = new.bounds.copy(), self.complete
+        # At once: an interrupt finds all of it or nothing.
+        self.__dict__.update(
+            boxes=rest.joined(new._replace(drifts=np.ones(len(low)))), complete=False,
+            next_name=self.next_name + len(low), columns=self.columns.of(~np.isin(self.columns.owners, old.names)),
+        )  # fmt: skip
+        self.bound(len(rest.names) + np.arange(len(low)), cold=True, gap=gap)
+        if was_complete and self.complete:
+            late = self.boxes.bounds[len(rest.names) :]
+            np.minimum(late, earlier, out=late)

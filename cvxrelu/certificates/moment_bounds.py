@@ -1,0 +1,315 @@
+"""Upper bounds on the price over boxes of directions, by moment matrices.
+
+For one output and one sign, phi(y) = p^T (Y y)_+ = 1/2 p^T Y y + 1/2 sum_i p_i |y_i @ y| over the part of the unit sphere
+in a box l <= y <= h. As in `relaxation`, for all tau_i > 0 and all shares (a_i, b_i, c_i) >= 0 with a_i + b_i + c_i = 1
+
+    p_i > 0:      p_i |y_i y| <= p_i (tau_i + (y_i y)^2 / tau_i) / 2,
+    p_i < 0:   -|p_i| |y_i y| <= -|p_i| ((a_i - b_i) y_i y + c_i (y_i y)^2 / |y_i|),
+
+and products of the distances to the sides of the box may be added with multipliers K, N, M >= 0,
+
+    sum_jk K_jk (y_j - l_j) (h_k - y_k) + sum_j<k N_jk (y_j - l_j) (y_k - l_k) + sum_j<k M_jk (h_j - y_j) (h_k - y_k) >= 0.
+
+What is left is quadratic, c0 + b y + 1/2 y^T Q y, and at most c0 + lambda / 2 + 1/2 b^T (lambda I - Q)^{-1} b on the sphere
+for every lambda > lambda_max(Q). The dual problem of finding the best multipliers is solved: over moment matrices U >= u u^T
+of trace one with all those products nonnegative,
+
+    maximise   1/2 p^T Y u + 1/2 sum_+ p_i sqrt(y_i U y_i) - 1/2 sum_- |p_i| max(|y_i u|, y_i U y_i / |y_i|),
+
+by Newton's method with the barrier mu (log det [1 u^T; u U] + the sum of the logarithms of the products), the maximum
+smoothed by the entropy of the shares. At any of its points tau_i = sqrt(y_i U y_i), the shares, mu over the products and the
+best lambda prove a bound, which is evaluated with an allowance for rounding: whatever the method did, that is a bound.
+
+Source: the products are Sherali & Adams, "A reformulation-linearization technique", 1999; Anstreicher, "Semidefinite
+programming versus the reformulation-linearization technique", J. Global Optimization 43, 2009, for both together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxrelu.numerics.rounding import EPS, gamma
+
+__all__ = ["MomentPrice", "Moments", "Products"]
+
+SHRINK = 0.2  # of the gap that the barrier leaves, from one level to the next
+STEPS, CENTRED = 10, 0.7  # of Newton's method at a level; fewer once the decrement is that small
+TO_THE_WALL = 0.9  # longest step, of that to the boundary
+CUTS = (1.0, 0.65, 0.4, 0.2, 0.08, 0.02)  # of a step, while the barrier function rises
+POINTS = 40  # of the distribution whose moments are the first point
+BEFORE = 4.0  # times the last gap: at that level points are kept to start from again
+TINY = 1e-300
+HALVINGS = 50
+
+
+class Moments(NamedTuple):
+    """Of B boxes: bounds; u and the upper triangle of U, row after row; and those to start from at another p."""
+
+    bounds: Float[np.ndarray, " B"]
+    points: Float[np.ndarray, "B d"]
+    starts: Float[np.ndarray, "B d"]
+
+
+class Products(NamedTuple):
+    """C v + c: the products of distances to the sides of boxes, linear in v = (u, U)."""
+
+    C: Float[np.ndarray, "B k d"]
+    c: Float[np.ndarray, "B k"]
+
+
+class MomentPrice:
+    """p^T (Y y)_+ of one output and sign, to be bounded over boxes.
+
+    Y : (n, r) float64, in the coordinates that the boxes are in. p : (n,).
+    """
+
+    def __init__(self, Y: Float[np.ndarray, "n r"], p: Float[np.ndarray, " n"]) -> None:
+        n, r = Y.shape
+        self.r, self.first, self.second = r, *np.triu_indices(r)
+        self.d = r + len(self.first)
+        self.up, self.down, self.p, self.q = Y[p > 0], Y[p < 0], p[p > 0], -p[p < 0]
+        self.up_pairs, self.down_pairs = pairs_of(self.up), pairs_of(self.down)
+        self.rounding = 4.0 * gamma(n, r)
+        self.up_lengths, lengths = np.linalg.norm(self.up, axis=1), np.linalg.norm(self.down, axis=1)
+        self.lengths = lengths * (1.0 + self.rounding)  # safely above |y_i|
+        self.mass = max(float(self.q @ self.lengths), TINY)
+        self.linear = 0.5 * (Y.T @ p)
+        self.size = 0.5 * float(self.p @ self.up_lengths + self.mass)
+        self.crude = float(np.linalg.norm(self.linear)) + 0.5 * float(self.p @ self.up_lengths)
+        # Positions of u and U in [1 u^T; u U].
+        self.J = np.concatenate([np.zeros(r, dtype=np.intp), self.first + 1])
+        self.K = np.concatenate([np.arange(1, r + 1), self.second + 1])
+        self.twice = np.where(self.J == self.K, 1.0, 2.0)
+        self.trace = np.concatenate([np.zeros(r), (self.first == self.second).astype(float)])
+
+    def solve(
+        self,
+        low: Float[np.ndarray, "B r"],
+        high: Float[np.ndarray, "B r"],
+        last: float,
+        starts: Float[np.ndarray, "B d"] | None = None,
+        first: float = np.inf,
+    ) -> Moments:
+        """Bounds over boxes: the barrier leaves a gap of some `last`, from `first` on; starts: of another p."""
+        centres = self.centres(low, high)
+        room = self._least(centres)
+        v = centres if starts is None else starts.copy()
+        products = self.products(low, high)
+        bounds, kept = np.full(len(v), self.crude), v
+        gap = max(last, min(first, 0.5 * self.size))
+        while True:
+            mu = gap / (3.0 * self.r**2)
+            left = np.arange(len(v))
+            for _ in range(STEPS):
+                # Newton's method only doubles what is far too near the boundary: that is moved away at once.
+                near = left[self._least(v[left]) < mu / (4.0 * self.size)]
+                part = np.minimum(mu / self.size / room[near], 0.3)[:, None]
+                v[near] = (1.0 - part) * v[near] + part * centres[near]
+                v[left], decrements = self._newton(v[left], Products(products.C[left], products.c[left]), mu)
+                left = left[~(decrements <= CENTRED)]
+                if left.size == 0:
+                    break
+            if gap >= BEFORE * last:
+                kept = v.copy()
+            if gap <= BEFORE * last:
+                bounds = np.fmin(bounds, self.bounds(v, products, mu))
+            if gap <= last:
+                break
+            gap = max(SHRINK * gap, last)
+        kept = np.where(np.isfinite(kept), kept, centres)
+        return Moments(bounds, np.where(np.isfinite(v), v, centres), kept)
+
+    def centres(self, low: Float[np.ndarray, "B r"], high: Float[np.ndarray, "B r"]) -> Float[np.ndarray, "B d"]:
+        """Moments of some points of each box at unit distance: all products are positive for most boxes."""
+        share = 0.05 + 0.9 * np.random.default_rng(0).random((POINTS, *low.shape))
+        inside = low + share * (high - low)
+        near = 0.985 * np.clip(0.0, low, high) + 0.0075 * (low + high)
+        near = np.where((np.sum(near * near, axis=1) >= 1)[:, None], np.clip(0.0, low, high), near)
+        far = np.where(np.abs(low) > np.abs(high), low, high)
+        longer = np.sum(inside * inside, axis=2)
+        way = np.where((longer > 1)[:, :, None], near, far) - inside
+        square, along = np.maximum(np.sum(way * way, axis=2), TINY), np.sum(way * inside, axis=2)
+        root = np.sqrt(np.maximum(along * along - square * (longer - 1.0), 0.0))
+        y = inside + ((-along + np.where(longer > 1, -root, root)) / square)[:, :, None] * way
+        U = np.einsum("kbi,kbj->bij", y, y)
+        U /= np.trace(U, axis1=1, axis2=2)[:, None, None]
+        return np.concatenate([y.mean(axis=0), U[:, self.first, self.second]], axis=1)
+
+    def products(self, low: Float[np.ndarray, "B r"], high: Float[np.ndarray, "B r"]) -> Products:
+        """Of the coordinates that are cut in one of these boxes."""
+        B, r = low.shape
+        cut = np.flatnonzero(np.any((low > -1) | (high < 1), axis=0))
+        place = np.zeros((r, r), dtype=np.intp)
+        place[self.first, self.second] = place[self.second, self.first] = r + np.arange(self.d - r)
+        j, k = (cut[index.ravel()] for index in np.indices((len(cut), len(cut))))
+        jj, kk = (cut[index] for index in np.triu_indices(len(cut), 1))
+        C, c = np.zeros((B, len(j) + 2 * len(jj), self.d)), np.zeros((B, len(j) + 2 * len(jj)))
+        every, mixed = np.arange(B)[:, None], np.arange(len(j))
+        np.add.at(C, (every, mixed, j), high[:, k])
+        np.add.at(C, (every, mixed, k), low[:, j])
+        C[:, mixed, place[j, k]] -= 1.0
+        c[:, mixed] = -low[:, j] * high[:, k]
+        for number, side in enumerate((low, high)):
+            these = len(j) + number * len(jj) + np.arange(len(jj))
+            C[:, these, jj] = -side[:, kk]
+            C[:, these, kk] = -side[:, jj]
+            C[:, these, place[jj, kk]] = 1.0
+            c[:, these] = side[:, jj] * side[:, kk]
+        return Products(C, c)
+
+    def bounds(self, v: Float[np.ndarray, "B d"], products: Products, mu: float) -> Float[np.ndarray, " B"]:
+        """What the multipliers at these points prove, rounded upwards."""
+        r, (C, c) = self.r, products
+        taus, shares, slack = self._state(v, products, mu)
+        taus = np.maximum(taus, EPS * self.up_lengths + TINY)
+        with np.errstate(all="ignore"):
+            multipliers = np.where(slack > 0, mu / slack, 0.0)
+            constant = 0.25 * taus @ self.p + np.sum(multipliers * c, axis=1)
+            added = (multipliers[:, None] @ C)[:, 0]
+            b = self.linear - 0.5 * (self.q * (shares[0] - shares[1])) @ self.down + added[:, :r]
+            half = 0.25 * (self.p / taus) @ self.up_pairs - 0.5 * (self.q * shares[2] / self.lengths) @ self.down_pairs
+            half += added[:, r:]
+            of_Q = 0.5 * (1.0 / taus) @ (self.p * self.up_lengths**2) + (self.mass + 8.0 * multipliers.sum(axis=1))
+            of_b = 2.0 * self.size + 0.25 * taus @ self.p
+        proper = (
+            np.isfinite(of_Q + of_b + constant) & np.all(np.isfinite(half), axis=1) & np.all(np.isfinite(b), axis=1)
+        )
+        Q = np.zeros((len(v), r, r))
+        entries = np.where(proper[:, None], half, 0.0) * np.where(self.first == self.second, 2.0, 1.0)
+        Q[:, self.first, self.second] = Q[:, self.second, self.first] = entries
+        values, vectors = np.linalg.eigh(Q)
+        b = (vectors.transpose(0, 2, 1) @ np.where(proper[:, None], b, 0.0)[:, :, None])[:, :, 0]
+        level = _levels(values, b)
+        value = constant + 0.5 * level + 0.5 * np.sum(b * b / (level[:, None] - values), axis=1)
+        # As in `relaxation`: an eigenvalue decomposition is that of a matrix a small multiple of eps |Q| away.
+        value += self.rounding * (of_Q + of_b + np.abs(constant) + np.abs(level))
+        return np.where(proper, value, self.crude) * (1.0 + self.rounding)
+
+    def features(self, Y: Float[np.ndarray, "n r"], v: Float[np.ndarray, "B d"]) -> tuple[np.ndarray, np.ndarray]:
+        """Limits, (B, n) each, of the features at these moments: 1/2 (y_i u + what may stand for |y_i y|)."""
+        along, moment = v[:, : self.r] @ Y.T, np.maximum(v[:, self.r :] @ pairs_of(Y).T, 0.0)
+        narrowest = np.maximum(np.abs(along), moment / np.maximum(np.linalg.norm(Y, axis=1), TINY))
+        return 0.5 * (along + narrowest), 0.5 * (along + np.maximum(np.sqrt(moment), narrowest))
+
+    def matrices(self, v: Float[np.ndarray, "B d"], corner: float = 1.0) -> Float[np.ndarray, "B rows rows"]:
+        """[1 u^T; u U]."""
+        M = np.empty((len(v), self.r + 1, self.r + 1))
+        M[:, 0, 0] = corner
+        M[:, self.J, self.K] = M[:, self.K, self.J] = v
+        return M
+
+    def variances(self, v: Float[np.ndarray, "B d"]) -> Float[np.ndarray, "B r"]:
+        """U_jj - u_j^2."""
+        return v[:, self.r :][:, self.first == self.second] - v[:, : self.r] ** 2
+
+    def _least(self, v: np.ndarray) -> Float[np.ndarray, " B"]:
+        return np.linalg.eigvalsh(np.nan_to_num(self.matrices(v)))[:, 0] if len(v) else np.zeros(0)
+
+    def _state(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """tau, the shares (3, B, .), and the products."""
+        u, U = v[:, : self.r], v[:, self.r :]
+        taus = np.sqrt(np.maximum(U @ self.up_pairs.T, TINY))
+        along, curved = u @ self.down.T, (U @ self.down_pairs.T) / self.lengths
+        pieces = np.stack([along, -along, curved]) / (self._temperature(mu) * self.lengths)
+        shares = np.exp(pieces - pieces.max(axis=0))
+        shares /= shares.sum(axis=0)
+        return taus, shares, (products.C @ v[:, :, None])[:, :, 0] + products.c
+
+    def _temperature(self, mu: float) -> float:
+        """Of the smoothed maxima, over lengths: together they leave as much of a gap as the other terms."""
+        return 2.0 * mu * self.r**2 / self.mass
+
+    def _barrier(self, v: np.ndarray, products: Products, mu: float) -> Float[np.ndarray, " B"]:
+        """The function that Newton's method maximises, -inf outside."""
+        u, U = v[:, : self.r], v[:, self.r :]
+        slack = (products.C @ v[:, :, None])[:, :, 0] + products.c
+        along, curved = u @ self.down.T, (U @ self.down_pairs.T) / self.lengths
+        scale = self._temperature(mu) * self.lengths
+        top = np.maximum(np.abs(along), curved)
+        total = np.exp((along - top) / scale) + np.exp((-along - top) / scale) + np.exp((curved - top) / scale)
+        sign, log_det = np.linalg.slogdet(self.matrices(v))
+        value = u @ self.linear + 0.5 * np.sqrt(np.maximum(U @ self.up_pairs.T, TINY)) @ self.p
+        value -= 0.5 * (top + scale * np.log(total)) @ self.q
+        value += mu * (log_det + np.sum(np.log(np.maximum(slack, TINY)), axis=1))
+        return np.where((sign > 0) & (slack.min(axis=1, initial=1.0) > 0) & np.isfinite(value), value, -np.inf)
+
+    def _newton(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, np.ndarray]:
+        """One step, and the decrements; where none can be made, the point itself."""
+        gradient, hessian, slack, M = self._derivatives(v, products, mu)
+        right = np.stack([gradient, np.broadcast_to(self.trace, gradient.shape)], axis=2)
+        try:
+            both = np.linalg.solve(hessian, right)
+            factor = np.linalg.cholesky(M)
+        except np.linalg.LinAlgError:
+            return v, np.zeros(len(v))
+        along = (both[:, :, 0] @ self.trace) / (both[:, :, 1] @ self.trace)
+        step = both[:, :, 0] - along[:, None] * both[:, :, 1]  # keeps the trace
+        step = np.where(np.all(np.isfinite(step), axis=1)[:, None], step, 0.0)
+        decrements = np.sqrt(np.maximum(np.sum(step * gradient, axis=1), 0.0) / mu)
+        moved = (products.C @ step[:, :, None])[:, :, 0]
+        wall = np.min(np.where(moved < 0, slack / np.maximum(-moved, TINY), np.inf), axis=1, initial=np.inf)
+        turned = np.linalg.solve(factor, np.linalg.solve(factor, self.matrices(step, 0.0)).transpose(0, 2, 1))
+        least = np.linalg.eigvalsh(turned)[:, 0]
+        wall = np.minimum(wall, np.where(least < 0, 1.0 / np.maximum(-least, TINY), np.inf))
+        longest = np.minimum(1.0, TO_THE_WALL * wall)[:, None] * step
+        best, length, rising = self._barrier(v, products, mu), np.zeros(len(v)), np.arange(len(v))
+        for cut in CUTS:  # shorter ones while they are better, or none is good
+            value = self._barrier(v[rising] + cut * longest[rising], Products(*(a[rising] for a in products)), mu)
+            better = value > best[rising]
+            best[rising[better]], length[rising[better]] = value[better], cut
+            rising = rising[better | (length[rising] == 0)]
+            if rising.size == 0:
+                break
+        return v + length[:, None] * longest, np.where(length > 0, decrements, 0.0)
+
+    def _derivatives(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, ...]:
+        """Gradient, minus the second derivative, the products and [1 u^T; u U]."""
+        r, J, K, (C, _) = self.r, self.J, self.K, products
+        taus, shares, slack = self._state(v, products, mu)
+        M = self.matrices(v)
+        with np.errstate(all="ignore"):
+            inverse = 1.0 / np.where(slack > 0, slack, np.nan)
+        try:
+            G = np.linalg.inv(M)
+        except np.linalg.LinAlgError:
+            G = np.full_like(M, np.nan)
+        difference, third = shares[0] - shares[1], shares[2] / self.lengths
+        gradient = mu * (G[:, J, K] * self.twice + (inverse[:, None] @ C)[:, 0])
+        gradient[:, :r] += self.linear - 0.5 * (self.q * difference) @ self.down
+        gradient[:, r:] += 0.25 * (self.p / taus) @ self.up_pairs - 0.5 * (self.q * third) @ self.down_pairs
+        weight = 0.5 * self.q / (self._temperature(mu) * self.lengths)
+        of_uu = weight * (shares[0] + shares[1] - difference**2)
+        of_uU = -weight * difference * third
+        of_UU = weight * third * (1.0 - shares[2]) / self.lengths
+        hessian = mu * ((C * (inverse**2)[:, :, None]).transpose(0, 2, 1) @ C)
+        hessian[:, :r, :r] += (self.down.T * of_uu[:, None]) @ self.down
+        cross = (self.down.T * of_uU[:, None]) @ self.down_pairs
+        hessian[:, :r, r:] += cross
+        hessian[:, r:, :r] += cross.transpose(0, 2, 1)
+        hessian[:, r:, r:] += (self.down_pairs.T * of_UU[:, None]) @ self.down_pairs
+        hessian[:, r:, r:] += (self.up_pairs.T * (0.125 * self.p / taus**3)[:, None]) @ self.up_pairs
+        half = 0.5 * np.outer(self.twice, self.twice)
+        mixed = G[:, J][:, :, K]
+        hessian += mu * half * (G[:, J][:, :, J] * G[:, K][:, :, K] + mixed * mixed.transpose(0, 2, 1))
+        return gradient, hessian, slack, M
+
+
+def pairs_of(Y: Float[np.ndarray, "n r"]) -> Float[np.ndarray, "n s"]:
+    """y U y as a linear function of the upper triangle of U."""
+    first, second = np.triu_indices(Y.shape[1])
+    return Y[:, first] * Y[:, second] * np.where(first == second, 1.0, 2.0)
+
+
+def _levels(values: Float[np.ndarray, "B r"], b: Float[np.ndarray, "B r"]) -> Float[np.ndarray, " B"]:
+    """The lambda above all values with sum b^2 / (lambda - values)^2 = 1, or what is nearest to it."""
+    size = np.abs(values).max(axis=1) + np.linalg.norm(b, axis=1)
+    low = values[:, -1] + np.maximum(1e-9 * size, TINY)
+    high = low + 2.0 * np.linalg.norm(b, axis=1)
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        longer = np.sum((b / (middle[:, None] - values)) ** 2, axis=1) > 1.0
+        low, high = np.where(longer, middle, low), np.where(longer, high, middle)
+    return high
