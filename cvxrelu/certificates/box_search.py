@@ -33,6 +33,7 @@ __all__ = ["BoxLine"]
 PER_BOX = 100  # a box is worth so many cones, where these are counted
 ENTRIES, BATCH = 2_000_000, 16  # of a temporary array, and boxes at a time
 FIRST_ROUNDS = 8  # before the first cut
+STEP = 0.6
 INNER = 2  # times that t is improved between cuts
 ITERATIONS = 150  # of L-BFGS for t
 GAP, FINE = 0.02, 0.004  # that the barrier leaves, relative to beta, in the search and when closing
@@ -207,6 +208,7 @@ class BoxLine(Line):
         )  # fmt: skip
         if not np.any(t):
             return
+        t = STEP * t + (1.0 - STEP) * self.t
         columns = self.columns._replace(weights=weights)
         if len(weights) > MOST_COLUMNS:
             columns = columns.of((weights > 0) | (columns.owners < 0))

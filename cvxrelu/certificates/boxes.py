@@ -1,8 +1,8 @@
 """Boxes that cover the unit sphere, and how they are cut.
 
 A box {y : l <= y <= h} is cut at a value of one coordinate, which both halves keep, so that together they cover what it
-did, without any rounding. A half that the sphere does not meet is dropped, and sides are drawn in to where it does, both
-with an allowance for rounding.
+did, without any rounding. A half that the sphere does not meet is dropped, and the sides of coordinates that have been cut
+are drawn in to where it does, both with an allowance for rounding.
 """
 
 from __future__ import annotations
@@ -34,4 +34,5 @@ def halves(
     met = (shortest.sum(axis=1) <= 1.0 + ALLOWANCE) & (longest.sum(axis=1) >= 1.0 - ALLOWANCE)
     others = shortest.sum(axis=1)[:, None] - shortest
     reach = np.minimum(np.sqrt(np.maximum(1.0 - others, 0.0) + ALLOWANCE), 1.0)
+    reach[(low == -1) & (high == 1)] = 1.0
     return np.maximum(low, -reach)[met], np.minimum(high, reach)[met], parent[met]

@@ -35,9 +35,10 @@ from cvxrelu.numerics.rounding import EPS, gamma
 
 __all__ = ["MomentPrice", "Moments", "Products"]
 
+START = 2.0  # first gap, over the size of the function: near the centre
 SHRINK = 0.2  # of the gap that the barrier leaves, from one level to the next
-STEPS, CENTRED = 10, 0.7  # of Newton's method at a level; fewer once the decrement is that small
-TO_THE_WALL = 0.9  # longest step, of that to the boundary
+STEPS, CENTRED = 12, 0.7  # of Newton's method at a level; fewer once the decrement is that small
+TO_THE_WALL = 0.7  # longest step, of that to the boundary: longer ones end where it bends away
 CUTS = (1.0, 0.65, 0.4, 0.2, 0.08, 0.02)  # of a step, while the barrier function rises
 POINTS = 40  # of the distribution whose moments are the first point
 BEFORE = 4.0  # times the last gap: at that level points are kept to start from again
@@ -99,17 +100,18 @@ class MomentPrice:
         v = centres if starts is None else starts.copy()
         products = self.products(low, high)
         bounds, kept = np.full(len(v), self.crude), v
-        gap = max(last, min(first, 0.5 * self.size))
+        gap = max(last, min(first, START * self.size))
         while True:
             mu = gap / (3.0 * self.r**2)
-            left = np.arange(len(v))
+            left, lost = np.arange(len(v)), np.zeros(0, dtype=np.intp)
             for _ in range(STEPS):
                 # Newton's method only doubles what is far too near the boundary: that is moved away at once.
                 near = left[self._least(v[left]) < mu / (4.0 * self.size)]
                 part = np.minimum(mu / self.size / room[near], 0.3)[:, None]
                 v[near] = (1.0 - part) * v[near] + part * centres[near]
                 v[left], decrements = self._newton(v[left], Products(products.C[left], products.c[left]), mu)
-                left = left[~(decrements <= CENTRED)]
+                lost = np.concatenate([lost, left[np.isinf(decrements)]])
+                left = left[(decrements > CENTRED) & np.isfinite(decrements)]
                 if left.size == 0:
                     break
             if gap >= BEFORE * last:
@@ -119,8 +121,14 @@ class MomentPrice:
             if gap <= last:
                 break
             gap = max(SHRINK * gap, last)
-        kept = np.where(np.isfinite(kept), kept, centres)
-        return Moments(bounds, np.where(np.isfinite(v), v, centres), kept)
+        found = Moments(bounds, np.where(np.isfinite(v), v, centres), np.where(np.isfinite(kept), kept, centres))
+        left = np.concatenate([left, lost])
+        if left.size and starts is not None:  # not centred: once more, from the beginning
+            again = self.solve(low[left], high[left], last)
+            better = again.bounds < bounds[left]
+            for part, new in zip(found, again, strict=True):
+                part[left[better]] = new[better]
+        return found
 
     def centres(self, low: Float[np.ndarray, "B r"], high: Float[np.ndarray, "B r"]) -> Float[np.ndarray, "B d"]:
         """Moments of some points of each box at unit distance: all products are positive for most boxes."""
@@ -237,22 +245,17 @@ class MomentPrice:
         return np.where((sign > 0) & (slack.min(axis=1, initial=1.0) > 0) & np.isfinite(value), value, -np.inf)
 
     def _newton(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, np.ndarray]:
-        """One step, and the decrements; where none can be made, the point itself."""
-        gradient, hessian, slack, M = self._derivatives(v, products, mu)
+        """One step, and the decrements; where none can be made, the point itself and inf."""
+        gradient, hessian, slack, root = self._derivatives(v, products, mu)
         right = np.stack([gradient, np.broadcast_to(self.trace, gradient.shape)], axis=2)
-        try:
-            both = np.linalg.solve(hessian, right)
-            factor = np.linalg.cholesky(M)
-        except np.linalg.LinAlgError:
-            return v, np.zeros(len(v))
+        both = np.linalg.solve(hessian, right)
         along = (both[:, :, 0] @ self.trace) / (both[:, :, 1] @ self.trace)
         step = both[:, :, 0] - along[:, None] * both[:, :, 1]  # keeps the trace
         step = np.where(np.all(np.isfinite(step), axis=1)[:, None], step, 0.0)
         decrements = np.sqrt(np.maximum(np.sum(step * gradient, axis=1), 0.0) / mu)
         moved = (products.C @ step[:, :, None])[:, :, 0]
         wall = np.min(np.where(moved < 0, slack / np.maximum(-moved, TINY), np.inf), axis=1, initial=np.inf)
-        turned = np.linalg.solve(factor, np.linalg.solve(factor, self.matrices(step, 0.0)).transpose(0, 2, 1))
-        least = np.linalg.eigvalsh(turned)[:, 0]
+        least = np.linalg.eigvalsh(root @ self.matrices(step, 0.0) @ root.transpose(0, 2, 1))[:, 0]
         wall = np.minimum(wall, np.where(least < 0, 1.0 / np.maximum(-least, TINY), np.inf))
         longest = np.minimum(1.0, TO_THE_WALL * wall)[:, None] * step
         best, length, rising = self._barrier(v, products, mu), np.zeros(len(v)), np.arange(len(v))
@@ -263,19 +266,17 @@ class MomentPrice:
             rising = rising[better | (length[rising] == 0)]
             if rising.size == 0:
                 break
-        return v + length[:, None] * longest, np.where(length > 0, decrements, 0.0)
+        return v + length[:, None] * longest, np.where((length > 0) | (decrements <= CENTRED), decrements, np.inf)
 
     def _derivatives(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, ...]:
-        """Gradient, minus the second derivative, the products and [1 u^T; u U]."""
+        """Gradient, minus the second derivative, the products, and W with W [1 u^T; u U] W^T = I."""
         r, J, K, (C, _) = self.r, self.J, self.K, products
         taus, shares, slack = self._state(v, products, mu)
-        M = self.matrices(v)
+        values, vectors = np.linalg.eigh(np.nan_to_num(self.matrices(v)))
+        root = vectors.transpose(0, 2, 1) / np.sqrt(np.maximum(values, TINY))[:, :, None]
+        G = root.transpose(0, 2, 1) @ root
         with np.errstate(all="ignore"):
             inverse = 1.0 / np.where(slack > 0, slack, np.nan)
-        try:
-            G = np.linalg.inv(M)
-        except np.linalg.LinAlgError:
-            G = np.full_like(M, np.nan)
         difference, third = shares[0] - shares[1], shares[2] / self.lengths
         gradient = mu * (G[:, J, K] * self.twice + (inverse[:, None] @ C)[:, 0])
         gradient[:, :r] += self.linear - 0.5 * (self.q * difference) @ self.down
@@ -294,7 +295,7 @@ class MomentPrice:
         half = 0.5 * np.outer(self.twice, self.twice)
         mixed = G[:, J][:, :, K]
         hessian += mu * half * (G[:, J][:, :, J] * G[:, K][:, :, K] + mixed * mixed.transpose(0, 2, 1))
-        return gradient, hessian, slack, M
+        return gradient, hessian, slack, root
 
 
 def pairs_of(Y: Float[np.ndarray, "n r"]) -> Float[np.ndarray, "n s"]:
