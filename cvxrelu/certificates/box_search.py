@@ -32,9 +32,9 @@ __all__ = ["BoxLine"]
 
 PER_BOX = 100  # a box is worth so many cones, where these are counted
 ENTRIES, BATCH = 2_000_000, 16  # of a temporary array, and boxes at a time
-FIRST_ROUNDS = 8  # before the first cut
-STEP = 0.6
-INNER = 2  # times that t is improved between cuts
+FIRST_ROUNDS = 30  # before the first cut
+STEP = 0.6  # of the way to the next t: all of it goes too far, where features are few
+INNER, MOST_INNER, LOOSE = 2, 5, 0.04  # times that t is improved between cuts; more while bounds exceed beta so much
 ITERATIONS = 150  # of L-BFGS for t
 GAP, FINE = 0.02, 0.004  # that the barrier leaves, relative to beta, in the search and when closing
 DRIFT, WARM = 3.0, 0.15  # first gap for a relative change of t, and the least
@@ -146,6 +146,8 @@ class BoxLine(Line):
             self.weigh()
             found = self.bound(np.arange(2), cold=True)
             self.prove()
+            if self.boxes.bounds.max() <= (1.0 + LOOSE) * self.scaled(self.t)[1]:
+                break
         if not self.complete:
             return
         weights = self.weights()
@@ -162,18 +164,27 @@ class BoxLine(Line):
                 break
             last = time.perf_counter() + 2.5 * self.pace * self.regions > self.deadline
             whole = last or self.regions > GROWTH * self.before
-            for inner in range(INNER):
-                self.weigh()
+            self.settle()
+            if whole:
                 assert self.boxes is not None
-                near = self.boxes.bounds > NEAR * self.scaled(self.t)[1]
-                if whole and inner == INNER - 1:
-                    self.before = self.regions
-                    near[:] = True
-                self.bound(np.flatnonzero(near))
-                if time.perf_counter() > self.deadline:
-                    return
+                self.before = self.regions
+                self.bound(np.flatnonzero(self.boxes.drifts > 0))
+            if time.perf_counter() > self.deadline:
+                return
             self.prove()
             if last or self.regions == count:
+                break
+
+    def settle(self) -> None:
+        """Improve t and bound the boxes that matter, until these bounds are near beta."""
+        for inner in range(MOST_INNER):
+            self.weigh()
+            assert self.boxes is not None
+            level = self.scaled(self.t)[1]
+            near = self.boxes.bounds > NEAR * level
+            self.bound(np.flatnonzero(near))
+            enough = inner + 1 >= INNER and self.boxes.bounds[near].max(initial=0.0) <= (1.0 + LOOSE) * level
+            if enough or time.perf_counter() > self.deadline:
                 break
 
     def close(self) -> None:
