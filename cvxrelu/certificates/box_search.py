@@ -15,16 +15,16 @@ its boxes are bounded more exactly, and those with the largest bounds cut.
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu.certificates.boxes import halves
+from cvxrelu.certificates.boxes import Boxes, halves
 from cvxrelu.certificates.feature_network import Columns, feature_network
 from cvxrelu.certificates.line import Line
 from cvxrelu.certificates.moment_bounds import MomentPrice, Moments
-from cvxrelu.numerics.rounding import gamma
+from cvxrelu.numerics.rounding import EPS, gamma
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.proving import Ledger
 
@@ -43,25 +43,8 @@ GROWTH = 1.2  # of the number of boxes, after which all are bounded
 WORTH, MOST_CUT = 0.003, 40  # share of all weight for which a box is cut, and most of them in a round
 FAR, LEVEL = 20, 0.5  # boxes cut for bounds above that, between beta and the largest
 MOST_COLUMNS = 600  # beyond which those without weight are dropped
-CLOSED = 1e-3  # relative to beta: boxes that far below the largest bound are not cut when closing
-
-
-class Boxes(NamedTuple):
-    """low, high: sides. bounds, at a t since when t has drifted by that much, relatively. starts: moments to start from."""
-
-    low: Float[np.ndarray, "B r"]
-    high: Float[np.ndarray, "B r"]
-    signs: Float[np.ndarray, " B"]
-    names: Int[np.ndarray, " B"]
-    bounds: Float[np.ndarray, " B"]
-    drifts: Float[np.ndarray, " B"]
-    starts: Float[np.ndarray, "B d"]
-
-    def of(self, which: np.ndarray) -> Boxes:
-        return Boxes(*(part[which] for part in self))
-
-    def joined(self, other: Boxes) -> Boxes:
-        return Boxes(*(np.concatenate(parts) for parts in zip(self, other, strict=True)))
+TINY = 1e-300
+CLOSED = 5e-4  # relative to beta: boxes whose bounds are that near to it are not cut when closing
 
 
 class BoxLine(Line):
@@ -74,10 +57,12 @@ class BoxLine(Line):
     ) -> None:
         super().__init__(problem, t, ledger, saved)
         self.axes, self.before, self.next_name, self.complete = np.eye(self.rank), 0, 0, False
+        self.phase, self.rounds, self.count = -1, 0, 0  # before the first cut; then even ones search, odd ones close
         self.boxes: Boxes | None = None
         self.columns = self.neurons()
         if saved is not None:
             self.axes, self.before, self.next_name = saved["axes"], saved["before"], saved["next_name"]
+            self.phase, self.rounds, self.count = saved["phase"], saved["rounds"], saved["count"]
             self.complete, self.columns = saved["complete"], Columns(*saved["columns"])
             self.boxes = None if saved["boxes"] is None else Boxes(*saved["boxes"])
         self.rotate(self.axes)
@@ -86,8 +71,8 @@ class BoxLine(Line):
         """All that `saved` needs to go on from here."""
         return {
             **super().state(), "axes": self.axes, "before": self.before, "next_name": self.next_name,
-            "complete": self.complete, "columns": list(self.columns),
-            "boxes": None if self.boxes is None else list(self.boxes),
+            "phase": self.phase, "rounds": self.rounds, "count": self.count, "complete": self.complete,
+            "columns": list(self.columns), "boxes": None if self.boxes is None else list(self.boxes),
         }  # fmt: skip
 
     @property
@@ -98,19 +83,28 @@ class BoxLine(Line):
         if self.rank == 0 or not np.any(self.t):
             return
         self.deadline, self.most = deadline, max(2, cones // PER_BOX)
-        if self.boxes is None:
+        if self.phase < 0:
             self.begin()
-        if self.closing:
-            self.close()
-        else:
+        if self.phase == 0:
             self.search()
 
     def finish(self, deadline: float, cones: int) -> None:
-        if not self.closing and self.boxes is not None:
-            drift = float(np.linalg.norm(self.best_t - self.t)) / max(float(np.linalg.norm(self.t)), 1e-300)
-            self.boxes = self.boxes._replace(drifts=self.boxes.drifts + drift)
-            self.t, self.closing, self.complete = self.best_t, True, False
-        self.go(deadline, cones)
+        """By turns: close at the best t, and once that leaves nothing, search on."""
+        self.deadline, self.most = deadline, max(2, cones // PER_BOX)
+        while self.phase >= 0 and not self.over:
+            assert self.boxes is not None
+            if self.phase % 2 == 0:
+                if self.phase > 0:
+                    now = time.perf_counter()
+                    self.deadline = deadline if np.isinf(deadline) else deadline - self.closing_share * (deadline - now)
+                    self.search()
+                    self.deadline = deadline
+                self.move(self.best_t)
+                self.complete, self.phase = False, self.phase + 1
+            self.close()
+            if self.over or self.regions == self.count:
+                break
+            self.phase, self.count = self.phase + 1, self.regions
 
     def rotate(self, axes: Float[np.ndarray, "r r"]) -> None:
         """Take these axes for coordinates, with what rounding moves: rows = Y axes^T, up to that."""
@@ -135,26 +129,27 @@ class BoxLine(Line):
     def begin(self) -> None:
         """Both cubes; their moments give the axes."""
         r, d = self.rank, self.rank + self.rank * (self.rank + 1) // 2
-        one = np.ones((2, r))
-        empty = (np.zeros(2), np.full(2, np.inf), np.zeros((2, d)))
-        self.boxes = Boxes(-one, one, np.array([1.0, -1.0]), np.arange(2), *empty)
-        self.next_name = 2
-        found = self.bound(np.arange(2), cold=True)
-        for _ in range(FIRST_ROUNDS):
-            if self.over:
-                return
-            self.weigh()
-            found = self.bound(np.arange(2), cold=True)
-            self.prove()
-            if self.boxes.bounds.max() <= (1.0 + LOOSE) * self.scaled(self.t)[1]:
+        both = np.arange(2)
+        if self.boxes is None:
+            one, empty = np.ones((2, r)), (np.zeros(2), np.full(2, np.inf), np.zeros((2, d)))
+            self.boxes, self.next_name = Boxes(-one, one, np.array([1.0, -1.0]), both, *empty), 2
+            self.bound(both, cold=True)
+        while self.rounds < FIRST_ROUNDS and not self.over:
+            if self.rounds > 0 and self.boxes.bounds.max() <= (1.0 + LOOSE) * self.scaled(self.t)[1]:
                 break
-        if not self.complete:
+            self.weigh()
+            self.bound(both, cold=True)
+            self.rounds += 1
+            self.prove()
+        if self.over or not self.complete:
             return
         weights = self.weights()
-        price = MomentPrice(self.Y, self.scaled(self.t)[0][:, 0])
-        U = np.tensordot(weights, price.matrices(found)[:, 1:, 1:], axes=1) if weights.any() else np.eye(r)
+        matrices = MomentPrice(self.Y, self.scaled(self.t)[0][:, 0]).matrices(self.boxes.starts)
+        U = np.tensordot(weights, matrices[:, 1:, 1:], axes=1) if weights.any() else np.eye(r)
+        self.boxes, self.complete = self.boxes._replace(drifts=np.ones(2)), False
         self.rotate(self.axes @ np.linalg.eigh(U)[1][:, ::-1])
-        self.bound(np.arange(2), cold=True)
+        self.bound(both, cold=True)
+        self.phase = 0
 
     def search(self) -> None:
         """Rounds of cutting, weighing and bounding; every record finds a state to go on from."""
@@ -162,7 +157,7 @@ class BoxLine(Line):
             count = self.regions
             if not self.cut():
                 break
-            last = time.perf_counter() + 2.5 * self.pace * self.regions > self.deadline
+            last = time.perf_counter() + 1.5 * self.pace * self.regions > self.deadline
             whole = last or self.regions > GROWTH * self.before
             self.settle()
             if whole:
@@ -223,32 +218,38 @@ class BoxLine(Line):
         columns = self.columns._replace(weights=weights)
         if len(weights) > MOST_COLUMNS:
             columns = columns.of((weights > 0) | (columns.owners < 0))
-        drift = float(np.linalg.norm(t - self.t)) / max(float(np.linalg.norm(t)), 1e-300)
-        self.columns, self.t, self.complete = columns, t, False
-        self.boxes = self.boxes._replace(drifts=self.boxes.drifts + drift)
+        self.columns = columns
+        self.move(t)
 
-    def bound(self, which: Int[np.ndarray, " k"], *, cold: bool = False, gap: float = GAP) -> Float[np.ndarray, "k d"]:
-        """The boxes named, at this t, with features to weigh where it is above beta; their moments."""
+    def move(self, t: Float[np.ndarray, "m 1"]) -> None:
+        """To this t, at which no box has been bounded yet."""
+        assert self.boxes is not None
+        if np.array_equal(t, self.t):
+            return
+        drift = float(np.linalg.norm(t - self.t)) / max(float(np.linalg.norm(t)), TINY)
+        drift = drift if EPS < drift < 1.0 else 1.0
+        self.complete = False
+        self.boxes = self.boxes._replace(drifts=self.boxes.drifts + drift)
+        self.t = t
+
+    def bound(self, which: Int[np.ndarray, " k"], *, cold: bool = False, gap: float = GAP) -> None:
+        """The boxes named, at this t, with features to weigh where it is above beta."""
         assert self.boxes is not None
         began, level, boxes = time.perf_counter(), self.scaled(self.t)[1], self.boxes
-        points = np.zeros((len(which), boxes.starts.shape[1]))
         for price, place, found in self.moments(boxes.of(which), cold, gap * level):
             part = which[place]
             boxes.bounds[part], boxes.starts[part], boxes.drifts[part] = found.bounds, found.starts, 0.0
-            points[place] = found.points
             above = found.bounds > level
             limits = price.features(self.Y, found.points[above])
-            if not self.closing and above.any():
+            if (self.phase < 0 or self.phase % 2 == 0) and above.any():
                 named = boxes.of(part[above])
-                self.columns = self.columns.joined(
-                    Columns(*limits, named.signs, named.names, np.zeros(len(named.names)))
-                )  # fmt: skip
+                new = Columns(limits[0], limits[1], named.signs, named.names, np.zeros(len(named.names)))
+                self.columns = self.columns.joined(new)
             if time.perf_counter() > self.deadline:
-                return points
+                return
         if not cold and len(which):
             self.pace = (time.perf_counter() - began) / len(which)
         self.complete = bool(np.all(boxes.drifts == 0.0))
-        return points
 
     def moments(self, boxes: Boxes, cold: bool, gap: float) -> Any:
         """(function, positions, moments) of batches of boxes."""
@@ -296,12 +297,13 @@ class BoxLine(Line):
         names = self.next_name + np.arange(len(low))
         new = old.of(parent)._replace(low=low, high=high, names=names)
         earlier, was_complete = new.bounds.copy(), self.complete
+        whole = rest.joined(new._replace(drifts=np.ones(len(low))))
         # At once: an interrupt finds all of it or nothing.
         self.__dict__.update(
-            boxes=rest.joined(new._replace(drifts=np.ones(len(low)))), complete=False,
-            next_name=self.next_name + len(low), columns=self.columns.of(~np.isin(self.columns.owners, old.names)),
+            boxes=whole, complete=False, next_name=self.next_name + len(low),
+            columns=self.columns.of(~np.isin(self.columns.owners, old.names)),
         )  # fmt: skip
         self.bound(len(rest.names) + np.arange(len(low)), cold=True, gap=gap)
         if was_complete and self.complete:
-            late = self.boxes.bounds[len(rest.names) :]
+            late = whole.bounds[len(rest.names) :]
             np.minimum(late, earlier, out=late)

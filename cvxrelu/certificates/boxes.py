@@ -1,19 +1,39 @@
 """Boxes that cover the unit sphere, and how they are cut.
 
-A box {y : l <= y <= h} is cut at a value of one coordinate, which both halves keep, so that together they cover what it
-did, without any rounding. A half that the sphere does not meet is dropped, and the sides of coordinates that have been cut
+A box {y : l <= y <= h} is cut at a value of one coordinate, which both halves keep: together they cover what it did,
+without any rounding. A half that the sphere does not meet is dropped, and the sides of coordinates that have been cut
 are drawn in to where it does, both with an allowance for rounding.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["halves"]
+__all__ = ["Boxes", "halves"]
 
 ALLOWANCE = 1e-12  # of squared lengths near one
 INNER = 0.25  # least share of a side that a half is left with
+
+
+class Boxes(NamedTuple):
+    """low, high: sides. drifts: how far t has moved, relatively, since the bounds. starts: moments to start from."""
+
+    low: Float[np.ndarray, "B r"]
+    high: Float[np.ndarray, "B r"]
+    signs: Float[np.ndarray, " B"]
+    names: Int[np.ndarray, " B"]
+    bounds: Float[np.ndarray, " B"]
+    drifts: Float[np.ndarray, " B"]
+    starts: Float[np.ndarray, "B d"]
+
+    def of(self, which: np.ndarray) -> Boxes:
+        return Boxes(*(part[which] for part in self))
+
+    def joined(self, other: Boxes) -> Boxes:
+        return Boxes(*(np.concatenate(parts) for parts in zip(self, other, strict=True)))
 
 
 def halves(

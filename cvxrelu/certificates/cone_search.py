@@ -54,15 +54,16 @@ class ConeLine(Line):
         super().__init__(problem, t, ledger, saved)
         self.weighs = weighs
         self.covers: list[Cover] = []
-        self.value = np.inf
+        self.value, self.closing = np.inf, False
         if saved is not None:
+            self.closing = saved["closing"]
             self.covers = [
                 Cover.restored(price, state) for price, state in zip(self.prices(self.t), saved["covers"], strict=False)
             ]
 
     def state(self) -> dict[str, Any]:
         """All that `saved` needs to go on from here."""
-        return {**super().state(), "covers": [cover.state() for cover in self.covers]}
+        return {**super().state(), "closing": self.closing, "covers": [cover.state() for cover in self.covers]}
 
     def go(self, deadline: float, cones: int) -> None:
         """Until the deadline, so many cones, the target of the ledger, or nothing is left to gain."""

@@ -9,7 +9,7 @@ A box of directions allows features z with z_lo <= z <= z_hi, the same limits fo
 
 is a convex program, minimised by L-BFGS, and t = min(t(lo), 0) + max(t(hi), 0) its dual variable, with t(f) minus the
 derivative of the loss. The best bound that the boxes can prove is the same program over all of their columns, which are
-generated where the bound of a box at t exceeds beta. Nothing here is rigorous, and nothing has to be: any t gives a bound.
+generated where the bound of a box at t exceeds beta. Nothing here is rigorous, and nothing has to be.
 """
 
 from __future__ import annotations
@@ -53,11 +53,15 @@ def feature_network(
     """
     from scipy.optimize import minimize
 
+    n = columns.low.shape[1]
+    nothing = np.zeros((n, 1))
+    if len(columns.weights) == 0:
+        return loss.dual(nothing), columns.weights, float(loss.value(nothing))
     positive = (columns.signs > 0)[:, None]
     scale = 1.0 / np.maximum(np.linalg.norm(columns.high, axis=1), TINY)[:, None]
     least = scale * np.where(positive, columns.low, -columns.high)
     most = scale * np.where(positive, columns.high, -columns.low)
-    price, size = beta * scale[:, 0], max(float(loss.value(np.zeros((columns.low.shape[1], 1)))), TINY)
+    price, size = beta * scale[:, 0], max(float(loss.value(nothing)), TINY)
 
     def parts(c: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         lo, hi = (c @ least)[:, None], (c @ most)[:, None]

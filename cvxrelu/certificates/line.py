@@ -1,4 +1,4 @@
-"""A line of branch and bound: a dual variable, and regions that cover all directions, which prove a bound on its price."""
+"""A line of branch and bound: a dual variable, and regions that cover all directions and bound its price."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ class Line:
         self.rank = self.space.rows.shape[1]
         self.best = 0.0  # of this line
         self.best_t = t
-        self.pace, self.closing = 0.0, False  # seconds for a region
+        self.pace = 0.0  # seconds for a region
+        self.deadline, self.most = np.inf, 0  # of the call at hand
         if saved is not None:
             self.t, self.best_t, self.best = saved["t"], saved["best_t"], saved["best"]
-            self.pace, self.closing = saved["pace"], saved["closing"]
+            self.pace = saved["pace"]
 
     def state(self) -> dict[str, Any]:
         """All that `saved` needs to go on from here."""
-        return {"t": self.t, "best_t": self.best_t, "best": self.best, "pace": self.pace, "closing": self.closing}
+        return {"t": self.t, "best_t": self.best_t, "best": self.best, "pace": self.pace}
 
     def go(self, deadline: float, cones: int) -> None:
         """Until the deadline, so many cones, the target of the ledger, or nothing is left to gain."""

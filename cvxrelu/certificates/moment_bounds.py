@@ -1,24 +1,27 @@
 """Upper bounds on the price over boxes of directions, by moment matrices.
 
-For one output and one sign, phi(y) = p^T (Y y)_+ = 1/2 p^T Y y + 1/2 sum_i p_i |y_i @ y| over the part of the unit sphere
-in a box l <= y <= h. As in `relaxation`, for all tau_i > 0 and all shares (a_i, b_i, c_i) >= 0 with a_i + b_i + c_i = 1
+For one output and one sign, phi(y) = p^T (Y y)_+ = 1/2 p^T Y y + 1/2 sum_i p_i |y_i y| on the part of the unit sphere
+that lies in a box l <= y <= h. As in `relaxation`, for all tau_i > 0 and shares (a_i, b_i, c_i) >= 0 with sum one
 
     p_i > 0:      p_i |y_i y| <= p_i (tau_i + (y_i y)^2 / tau_i) / 2,
     p_i < 0:   -|p_i| |y_i y| <= -|p_i| ((a_i - b_i) y_i y + c_i (y_i y)^2 / |y_i|),
 
 and products of the distances to the sides of the box may be added with multipliers K, N, M >= 0,
 
-    sum_jk K_jk (y_j - l_j) (h_k - y_k) + sum_j<k N_jk (y_j - l_j) (y_k - l_k) + sum_j<k M_jk (h_j - y_j) (h_k - y_k) >= 0.
+    sum_jk K_jk (y_j - l_j) (h_k - y_k) + sum_j<k [N_jk (y_j - l_j) (y_k - l_k) + M_jk (h_j - y_j) (h_k - y_k)].
 
-What is left is quadratic, c0 + b y + 1/2 y^T Q y, and at most c0 + lambda / 2 + 1/2 b^T (lambda I - Q)^{-1} b on the sphere
-for every lambda > lambda_max(Q). The dual problem of finding the best multipliers is solved: over moment matrices U >= u u^T
-of trace one with all those products nonnegative,
+What is left is quadratic, c0 + b y + 1/2 y^T Q y, and on the sphere, for every lambda > lambda_max(Q), at most
+
+    c0 + 1/2 lambda + 1/2 b^T (lambda I - Q)^{-1} b.
+
+Finding the best multipliers has the dual problem, over moment matrices U >= u u^T of trace one with all those products
+nonnegative (and y_i U y_i for (y_i y)^2),
 
     maximise   1/2 p^T Y u + 1/2 sum_+ p_i sqrt(y_i U y_i) - 1/2 sum_- |p_i| max(|y_i u|, y_i U y_i / |y_i|),
 
-by Newton's method with the barrier mu (log det [1 u^T; u U] + the sum of the logarithms of the products), the maximum
-smoothed by the entropy of the shares. At any of its points tau_i = sqrt(y_i U y_i), the shares, mu over the products and the
-best lambda prove a bound, which is evaluated with an allowance for rounding: whatever the method did, that is a bound.
+which Newton's method solves with the barrier mu (log det [1 u^T; u U] + the sum of the logarithms of the products), the
+maximum smoothed by the entropy of the shares. At any of its points tau_i = sqrt(y_i U y_i), the shares, mu over the
+products and the best lambda prove a bound, evaluated with an allowance for rounding: whatever the method did.
 
 Source: the products are Sherali & Adams, "A reformulation-linearization technique", 1999; Anstreicher, "Semidefinite
 programming versus the reformulation-linearization technique", J. Global Optimization 43, 2009, for both together.
@@ -29,7 +32,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from cvxrelu.numerics.rounding import EPS, gamma
 
@@ -42,7 +45,7 @@ TO_THE_WALL = 0.7  # longest step, of that to the boundary: longer ones end wher
 CUTS = (1.0, 0.65, 0.4, 0.2, 0.08, 0.02)  # of a step, while the barrier function rises
 POINTS = 40  # of the distribution whose moments are the first point
 BEFORE = 4.0  # times the last gap: at that level points are kept to start from again
-TINY = 1e-300
+TINY, SHORT, LARGE = 1e-300, 1e-120, 1e100
 HALVINGS = 50
 
 
@@ -69,17 +72,25 @@ class MomentPrice:
 
     def __init__(self, Y: Float[np.ndarray, "n r"], p: Float[np.ndarray, " n"]) -> None:
         n, r = Y.shape
+        # Rows so short that their squares may vanish are bounded by their lengths.
+        short = np.abs(Y).max(axis=1) < SHORT
+        self.apart = float(np.abs(p[short]) @ np.abs(Y[short]).sum(axis=1))
+        Y, p = Y[~short], p[~short]
         self.r, self.first, self.second = r, *np.triu_indices(r)
         self.d = r + len(self.first)
         self.up, self.down, self.p, self.q = Y[p > 0], Y[p < 0], p[p > 0], -p[p < 0]
         self.up_pairs, self.down_pairs = pairs_of(self.up), pairs_of(self.down)
+        self.single = tuple(a.astype(np.float32) for a in (self.down, self.down_pairs, self.up_pairs))
         self.rounding = 4.0 * gamma(n, r)
         self.up_lengths, lengths = np.linalg.norm(self.up, axis=1), np.linalg.norm(self.down, axis=1)
         self.lengths = lengths * (1.0 + self.rounding)  # safely above |y_i|
         self.mass = max(float(self.q @ self.lengths), TINY)
         self.linear = 0.5 * (Y.T @ p)
         self.size = 0.5 * float(self.p @ self.up_lengths + self.mass)
-        self.crude = float(np.linalg.norm(self.linear)) + 0.5 * float(self.p @ self.up_lengths)
+        self.crude = (float(np.linalg.norm(self.linear)) + 0.5 * float(self.p @ self.up_lengths)) * (
+            1.0 + self.rounding
+        )
+        self.crude += self.rounding * self.size
         # Positions of u and U in [1 u^T; u U].
         self.J = np.concatenate([np.zeros(r, dtype=np.intp), self.first + 1])
         self.K = np.concatenate([np.arange(1, r + 1), self.second + 1])
@@ -95,11 +106,17 @@ class MomentPrice:
         first: float = np.inf,
     ) -> Moments:
         """Bounds over boxes: the barrier leaves a gap of some `last`, from `first` on; starts: of another p."""
+        with np.errstate(all="ignore"):  # what is not finite is set aside
+            return self._solved(low, high, last, starts, first)
+
+    def _solved(
+        self, low: np.ndarray, high: np.ndarray, last: float, starts: np.ndarray | None, first: float
+    ) -> Moments:
         centres = self.centres(low, high)
         room = self._least(centres)
         v = centres if starts is None else starts.copy()
         products = self.products(low, high)
-        bounds, kept = np.full(len(v), self.crude), v
+        bounds, kept = np.full(len(v), self.crude + self.apart), v
         gap = max(last, min(first, START * self.size))
         while True:
             mu = gap / (3.0 * self.r**2)
@@ -124,7 +141,7 @@ class MomentPrice:
         found = Moments(bounds, np.where(np.isfinite(v), v, centres), np.where(np.isfinite(kept), kept, centres))
         left = np.concatenate([left, lost])
         if left.size and starts is not None:  # not centred: once more, from the beginning
-            again = self.solve(low[left], high[left], last)
+            again = self._solved(low[left], high[left], last, None, np.inf)
             better = again.bounds < bounds[left]
             for part, new in zip(found, again, strict=True):
                 part[left[better]] = new[better]
@@ -171,9 +188,9 @@ class MomentPrice:
     def bounds(self, v: Float[np.ndarray, "B d"], products: Products, mu: float) -> Float[np.ndarray, " B"]:
         """What the multipliers at these points prove, rounded upwards."""
         r, (C, c) = self.r, products
-        taus, shares, slack = self._state(v, products, mu)
-        taus = np.maximum(taus, EPS * self.up_lengths + TINY)
         with np.errstate(all="ignore"):
+            taus, shares, slack = self._state(v, products, mu)
+            taus = np.maximum(taus, EPS * self.up_lengths + TINY)
             multipliers = np.where(slack > 0, mu / slack, 0.0)
             constant = 0.25 * taus @ self.p + np.sum(multipliers * c, axis=1)
             added = (multipliers[:, None] @ C)[:, 0]
@@ -194,7 +211,7 @@ class MomentPrice:
         value = constant + 0.5 * level + 0.5 * np.sum(b * b / (level[:, None] - values), axis=1)
         # As in `relaxation`: an eigenvalue decomposition is that of a matrix a small multiple of eps |Q| away.
         value += self.rounding * (of_Q + of_b + np.abs(constant) + np.abs(level))
-        return np.where(proper, value, self.crude) * (1.0 + self.rounding)
+        return np.fmin(np.where(proper, value, np.inf), self.crude) + self.apart
 
     def features(self, Y: Float[np.ndarray, "n r"], v: Float[np.ndarray, "B d"]) -> tuple[np.ndarray, np.ndarray]:
         """Limits, (B, n) each, of the features at these moments: 1/2 (y_i u + what may stand for |y_i y|)."""
@@ -214,7 +231,7 @@ class MomentPrice:
         return v[:, self.r :][:, self.first == self.second] - v[:, : self.r] ** 2
 
     def _least(self, v: np.ndarray) -> Float[np.ndarray, " B"]:
-        return np.linalg.eigvalsh(np.nan_to_num(self.matrices(v)))[:, 0] if len(v) else np.zeros(0)
+        return np.linalg.eigvalsh(_finite(self.matrices(v)))[:, 0] if len(v) else np.zeros(0)
 
     def _state(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """tau, the shares (3, B, .), and the products."""
@@ -248,14 +265,19 @@ class MomentPrice:
         """One step, and the decrements; where none can be made, the point itself and inf."""
         gradient, hessian, slack, root = self._derivatives(v, products, mu)
         right = np.stack([gradient, np.broadcast_to(self.trace, gradient.shape)], axis=2)
-        both = np.linalg.solve(hessian, right)
+        proper = np.all(np.isfinite(hessian), axis=(1, 2)) & np.all(np.isfinite(right), axis=(1, 2))
+        hessian[~proper] = np.eye(self.d)
+        try:
+            both = np.linalg.solve(hessian, np.where(proper[:, None, None], right, 0.0))
+        except np.linalg.LinAlgError:
+            return v, np.full(len(v), np.inf)
         along = (both[:, :, 0] @ self.trace) / (both[:, :, 1] @ self.trace)
         step = both[:, :, 0] - along[:, None] * both[:, :, 1]  # keeps the trace
         step = np.where(np.all(np.isfinite(step), axis=1)[:, None], step, 0.0)
         decrements = np.sqrt(np.maximum(np.sum(step * gradient, axis=1), 0.0) / mu)
         moved = (products.C @ step[:, :, None])[:, :, 0]
         wall = np.min(np.where(moved < 0, slack / np.maximum(-moved, TINY), np.inf), axis=1, initial=np.inf)
-        least = np.linalg.eigvalsh(root @ self.matrices(step, 0.0) @ root.transpose(0, 2, 1))[:, 0]
+        least = np.linalg.eigvalsh(_finite(root @ self.matrices(step, 0.0) @ root.transpose(0, 2, 1)))[:, 0]
         wall = np.minimum(wall, np.where(least < 0, 1.0 / np.maximum(-least, TINY), np.inf))
         longest = np.minimum(1.0, TO_THE_WALL * wall)[:, None] * step
         best, length, rising = self._barrier(v, products, mu), np.zeros(len(v)), np.arange(len(v))
@@ -272,7 +294,7 @@ class MomentPrice:
         """Gradient, minus the second derivative, the products, and W with W [1 u^T; u U] W^T = I."""
         r, J, K, (C, _) = self.r, self.J, self.K, products
         taus, shares, slack = self._state(v, products, mu)
-        values, vectors = np.linalg.eigh(np.nan_to_num(self.matrices(v)))
+        values, vectors = np.linalg.eigh(_finite(self.matrices(v)))
         root = vectors.transpose(0, 2, 1) / np.sqrt(np.maximum(values, TINY))[:, :, None]
         G = root.transpose(0, 2, 1) @ root
         with np.errstate(all="ignore"):
@@ -285,13 +307,16 @@ class MomentPrice:
         of_uu = weight * (shares[0] + shares[1] - difference**2)
         of_uU = -weight * difference * third
         of_UU = weight * third * (1.0 - shares[2]) / self.lengths
+        of_up = 0.125 * self.p / taus**3
         hessian = mu * ((C * (inverse**2)[:, :, None]).transpose(0, 2, 1) @ C)
-        hessian[:, :r, :r] += (self.down.T * of_uu[:, None]) @ self.down
-        cross = (self.down.T * of_uU[:, None]) @ self.down_pairs
+        # The sums over rows take most of the time; single precision is enough for a direction.
+        down, down_pairs, up_pairs = self.single
+        of_uu, of_uU, of_UU, of_up = (w.astype(np.float32)[:, None] for w in (of_uu, of_uU, of_UU, of_up))
+        hessian[:, :r, :r] += (down.T * of_uu) @ down
+        cross = (down.T * of_uU) @ down_pairs
         hessian[:, :r, r:] += cross
         hessian[:, r:, :r] += cross.transpose(0, 2, 1)
-        hessian[:, r:, r:] += (self.down_pairs.T * of_UU[:, None]) @ self.down_pairs
-        hessian[:, r:, r:] += (self.up_pairs.T * (0.125 * self.p / taus**3)[:, None]) @ self.up_pairs
+        hessian[:, r:, r:] += (down_pairs.T * of_UU) @ down_pairs + (up_pairs.T * of_up) @ up_pairs
         half = 0.5 * np.outer(self.twice, self.twice)
         mixed = G[:, J][:, :, K]
         hessian += mu * half * (G[:, J][:, :, J] * G[:, K][:, :, K] + mixed * mixed.transpose(0, 2, 1))
@@ -302,6 +327,10 @@ def pairs_of(Y: Float[np.ndarray, "n r"]) -> Float[np.ndarray, "n s"]:
     """y U y as a linear function of the upper triangle of U."""
     first, second = np.triu_indices(Y.shape[1])
     return Y[:, first] * Y[:, second] * np.where(first == second, 1.0, 2.0)
+
+
+def _finite(matrices: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(matrices) < LARGE, matrices, 0.0)
 
 
 def _levels(values: Float[np.ndarray, "B r"], b: Float[np.ndarray, "B r"]) -> Float[np.ndarray, " B"]:

@@ -1,0 +1,114 @@
+"""Branch and bound over boxes: what it proves is true, it rises, and it goes on where it was."""
+
+import numpy as np
+import pytest
+
+import cvxrelu
+from cvxrelu.certificates.branch import branch_lower_bound
+from cvxrelu.certificates.feature_network import Columns, feature_network
+from cvxrelu.certificates.relaxation import relaxed_lower_bound
+from cvxrelu.program.losses import Logistic, Squared
+from cvxrelu.program.problem import build_problem
+from cvxrelu.runs.checkpoint import Checkpoint
+from cvxrelu.runs.proving import Branching
+
+
+def planted(n=60, d=8, seed=0, fraction=0.1):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    y = np.maximum(X @ rng.standard_normal((d, 4)), 0) @ rng.standard_normal(4) + 0.1 * rng.standard_normal(n)
+    return X, y, fraction * cvxrelu.beta_max(X, y)
+
+
+def attained(X, p, seed=0, starts=400):
+    """The largest |p^T (X u)_+| that ascents from random directions find."""
+    rng = np.random.default_rng(seed)
+    best = 0.0
+    for side in (p, -p):
+        u = rng.standard_normal((X.shape[1], starts))
+        for _ in range(100):
+            u /= np.maximum(np.linalg.norm(u, axis=0), 1e-300)
+            u = u + 0.5 * (X.T @ ((X @ u > 0) * side[:, None])) / max(np.linalg.norm(side), 1e-300) / np.linalg.norm(X)
+        u /= np.linalg.norm(u, axis=0)
+        best = max(best, float((side @ np.maximum(X @ u, 0)).max()))
+    return best
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("kind", ["plain", "flat", "scaled"])
+def test_its_dual_variable_is_feasible(loss, kind):
+    X, y, _ = planted(n=50, seed=len(kind))
+    rng = np.random.default_rng(1)
+    if kind == "flat":  # rank 8 in ten dimensions
+        X = X @ np.linalg.qr(rng.standard_normal((10, 8)))[0].T
+    if kind == "scaled":
+        X = X * 10.0 ** rng.uniform(-1, 1, size=8) * 1e3
+    y = np.sign(y) if loss == "logistic" else y
+    beta = 0.1 * cvxrelu.beta_max(X, y, loss=loss)
+    sol = cvxrelu.solve(X, y, beta=beta, loss=loss, backend="numpy")
+    problem = build_problem(X, y, beta=beta, loss=loss, sampled=False)
+    t = problem.loss.dual(sol.network.predict(X)[:, None])
+    proof, history = branch_lower_bound(problem, t, Branching(cones=3000), deadline=np.inf)
+    assert history["cones"].max() >= 20
+    assert attained(problem.X, proof.dual[:, 0]) <= beta
+    assert proof.bound == pytest.approx(problem.dual_bound(proof.dual, 1.0)[0], rel=1e-9)
+    assert np.all(np.diff(history["lower_bound"]) >= 0)
+    assert relaxed_lower_bound(problem, t, cones=2000)[0] * 1.005 < proof.bound <= sol.objective
+
+
+def test_more_boxes_prove_more():
+    X, y, beta = planted()
+    sol = cvxrelu.solve(X, y, beta=beta, backend="numpy")
+    problem, t = build_problem(X, y, beta=beta, sampled=False), (y - sol.network.predict(X))[:, None]
+    found = [branch_lower_bound(problem, t, Branching(cones=k), deadline=np.inf)[0].bound for k in (400, 3000, 15_000)]
+    assert found[0] < found[1] < found[2] <= sol.objective
+    assert found[2] >= 0.95 * sol.objective
+
+
+@pytest.mark.parametrize("stop", [3, 7, 12])
+def test_a_resumed_proof_is_the_straight_one(tmp_path, stop):
+    X, y, beta = planted(n=40)
+    problem, t = build_problem(X, y, beta=beta, sampled=False), y[:, None]
+    straight, history = branch_lower_bound(problem, t, Branching(cones=4000), deadline=np.inf)
+    assert len(history["time"]) > stop
+    seen = []
+
+    def checkpoint():
+        return Checkpoint(tmp_path / "proof", {"problem": 1}, {})
+
+    first = Branching(cones=4000, checkpoint=checkpoint(), note=lambda r: seen.append(r) or len(seen) >= stop)
+    branch_lower_bound(problem, t, first, deadline=np.inf)
+    second, resumed = branch_lower_bound(problem, t, Branching(cones=4000, checkpoint=checkpoint()), deadline=np.inf)
+    np.testing.assert_array_equal(second.dual, straight.dual)
+    for name in ("lower_bound", "cones", "price"):
+        np.testing.assert_array_equal(resumed[name], history[name])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_network_of_features_is_at_its_optimum(seed):
+    """Against Clarabel; and no feature between the limits of a column is worth more than beta."""
+    cp = pytest.importorskip("cvxpy")
+    rng = np.random.default_rng(seed)
+    n, K, beta = 12, 9, 0.7
+    low = rng.random((K, n))
+    high = low + rng.random((K, n)) * (rng.random((K, 1)) < 0.7)
+    signs = rng.choice([-1.0, 1.0], size=K)
+    columns = Columns(low, high, signs, np.arange(K), np.zeros(K))
+    y, weight = rng.standard_normal(n) * 3, rng.random(n) + 0.2
+    for loss in (
+        Squared(y[:, None], weight[:, None]),
+        Logistic(np.sign(y)[:, None], weight[:, None], np.zeros((n, 1))),
+    ):
+        t, weights, value = feature_network(loss, beta, columns, max_iter=2000)
+        c, z = cp.Variable(K, nonneg=True), cp.Variable((K, n))
+        f = z.T @ signs
+        constraints = [z[k] >= c[k] * low[k] for k in range(K)] + [z[k] <= c[k] * high[k] for k in range(K)]
+        if loss.is_quadratic:
+            fit = 0.5 * cp.sum(cp.multiply(weight, cp.square(f - y)))
+        else:
+            fit = cp.sum(cp.multiply(weight, cp.logistic(-cp.multiply(np.sign(y), f))))
+        best = cp.Problem(cp.Minimize(fit + beta * cp.sum(c)), constraints).solve(solver="CLARABEL")
+        assert value == pytest.approx(best, rel=1e-3)
+        signed = signs[:, None] * t[:, 0]
+        worth = np.sum(np.maximum(signed, 0) * high + np.minimum(signed, 0) * low, axis=1)
+        assert np.all(worth <= beta * 1.05) and np.all(weights >= 0)
