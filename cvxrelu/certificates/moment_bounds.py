@@ -34,16 +34,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.certificates.box_products import Products, centres, products_of
 from cvxrelu.numerics.rounding import EPS, gamma
 
-__all__ = ["MomentPrice", "Moments", "Products"]
+__all__ = ["MomentPrice", "Moments"]
 
 START = 2.0  # first gap, over the size of the function: near the centre
 SHRINK = 0.2  # of the gap that the barrier leaves, from one level to the next
 STEPS, CENTRED = 12, 0.7  # of Newton's method at a level; fewer once the decrement is that small
 TO_THE_WALL = 0.7  # longest step, of that to the boundary: longer ones end where it bends away
 CUTS = (1.0, 0.65, 0.4, 0.2, 0.08, 0.02)  # of a step, while the barrier function rises
-POINTS = 40  # of the distribution whose moments are the first point
 BEFORE = 4.0  # times the last gap: at that level points are kept to start from again
 TINY, SHORT, LARGE = 1e-300, 1e-120, 1e100
 HALVINGS = 50
@@ -55,13 +55,6 @@ class Moments(NamedTuple):
     bounds: Float[np.ndarray, " B"]
     points: Float[np.ndarray, "B d"]
     starts: Float[np.ndarray, "B d"]
-
-
-class Products(NamedTuple):
-    """C v + c: the products of distances to the sides of boxes, linear in v = (u, U)."""
-
-    C: Float[np.ndarray, "B k d"]
-    c: Float[np.ndarray, "B k"]
 
 
 class MomentPrice:
@@ -112,10 +105,10 @@ class MomentPrice:
     def _solved(
         self, low: np.ndarray, high: np.ndarray, last: float, starts: np.ndarray | None, first: float
     ) -> Moments:
-        centres = self.centres(low, high)
-        room = self._least(centres)
-        v = centres if starts is None else starts.copy()
-        products = self.products(low, high)
+        middles = centres(low, high)
+        room = self._least(middles)
+        v = middles if starts is None else starts.copy()
+        products = products_of(low, high)
         bounds, kept = np.full(len(v), self.crude + self.apart), v
         gap = max(last, min(first, START * self.size))
         while True:
@@ -125,8 +118,8 @@ class MomentPrice:
                 # Newton's method only doubles what is far too near the boundary: that is moved away at once.
                 near = left[self._least(v[left]) < mu / (4.0 * self.size)]
                 part = np.minimum(mu / self.size / room[near], 0.3)[:, None]
-                v[near] = (1.0 - part) * v[near] + part * centres[near]
-                v[left], decrements = self._newton(v[left], Products(products.C[left], products.c[left]), mu)
+                v[near] = (1.0 - part) * v[near] + part * middles[near]
+                v[left], decrements = self._newton(v[left], products.of(left), mu)
                 lost = np.concatenate([lost, left[np.isinf(decrements)]])
                 left = left[(decrements > CENTRED) & np.isfinite(decrements)]
                 if left.size == 0:
@@ -138,7 +131,7 @@ class MomentPrice:
             if gap <= last:
                 break
             gap = max(SHRINK * gap, last)
-        found = Moments(bounds, np.where(np.isfinite(v), v, centres), np.where(np.isfinite(kept), kept, centres))
+        found = Moments(bounds, np.where(np.isfinite(v), v, middles), np.where(np.isfinite(kept), kept, middles))
         left = np.concatenate([left, lost])
         if left.size and starts is not None:  # not centred: once more, from the beginning
             again = self._solved(low[left], high[left], last, None, np.inf)
@@ -146,44 +139,6 @@ class MomentPrice:
             for part, new in zip(found, again, strict=True):
                 part[left[better]] = new[better]
         return found
-
-    def centres(self, low: Float[np.ndarray, "B r"], high: Float[np.ndarray, "B r"]) -> Float[np.ndarray, "B d"]:
-        """Moments of some points of each box at unit distance: all products are positive for most boxes."""
-        share = 0.05 + 0.9 * np.random.default_rng(0).random((POINTS, *low.shape))
-        inside = low + share * (high - low)
-        near = 0.985 * np.clip(0.0, low, high) + 0.0075 * (low + high)
-        near = np.where((np.sum(near * near, axis=1) >= 1)[:, None], np.clip(0.0, low, high), near)
-        far = np.where(np.abs(low) > np.abs(high), low, high)
-        longer = np.sum(inside * inside, axis=2)
-        way = np.where((longer > 1)[:, :, None], near, far) - inside
-        square, along = np.maximum(np.sum(way * way, axis=2), TINY), np.sum(way * inside, axis=2)
-        root = np.sqrt(np.maximum(along * along - square * (longer - 1.0), 0.0))
-        y = inside + ((-along + np.where(longer > 1, -root, root)) / square)[:, :, None] * way
-        U = np.einsum("kbi,kbj->bij", y, y)
-        U /= np.trace(U, axis1=1, axis2=2)[:, None, None]
-        return np.concatenate([y.mean(axis=0), U[:, self.first, self.second]], axis=1)
-
-    def products(self, low: Float[np.ndarray, "B r"], high: Float[np.ndarray, "B r"]) -> Products:
-        """Of the coordinates that are cut in one of these boxes."""
-        B, r = low.shape
-        cut = np.flatnonzero(np.any((low > -1) | (high < 1), axis=0))
-        place = np.zeros((r, r), dtype=np.intp)
-        place[self.first, self.second] = place[self.second, self.first] = r + np.arange(self.d - r)
-        j, k = (cut[index.ravel()] for index in np.indices((len(cut), len(cut))))
-        jj, kk = (cut[index] for index in np.triu_indices(len(cut), 1))
-        C, c = np.zeros((B, len(j) + 2 * len(jj), self.d)), np.zeros((B, len(j) + 2 * len(jj)))
-        every, mixed = np.arange(B)[:, None], np.arange(len(j))
-        np.add.at(C, (every, mixed, j), high[:, k])
-        np.add.at(C, (every, mixed, k), low[:, j])
-        C[:, mixed, place[j, k]] -= 1.0
-        c[:, mixed] = -low[:, j] * high[:, k]
-        for number, side in enumerate((low, high)):
-            these = len(j) + number * len(jj) + np.arange(len(jj))
-            C[:, these, jj] = -side[:, kk]
-            C[:, these, kk] = -side[:, jj]
-            C[:, these, place[jj, kk]] = 1.0
-            c[:, these] = side[:, jj] * side[:, kk]
-        return Products(C, c)
 
     def bounds(self, v: Float[np.ndarray, "B d"], products: Products, mu: float) -> Float[np.ndarray, " B"]:
         """What the multipliers at these points prove, rounded upwards."""
@@ -241,7 +196,7 @@ class MomentPrice:
         pieces = np.stack([along, -along, curved]) / (self._temperature(mu) * self.lengths)
         shares = np.exp(pieces - pieces.max(axis=0))
         shares /= shares.sum(axis=0)
-        return taus, shares, (products.C @ v[:, :, None])[:, :, 0] + products.c
+        return taus, shares, products.at(v)
 
     def _temperature(self, mu: float) -> float:
         """Of the smoothed maxima, over lengths: together they leave as much of a gap as the other terms."""
@@ -250,7 +205,7 @@ class MomentPrice:
     def _barrier(self, v: np.ndarray, products: Products, mu: float) -> Float[np.ndarray, " B"]:
         """The function that Newton's method maximises, -inf outside."""
         u, U = v[:, : self.r], v[:, self.r :]
-        slack = (products.C @ v[:, :, None])[:, :, 0] + products.c
+        slack = products.at(v)
         along, curved = u @ self.down.T, (U @ self.down_pairs.T) / self.lengths
         scale = self._temperature(mu) * self.lengths
         top = np.maximum(np.abs(along), curved)
@@ -282,7 +237,7 @@ class MomentPrice:
         longest = np.minimum(1.0, TO_THE_WALL * wall)[:, None] * step
         best, length, rising = self._barrier(v, products, mu), np.zeros(len(v)), np.arange(len(v))
         for cut in CUTS:  # shorter ones while they are better, or none is good
-            value = self._barrier(v[rising] + cut * longest[rising], Products(*(a[rising] for a in products)), mu)
+            value = self._barrier(v[rising] + cut * longest[rising], products.of(rising), mu)
             better = value > best[rising]
             best[rising[better]], length[rising[better]] = value[better], cut
             rising = rising[better | (length[rising] == 0)]

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import odd_rows
 
+from cvxrelu.certificates.box_products import Products, centres, products_of
 from cvxrelu.certificates.boxes import halves
-from cvxrelu.certificates.moment_bounds import MomentPrice, Products
+from cvxrelu.certificates.moment_bounds import MomentPrice
 
 seeds = st.integers(0, 10**6)
 KINDS = ["plain", "integer", "repeated", "row scales", "nearly parallel", "flat"]
@@ -66,10 +67,10 @@ def test_any_moments_prove_a_bound(n, r, seed, cuts, with_products):
     rng = np.random.default_rng(seed)
     Y, p = odd_rows(rng, n, r, "plain"), rng.standard_normal(n)
     price, (low, high) = MomentPrice(Y, p), random_boxes(rng, r, cuts)
-    products = price.products(low, high)
+    products = products_of(low, high)
     if not with_products:
         products = Products(products.C[:, :0], products.c[:, :0])
-    v = price.centres(low, high) + rng.choice([0.0, 0.01, 1.0]) * rng.standard_normal((len(low), price.d))
+    v = centres(low, high) + rng.choice([0.0, 0.01, 1.0]) * rng.standard_normal((len(low), price.d))
     mu = 10.0 ** rng.uniform(-6, 0)
     for k, bound in enumerate(price.bounds(v, products, mu)):
         y = inside(rng, low[k], high[k], 60)
@@ -81,8 +82,7 @@ def test_products_are_the_distances_to_the_sides_multiplied():
     rng = np.random.default_rng(0)
     low, high = random_boxes(rng, 4, 9)
     low[0], high[0] = -1.0, 1.0
-    price = MomentPrice(rng.standard_normal((3, 4)), np.ones(3))
-    products = price.products(low, high)
+    products = products_of(low, high)
     for k in range(len(low)):
         y = rng.standard_normal(4)
         v = np.concatenate([y, np.outer(y, y)[np.triu_indices(4)]])
@@ -98,7 +98,7 @@ def test_derivatives_are_those_of_the_barrier():
     low = np.array([[-1.0, -1.0, -1.0], [0.0, -1.0, -1.0], [-1.0, -0.5, 0.0]])
     high = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [0.6, 1.0, 1.0]])
     price = MomentPrice(rng.standard_normal((9, 3)), rng.standard_normal(9))
-    products, v, mu = price.products(low, high), price.centres(low, high), 0.03
+    products, v, mu = products_of(low, high), centres(low, high), 0.03
     gradient, hessian, _, root = price._derivatives(v, products, mu)
     identity = root @ price.matrices(v) @ root.transpose(0, 2, 1)
     np.testing.assert_allclose(identity, np.broadcast_to(np.eye(4), identity.shape), atol=1e-10)
