@@ -1,6 +1,6 @@
 """Products of the distances to the sides of boxes, which are not negative in them, and points where they are positive.
 
-For l <= y <= h: (y_j - l_j) (h_k - y_k), (y_j - l_j) (y_k - l_k) and (h_j - y_j) (h_k - y_k), linear in v = (u, U): u = y
+For l <= y <= h: (y_j - l_j) (h_k - y_k), (y_j - l_j) (y_k - l_k) and (h_j - y_j) (h_k - y_k), linear in (u, U): u = y
 and the upper triangle of U = y y^T, row after row.
 """
 
