@@ -1,16 +1,17 @@
 """Branch and bound for the network program (N): a lower bound that is rigorous at any time, and rises.
 
-What a dual variable t proves follows from an upper bound on its price, the largest of the bounds over cones of
-directions that cover the sphere (`cones`, `subdivision`): D(kappa t) with kappa = beta / price(t). There are two ways
-to choose t (`cone_search`):
+What a dual variable t proves follows from an upper bound on its price, the largest of the bounds over regions of
+directions that cover the sphere: D(kappa t) with kappa = beta / price(t). Regions are cones with bounds by secants
+(`cones`, `subdivision`), or boxes with bounds by moment matrices (`boxes`, `moment_bounds`), of which one takes as long
+as some fifty cones and is tighter the more dimensions there are. There are these ways (`cone_search`, `box_search`):
 
-    close    the t of a good network, to which the bound comes as close as the network is to the optimum, in the end;
-    search   the t that is best for the cones at hand, found anew as they are cut; beyond rank 5, where cones stay
-             large, that may prove more. Where the loss couples rows or outputs (several outputs, pairs, a skip, the
-             multinomial loss) it is the t of the relaxed bound, and stays.
+    close    cones at the t of a good network: in the end the bound comes as close as that is to the optimum;
+    search   cones at the t that is best for those at hand, found anew as they are cut. Where the loss couples rows or
+             outputs (several outputs, pairs, a skip, the multinomial loss) it is `relaxed`: the t of the relaxed bound;
+    boxes    the same with boxes.
 
-Both have a share of the time, and the better one the rest. The relaxed bound is where they start from, and the result
-is never below it.
+Up to rank 5 the first way is taken, from rank 8 on the last one; in between all have a share of the time, and the best
+one the rest. The relaxed bound is where they start from, and the result is never below it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FEW_CONES = 2000  # of that
 CONES, BOXES = 14, 24  # largest rank for cones, of which there are 2^r to begin with, and for boxes
 LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
-SHARES = (0.2, 0.3)  # of the time, for each way; the rest for the better one
+SHARES = (0.15, 0.2, 0.2)  # of the time, for each way; the rest for the best one
 
 
 def branch_lower_bound(
@@ -59,7 +60,7 @@ def branch_lower_bound(
 
 
 class _Run:
-    """Both lines, and which of them is due."""
+    """All lines, and which of them is due."""
 
     def __init__(
         self, problem: Problem, t: np.ndarray, options: Branching, saved: dict[str, Any] | None, deadline: float
@@ -97,7 +98,7 @@ class _Run:
         }  # fmt: skip
 
     def go(self, began: float, deadline: float) -> None:
-        """Each line for its share, then the better one to the end."""
+        """Each line for its share, then the best one to the end."""
         cones = self.ledger.options.cones if np.isinf(deadline) else 2**62
         length = deadline - began
         while self.stage < len(self.lines) > 1 and not self.ledger.over:
@@ -123,4 +124,6 @@ def _ways(problem: Problem) -> list[str]:
         return []
     if weighs and rank >= HIGH_RANK:
         return ["boxes"]
-    return ["close"] if rank <= LOW_RANK else ["close", "search" if weighs else "relaxed"]
+    if rank <= LOW_RANK:
+        return ["close"]
+    return ["close", "search", "boxes"] if weighs else ["close", "relaxed"]
