@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from cvxrelu.backends import Backend
-from cvxrelu.certificates.branch import branch_lower_bound
+from cvxrelu.certificates.branching.branch import branch_lower_bound
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.pricing import Priced, Pricing
 from cvxrelu.certificates.relaxation import relaxed_lower_bound

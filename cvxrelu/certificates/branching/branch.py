@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.certificates.box_search import BoxLine
-from cvxrelu.certificates.cone_search import ConeLine
-from cvxrelu.certificates.line import Line
+from cvxrelu.certificates.branching.box_search import BoxLine
+from cvxrelu.certificates.branching.cone_search import ConeLine
+from cvxrelu.certificates.branching.line import Line
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.problem import Problem

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxrelu.certificates.boxes import Boxes, halves
-from cvxrelu.certificates.feature_network import Columns, feature_network
-from cvxrelu.certificates.line import Line
-from cvxrelu.certificates.moment_bounds import MomentPrice, Moments
+from cvxrelu.certificates.branching.boxes import Boxes, halves
+from cvxrelu.certificates.branching.feature_network import Columns, feature_network
+from cvxrelu.certificates.branching.line import Line
+from cvxrelu.certificates.branching.moment_bounds import MomentPrice, Moments
 from cvxrelu.numerics.rounding import EPS, gamma
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.proving import Ledger

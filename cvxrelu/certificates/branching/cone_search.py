@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cvxrelu.certificates.branching.cone_network import cone_network
+from cvxrelu.certificates.branching.line import Line
 from cvxrelu.certificates.cells import RANK
-from cvxrelu.certificates.cone_network import cone_network
 from cvxrelu.certificates.cones import Price
 from cvxrelu.certificates.exact_pricing import exact_price
-from cvxrelu.certificates.line import Line
 from cvxrelu.certificates.subdivision import CLOSED, Cover, prices_of, split_worst
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.proving import Ledger

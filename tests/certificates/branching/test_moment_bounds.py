@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import odd_rows
 
-from cvxrelu.certificates.box_products import Products, centres, products_of
-from cvxrelu.certificates.boxes import halves
-from cvxrelu.certificates.moment_bounds import MomentPrice
+from cvxrelu.certificates.branching.box_products import Products, centres, products_of
+from cvxrelu.certificates.branching.boxes import halves
+from cvxrelu.certificates.branching.moment_bounds import MomentPrice
 
 seeds = st.integers(0, 10**6)
 KINDS = ["plain", "integer", "repeated", "row scales", "nearly parallel", "flat"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu.certificates.branch import branch_lower_bound
-from cvxrelu.certificates.feature_network import Columns, feature_network
+from cvxrelu.certificates.branching.branch import branch_lower_bound
+from cvxrelu.certificates.branching.feature_network import Columns, feature_network
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.problem import build_problem

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from oracles import odd_rows
 
 import cvxrelu
-from cvxrelu.certificates.branch import branch_lower_bound
-from cvxrelu.certificates.cone_network import _Program, cone_network
+from cvxrelu.certificates.branching.branch import branch_lower_bound
+from cvxrelu.certificates.branching.cone_network import _Program, cone_network
 from cvxrelu.certificates.cones import orthants
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.relaxation import relaxed_lower_bound

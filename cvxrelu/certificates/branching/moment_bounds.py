@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.certificates.box_products import Products, centres, products_of
+from cvxrelu.certificates.branching.box_products import Products, centres, products_of
 from cvxrelu.numerics.rounding import EPS, gamma
 
 __all__ = ["MomentPrice", "Moments"]
