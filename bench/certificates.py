@@ -75,7 +75,7 @@ def _by(progress: cvxrelu.History, second: float) -> float:
 
 def branch_table(rows: list[dict[str, Any]]) -> str:
     header = ["data", "n, rank", "beta / beta_max", "penalty", "relaxed", *(f"{at:.0%} of the time" for at in CURVE)]
-    header += ["branch", "cones", "CPU seconds"]
+    header += ["branch", "cones or boxes", "CPU seconds"]
     return markdown_table(
         header,
         [

@@ -27,6 +27,7 @@ from cvxrelu.certificates.branching.moment_bounds import MomentPrice, Moments
 from cvxrelu.numerics.rounding import EPS, gamma
 from cvxrelu.program.problem import Problem
 from cvxrelu.runs.proving import Ledger
+from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["BoxLine"]
 
@@ -236,17 +237,18 @@ class BoxLine(Line):
         """The boxes named, at this t, with features to weigh where it is above beta."""
         assert self.boxes is not None
         began, level, boxes = time.perf_counter(), self.scaled(self.t)[1], self.boxes
-        for price, place, found in self.moments(boxes.of(which), cold, gap * level):
-            part = which[place]
-            boxes.bounds[part], boxes.starts[part], boxes.drifts[part] = found.bounds, found.starts, 0.0
-            above = found.bounds > level
-            limits = price.features(self.Y, found.points[above])
-            if (self.phase < 0 or self.phase % 2 == 0) and above.any():
-                named = boxes.of(part[above])
-                new = Columns(limits[0], limits[1], named.signs, named.names, np.zeros(len(named.names)))
-                self.columns = self.columns.joined(new)
-            if time.perf_counter() > self.deadline:
-                return
+        try:
+            for price, place, found in self.moments(boxes.of(which), cold, gap * level):
+                part = which[place]
+                boxes.bounds[part], boxes.starts[part], boxes.drifts[part] = found.bounds, found.starts, 0.0
+                above = found.bounds > level
+                low, high = price.features(self.Y, found.points[above])
+                if self.phase < 0 or self.phase % 2 == 0:
+                    named = boxes.of(part[above])
+                    new = Columns(low, high, named.signs, named.names, np.zeros(len(named.names)))
+                    self.columns = self.columns.joined(new)
+        except OutOfTime:
+            return
         if not cold and len(which):
             self.pace = (time.perf_counter() - began) / len(which)
         self.complete = bool(np.all(boxes.drifts == 0.0))
@@ -264,6 +266,7 @@ class BoxLine(Line):
                 found: Moments = price.solve(
                     boxes.low[place], boxes.high[place], gap, None if cold else boxes.starts[place],
                     np.inf if cold else max(WARM, DRIFT * float(boxes.drifts[place].max())) * level,
+                    deadline=self.deadline,
                 )  # fmt: skip
                 yield price, place, found
 

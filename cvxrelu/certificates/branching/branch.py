@@ -38,6 +38,7 @@ FEW_CONES = 2000  # of that
 CONES, BOXES = 14, 24  # largest rank for cones, of which there are 2^r to begin with, and for boxes
 LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
+ENTRIES = 20_000_000  # of the products of coordinates of all rows, which boxes need
 SHARES = (0.15, 0.2, 0.2)  # of the time, for each way; the rest for the best one
 
 
@@ -120,10 +121,11 @@ def _ways(problem: Problem) -> list[str]:
     rank = row_space(problem.X).rows.shape[1]
     separable = problem.skip is None and problem.readout is None and problem.loss_name != "multinomial"
     weighs = separable and problem.n_outputs == 1
-    if rank == 0 or rank > (BOXES if weighs else CONES):
-        return []
-    if weighs and rank >= HIGH_RANK:
+    boxes = weighs and len(problem.X) * rank * (rank + 1) // 2 <= ENTRIES
+    if boxes and HIGH_RANK <= rank <= BOXES:
         return ["boxes"]
+    if rank > CONES:
+        return []
     if rank <= LOW_RANK:
-        return ["close"]
-    return ["close", "search", "boxes"] if weighs else ["close", "relaxed"]
+        return ["close"] * (rank > 0)
+    return ["close", "search" if weighs else "relaxed", *["boxes"] * boxes]

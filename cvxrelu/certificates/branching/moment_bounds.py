@@ -29,6 +29,7 @@ programming versus the reformulation-linearization technique", J. Global Optimiz
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from jaxtyping import Float
 
 from cvxrelu.certificates.branching.box_products import Products, centres, products_of
 from cvxrelu.numerics.rounding import EPS, gamma
+from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["MomentPrice", "Moments"]
 
@@ -97,14 +99,20 @@ class MomentPrice:
         last: float,
         starts: Float[np.ndarray, "B d"] | None = None,
         first: float = np.inf,
+        *,
+        deadline: float = np.inf,
     ) -> Moments:
-        """Bounds over boxes: the barrier leaves a gap of some `last`, from `first` on; starts: of another p."""
+        """Bounds over boxes: the barrier leaves a gap of some `last`, from `first` on; starts: of another p.
+
+        Raises OutOfTime at the deadline.
+        """
         with np.errstate(all="ignore"):  # what is not finite is set aside
-            return self._solved(low, high, last, starts, first)
+            return self._solved(low, high, last, starts, first, deadline)
 
     def _solved(
-        self, low: np.ndarray, high: np.ndarray, last: float, starts: np.ndarray | None, first: float
+        self, low: np.ndarray, high: np.ndarray, last: float, starts: np.ndarray | None, *limits: float
     ) -> Moments:
+        first, deadline = limits
         middles = centres(low, high)
         room = self._least(middles)
         v = middles if starts is None else starts.copy()
@@ -115,6 +123,8 @@ class MomentPrice:
             mu = gap / (3.0 * self.r**2)
             left, lost = np.arange(len(v)), np.zeros(0, dtype=np.intp)
             for _ in range(STEPS):
+                if time.perf_counter() > deadline:
+                    raise OutOfTime
                 # Newton's method only doubles what is far too near the boundary: that is moved away at once.
                 near = left[self._least(v[left]) < mu / (4.0 * self.size)]
                 part = np.minimum(mu / self.size / room[near], 0.3)[:, None]
@@ -134,7 +144,7 @@ class MomentPrice:
         found = Moments(bounds, np.where(np.isfinite(v), v, middles), np.where(np.isfinite(kept), kept, middles))
         left = np.concatenate([left, lost])
         if left.size and starts is not None:  # not centred: once more, from the beginning
-            again = self._solved(low[left], high[left], last, None, np.inf)
+            again = self._solved(low[left], high[left], last, None, np.inf, deadline)
             better = again.bounds < bounds[left]
             for part, new in zip(found, again, strict=True):
                 part[left[better]] = new[better]

@@ -1,9 +1,12 @@
 """Branch and bound over boxes: what it proves is true, it rises, and it goes on where it was."""
 
+import time
+
 import numpy as np
 import pytest
 
 import cvxrelu
+from cvxrelu.certificates.branching import branch
 from cvxrelu.certificates.branching.branch import branch_lower_bound
 from cvxrelu.certificates.branching.feature_network import Columns, feature_network
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
@@ -112,3 +115,24 @@ def test_the_network_of_features_is_at_its_optimum(seed):
         signed = signs[:, None] * t[:, 0]
         worth = np.sum(np.maximum(signed, 0) * high + np.minimum(signed, 0) * low, axis=1)
         assert np.all(worth <= beta * 1.05) and np.all(weights >= 0)
+
+
+def test_a_time_limit_is_kept():
+    X, y, beta = planted(n=300, d=16)
+    problem = build_problem(X, y, beta=beta, sampled=False)
+    began = time.perf_counter()
+    proof, history = branch_lower_bound(problem, y[:, None], Branching(), deadline=began + 4.0)
+    assert time.perf_counter() - began < 8.0  # a step, and the relaxed bound before
+    assert proof.bound == history["lower_bound"].max() > 0
+
+
+def test_large_data_have_no_boxes():
+    """Their products of coordinates would not fit."""
+    rng = np.random.default_rng(0)
+    for rank, ways in ((10, ["boxes"]), (24, ["boxes"]), (25, []), (7, ["close", "search", "boxes"]), (5, ["close"])):
+        problem = build_problem(rng.standard_normal((40, rank)), np.ones(40), beta=1.0, sampled=False)
+        assert branch._ways(problem) == ways
+    many = build_problem(
+        np.ones((400_000, 1)) * np.eye(1, 10) + np.eye(400_000, 10), np.ones(400_000), beta=1.0, sampled=False
+    )
+    assert branch._ways(many) == ["close", "search"]

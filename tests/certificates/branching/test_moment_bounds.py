@@ -9,6 +9,7 @@ from oracles import odd_rows
 from cvxrelu.certificates.branching.box_products import Products, centres, products_of
 from cvxrelu.certificates.branching.boxes import halves
 from cvxrelu.certificates.branching.moment_bounds import MomentPrice
+from cvxrelu.support.errors import OutOfTime
 
 seeds = st.integers(0, 10**6)
 KINDS = ["plain", "integer", "repeated", "row scales", "nearly parallel", "flat"]
@@ -185,3 +186,10 @@ def test_halves_cover_their_box(r, seed, cuts):
         mine = parent == k
         held = np.all((y[:, None] >= smaller[mine]) & (y[:, None] <= larger[mine]), axis=2)
         assert np.all(held.any(axis=1))
+
+
+def test_a_deadline_ends_it():
+    rng = np.random.default_rng(4)
+    price = MomentPrice(rng.standard_normal((9, 3)), rng.standard_normal(9))
+    with pytest.raises(OutOfTime):
+        price.solve(-np.ones((1, 3)), np.ones((1, 3)), 0.01, deadline=0.0)
