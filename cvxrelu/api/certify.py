@@ -64,12 +64,12 @@ def certify(
     X : (n, d). y : (n,) or (n, c), as `network.predict(X)` has it, or class labels with loss="multinomial".
     beta, loss, pairs, sample_weight, margin, skip_l2 : as in `solve`.
     kind : "priced", an estimate by many ascents; "relaxed", rigorous in any dimension; "branch", rigorous, and tighter
-        the longer it runs (up to rank 24, of several outputs, pairs or a skip 14; beyond, it is the relaxed bound);
+        the longer it runs (up to rank 36, of several outputs, pairs or a skip 14; beyond, it is the relaxed bound);
         "exact", rigorous and tight, for one output and data of rank at most 3 (the constant column included).
     tol : relative gap at which the search for a better dual variable may stop.
     time_limit : seconds for that search and the proof, None for no limit. Kept to within one chunk of either; an exact
         bound for which no time is left is replaced by the relaxed one, in closed form. A branch bound uses all of it,
-        unless `target` is reached; without a limit it ends at 100 000 cones or 1000 boxes.
+        unless `target` is reached; without a limit it ends at 100 000 cones or 1000 boxes, fewer beyond rank 8.
     target : of "branch" only: relative gap, of the better of the given and the refined network, at which the proof may
         stop. None for tol.
     checkpoint : of "branch" only: a folder. The proof is saved there every few seconds and at its end, and one that

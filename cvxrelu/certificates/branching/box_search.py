@@ -31,7 +31,7 @@ from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["BoxLine"]
 
-PER_BOX = 100  # a box is worth so many cones, where these are counted
+PER_BOX, SHARE = 100, 20  # a box is worth so many cones, where these are counted, or d^2 over that
 ENTRIES, BATCH = 2_000_000, 16  # of a temporary array, and boxes at a time
 FIRST_ROUNDS = 30  # before the first cut
 STEP = 0.6  # of the way to the next t: all of it goes too far, where features are few
@@ -83,7 +83,7 @@ class BoxLine(Line):
     def go(self, deadline: float, cones: int) -> None:
         if self.rank == 0 or not np.any(self.t):
             return
-        self.deadline, self.most = deadline, max(2, cones // PER_BOX)
+        self.deadline, self.most = deadline, self.affordable(cones)
         if self.phase < 0:
             self.begin()
         if self.phase == 0:
@@ -91,7 +91,7 @@ class BoxLine(Line):
 
     def finish(self, deadline: float, cones: int) -> None:
         """By turns: close at the best t, and once that leaves nothing, search on."""
-        self.deadline, self.most = deadline, max(2, cones // PER_BOX)
+        self.deadline, self.most = deadline, self.affordable(cones)
         while self.phase >= 0 and not self.over:
             assert self.boxes is not None
             if self.phase % 2 == 0:
@@ -106,6 +106,11 @@ class BoxLine(Line):
             if self.over or self.regions == self.count:
                 break
             self.phase, self.count = self.phase + 1, self.regions
+
+    def affordable(self, cones: int) -> int:
+        """Boxes for so many cones: their time grows with the square of the entries of u and U."""
+        d = self.rank + self.rank * (self.rank + 1) // 2
+        return max(2, cones // max(PER_BOX, d * d // SHARE))
 
     def rotate(self, axes: Float[np.ndarray, "r r"]) -> None:
         """Take these axes for coordinates, with what rounding moves: rows = Y axes^T, up to that."""

@@ -35,7 +35,7 @@ __all__ = ["branch_lower_bound"]
 
 FIRST = 0.15  # of the time, for the relaxed bound to begin with
 FEW_CONES = 2000  # of that
-CONES, BOXES = 14, 24  # largest rank for cones, of which there are 2^r to begin with, and for boxes
+CONES, BOXES = 14, 36  # largest rank for cones, of which there are 2^r to begin with, and for boxes
 LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
 ENTRIES = 20_000_000  # of the products of coordinates of all rows, which boxes need

@@ -171,7 +171,7 @@ def test_options_of_other_kinds_are_refused(tmp_path):
 
 def test_high_rank_is_the_relaxed_bound():
     rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((40, 26)), rng.standard_normal(40)
+    X, y = rng.standard_normal((40, 38)), rng.standard_normal(40)
     problem = build_problem(X, y, beta=2.0, sampled=False)
     proof, _ = branch_lower_bound(problem, y[:, None], Branching(), deadline=np.inf)
     assert proof.bound == relaxed_lower_bound(problem, y[:, None], cones=2000)[0]
