@@ -139,6 +139,7 @@ class BoxLine(Line):
         if self.boxes is None:
             one, empty = np.ones((2, r)), (np.zeros(2), np.full(2, np.inf), np.zeros((2, d)))
             self.boxes, self.next_name = Boxes(-one, one, np.array([1.0, -1.0]), both, *empty), 2
+        if not self.complete:  # at first, or cut short before
             self.bound(both, cold=True)
         while self.rounds < FIRST_ROUNDS and not self.over:
             if self.rounds > 0 and self.boxes.bounds.max() <= (1.0 + LOOSE) * self.scaled(self.t)[1]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cvxrelu.numerics.rounding import gamma, power_of_two
+from cvxrelu.numerics.rounding import UNDERFLOW, gamma, power_of_two
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.problem import Problem
@@ -77,7 +77,8 @@ class Line:
         # What the move into row space, and the length of a unit vector there, can change.
         change = float(np.linalg.norm(p / size, axis=1) @ (self.space.moved + moved))
         outward = outward * (1.0 + gamma(*self.space.basis.shape))
-        return (outward * bound + change) * size * self.unit + slack
+        # These units are large beside `change` and bounds of which p is largest where rows are zero.
+        return (outward * bound + change + UNDERFLOW) * size * self.unit + slack
 
     def proved(self, price: float) -> None:
         """Keep what t proves with this bound on its price, if it is more."""

@@ -36,7 +36,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.certificates.branching.box_products import Products, centres, products_of
-from cvxrelu.numerics.rounding import EPS, gamma
+from cvxrelu.numerics.rounding import EPS, UNDERFLOW, gamma
 from cvxrelu.support.errors import OutOfTime
 
 __all__ = ["MomentPrice", "Moments"]
@@ -62,21 +62,22 @@ class Moments(NamedTuple):
 class MomentPrice:
     """p^T (Y y)_+ of one output and sign, to be bounded over boxes.
 
-    Y : (n, r) float64, in the coordinates that the boxes are in. p : (n,).
+    Y : (n, r) float64, in the coordinates that the boxes are in. p : (n,). Both of a size near one or below.
     """
 
     def __init__(self, Y: Float[np.ndarray, "n r"], p: Float[np.ndarray, " n"]) -> None:
         n, r = Y.shape
-        # Rows so short that their squares may vanish are bounded by their lengths.
+        # Rows so short that their squares may vanish are bounded by their lengths; where p is small besides, norms may
+        # vanish too.
         short = np.abs(Y).max(axis=1) < SHORT
-        self.apart = float(np.abs(p[short]) @ np.abs(Y[short]).sum(axis=1))
+        self.rounding = 4.0 * gamma(n, r)
+        self.apart = float(np.abs(p[short]) @ np.abs(Y[short]).sum(axis=1)) * (1.0 + self.rounding) + UNDERFLOW
         Y, p = Y[~short], p[~short]
         self.r, self.first, self.second = r, *np.triu_indices(r)
         self.d = r + len(self.first)
         self.up, self.down, self.p, self.q = Y[p > 0], Y[p < 0], p[p > 0], -p[p < 0]
         self.up_pairs, self.down_pairs = pairs_of(self.up), pairs_of(self.down)
         self.single = tuple(a.astype(np.float32) for a in (self.down, self.down_pairs, self.up_pairs))
-        self.rounding = 4.0 * gamma(n, r)
         self.up_lengths, lengths = np.linalg.norm(self.up, axis=1), np.linalg.norm(self.down, axis=1)
         self.lengths = lengths * (1.0 + self.rounding)  # safely above |y_i|
         self.mass = max(float(self.q @ self.lengths), TINY)

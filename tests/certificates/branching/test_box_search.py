@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 import cvxrelu
-from cvxrelu.certificates.branching import branch
+from cvxrelu.certificates.branching import box_search, branch
+from cvxrelu.certificates.branching.box_search import BoxLine
 from cvxrelu.certificates.branching.branch import branch_lower_bound
 from cvxrelu.certificates.branching.feature_network import Columns, feature_network
+from cvxrelu.certificates.branching.moment_bounds import MomentPrice
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.problem import build_problem
 from cvxrelu.runs.checkpoint import Checkpoint
-from cvxrelu.runs.proving import Branching
+from cvxrelu.runs.proving import Branching, Ledger, Proof
+from cvxrelu.support.errors import OutOfTime
 
 
 def planted(n=60, d=8, seed=0, fraction=0.1):
@@ -85,6 +88,35 @@ def test_a_resumed_proof_is_the_straight_one(tmp_path, stop):
     np.testing.assert_array_equal(second.dual, straight.dual)
     for name in ("lower_bound", "cones", "price"):
         np.testing.assert_array_equal(resumed[name], history[name])
+
+
+@pytest.mark.parametrize("calls", [1, 2, 6, 60])
+def test_a_proof_that_was_cut_short_before_its_first_cut_goes_on(monkeypatch, calls):
+    """Time is up in the middle of bounding both cubes, at a t at which they have no bounds yet."""
+    X, y, beta = planted(n=40)
+    problem, solve, made = build_problem(X, y, beta=beta, sampled=False), MomentPrice.solve, []
+
+    def line(saved=None):
+        ledger = Ledger(Proof(0.0, 0.0, y[:, None]), Branching(), dict)
+        ledger.target = np.inf
+        return BoxLine(problem, y[:, None], ledger, saved=saved)
+
+    def until(*args, **kwargs):
+        made.append(1)
+        if len(made) > calls:
+            first.ledger.stopped = True
+            raise OutOfTime
+        return solve(*args, **kwargs)
+
+    monkeypatch.setattr(box_search, "LOOSE", -1.0)  # all of the rounds before the first cut
+    first = line()
+    with monkeypatch.context() as patch:
+        patch.setattr(MomentPrice, "solve", until)
+        first.go(np.inf, 1000)
+    assert not first.complete and first.phase < 0
+    second = line(first.state())
+    second.go(np.inf, 1000)
+    assert second.phase == 0 and second.complete and second.ledger.best.bound > 0
 
 
 @pytest.mark.parametrize("seed", range(3))

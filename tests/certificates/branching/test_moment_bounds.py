@@ -1,5 +1,7 @@
 """Bounds over boxes are above every value in them, at any multipliers, and the best that the dual problem has."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,6 +79,17 @@ def test_any_moments_prove_a_bound(n, r, seed, cuts, with_products):
         y = inside(rng, low[k], high[k], 60)
         if len(y):
             assert values(Y, p, y).max() <= bound + 1e-13 * price.size
+
+
+@pytest.mark.parametrize("rows, values_of_p", [(1.0, 1e-165), (1.0, 1e-250), (1e-130, 1.0), (1e-130, 1e-150)])
+def test_bounds_hold_where_squares_vanish(rows, values_of_p):
+    """p is largest where rows are zero, or rows where p is: then what is left is tiny, and bounds are above it still."""
+    rng = np.random.default_rng(0)
+    low, high = np.array([[0.0]]), np.array([[1.0]])
+    for n in range(1, 40):
+        Y, p = rows * rng.random((n, 1)), values_of_p * rng.random(n)
+        exact = sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(Y[:, 0], p, strict=True))
+        assert Fraction(float(MomentPrice(Y, p).solve(low, high, 1e-3).bounds[0])) >= exact
 
 
 def test_products_are_the_distances_to_the_sides_multiplied():
