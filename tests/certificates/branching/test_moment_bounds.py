@@ -83,7 +83,7 @@ def test_any_moments_prove_a_bound(n, r, seed, cuts, with_products):
 
 @pytest.mark.parametrize("rows, values_of_p", [(1.0, 1e-165), (1.0, 1e-250), (1e-130, 1.0), (1e-130, 1e-150)])
 def test_bounds_hold_where_squares_vanish(rows, values_of_p):
-    """p is largest where rows are zero, or rows where p is: then what is left is tiny, and bounds are above it still."""
+    """p is largest where rows are zero, or rows where p is: bounds are above what is left, tiny as it is."""
     rng = np.random.default_rng(0)
     low, high = np.array([[0.0]]), np.array([[1.0]])
     for n in range(1, 40):
