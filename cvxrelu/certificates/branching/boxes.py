@@ -51,7 +51,8 @@ def halves(
     low, high, parent = (np.concatenate([part, part]) for part in (low, high, every))
     high[every, coordinates] = low[len(every) + every, coordinates] = at
     shortest, longest = np.maximum(np.maximum(low, -high), 0.0) ** 2, np.maximum(low * low, high * high)
-    met = (shortest.sum(axis=1) <= 1.0 + ALLOWANCE) & (longest.sum(axis=1) >= 1.0 - ALLOWANCE)
+    missed = (shortest.sum(axis=1) > 1.0 + ALLOWANCE) | (longest.sum(axis=1) < 1.0 - ALLOWANCE)
+    met = ~missed  # what is not a number is not missed
     others = shortest.sum(axis=1)[:, None] - shortest
     reach = np.minimum(np.sqrt(np.maximum(1.0 - others, 0.0) + ALLOWANCE), 1.0)
     reach[(low == -1) & (high == 1)] = 1.0
