@@ -90,9 +90,10 @@ def preference(result: dict[str, Any]) -> str:
             f"({cost['seconds_solver']:.1f} s)."
         )
         if guidance:
+            part = share(guidance, whole, "flop")  # empty where the default run of DPO is missing
             said += (
                 f" The head that guides, fitted to beginnings of answers too: {guidance['flop'] / 1e12:.2f} TFLOP, "
-                f"{share(guidance, whole, 'flop') or 'unknown share'} of DPO's, {guidance['seconds']:.0f} s."
+                f"{f'{part} of DPO, ' if part else ''}{guidance['seconds']:.0f} s."
             )
         lines.append(said)
     return "\n\n".join(lines)
@@ -159,7 +160,7 @@ def curves(result: dict[str, Any]) -> str:
             title = "training pairs" if unit == "pairs" else "training labels turned round"
             parts.append(f"**{result['task']}**, accuracy on held-out pairs against {title}:\n\n"
                          + markdown_table(["trained", *shown], rows))  # fmt: skip
-    return "\n\n".join(parts) or f"**{result['task']}**: not run yet."
+    return "\n\n".join(parts) or f"**{result['task']}**: not run; of the second task only the table above is."
 
 
 def options(result: dict[str, Any]) -> str:
