@@ -38,7 +38,7 @@ from jaxtyping import Float
 from cvxrelu.certificates.closed_form import closed_form_price
 from cvxrelu.certificates.relaxed_network import relaxed_network_dual
 from cvxrelu.certificates.subdivision import subdivided_price
-from cvxrelu.numerics.rounding import EPS, gamma, power_of_two
+from cvxrelu.numerics.rounding import EPS, UNDERFLOW, gamma, power_of_two
 from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.problem import Problem
@@ -100,13 +100,13 @@ def relaxed_price(
     bound = np.inf
     if space.rows.shape[1] <= SUBDIVIDED and cones > 0:
         found = subdivided_price(space.rows, P, cones=cones, target=target / unit, deadline=deadline)
-        bound = outward * found.bound + moved
+        bound = outward * found.bound + moved + UNDERFLOW
         if bound <= max(target / unit, (1.0 + CLOSE) * found.attained):
             return min(closed, bound * unit)
     if rounds > 0 and time.perf_counter() <= deadline:
         sides = [[_side_price(space.rows, s * p, rounds, deadline) for s in (1.0, -1.0)] for p in P.T]
         relaxed = float(np.linalg.norm(np.max(sides, axis=1))) * (1.0 + gamma(*P.shape))
-        bound = min(bound, outward * relaxed + moved)
+        bound = min(bound, outward * relaxed + moved + UNDERFLOW)  # where squares vanish in these units
     return min(closed, bound * unit)
 
 

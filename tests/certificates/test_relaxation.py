@@ -1,6 +1,7 @@
 """Relaxed prices are never below an attained value, nor above the closed form; bounds never exceed the optimum."""
 
 import time
+from fractions import Fraction
 
 import cvxpy as cp
 import numpy as np
@@ -313,3 +314,13 @@ def test_closed_form_with_more_columns_than_rows(backend_name):
             Z, t, weight = backend.put((rows, P, np.ones_like(P)))
             bounds.append(float(backend.get(relaxed_bound(Squared(t, weight), Z, t, 0.5)[0])))
     assert bounds[0] == pytest.approx(bounds[1], rel=1e-11) and bounds[0] > 0
+
+
+@pytest.mark.parametrize("small", [1e-165, 1e-250, 1e-300])
+def test_the_bound_holds_where_squares_vanish(small):
+    """p is largest on a row of zeros: beside it the squares of what counts are below the smallest float."""
+    rng = np.random.default_rng(0)
+    for n in range(1, 15):
+        X, p = np.append(rng.random((n, 1)), [[0.0]], axis=0), np.append(small * rng.random(n), 1.0)[:, None]
+        exact = sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(X[:, 0], p[:, 0], strict=True))
+        assert Fraction(relaxed_price(X, p)) >= exact

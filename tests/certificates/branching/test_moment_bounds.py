@@ -92,6 +92,17 @@ def test_bounds_hold_where_squares_vanish(rows, values_of_p):
         assert Fraction(float(MomentPrice(Y, p).solve(low, high, 1e-3).bounds[0])) >= exact
 
 
+def test_a_cut_that_is_not_a_number_loses_nothing():
+    """Its halves stay, with the bound that holds for every direction."""
+    rng = np.random.default_rng(0)
+    Y, p = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    low, high, parent = halves(-np.full((1, 3), 0.5), np.full((1, 3), 0.9), np.array([1]), np.array([np.nan]))
+    assert len(parent) == 2
+    u = rng.standard_normal((3, 500))
+    most = (p @ np.maximum(Y @ (u / np.linalg.norm(u, axis=0)), 0.0)).max()
+    assert np.all(MomentPrice(Y, p).solve(low, high, 1e-3).bounds >= most)
+
+
 def test_products_are_the_distances_to_the_sides_multiplied():
     rng = np.random.default_rng(0)
     low, high = random_boxes(rng, 4, 9)
