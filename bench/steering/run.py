@@ -174,9 +174,10 @@ def run_task(name: str, options: argparse.Namespace) -> dict[str, Any]:
     print(head.summary(), flush=True)
     judge, accuracy = judge_of(task)
     print(f"judge: accuracy {accuracy:.3f} on {len(task.tried)} texts", flush=True)
+    said = head.margins(features.X, features.pairs).round(4).tolist()
     rows, shares = [], {}
     for way in ways(lm, tokenizer, head.scorer(lm, tokenizer), head.feature_settings["template"], options.quick):
-        texts = written(way, task, head, f"{name}-{options.prompts}")
+        texts = written(way, task, said, f"{name}-{options.prompts}")
         good = judge([text["text"] for text in texts])
         shares[way.name, way.temperature] = good
         row = figures(way, texts, good, shares["plain", way.temperature])
@@ -189,9 +190,9 @@ def run_task(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def written(way: Way, task: Task, head: ConvexRewardHead, where: str) -> list[dict[str, Any]]:
-    """A text per prompt, those written before from the cache."""
-    words = json.dumps([way.name, way.temperature, WRITTEN, head.data_hash, head.options, task.prompts], default=str)
+def written(way: Way, task: Task, said: list[float], where: str) -> list[dict[str, Any]]:
+    """A text per prompt, from the cache where the same head wrote it: heads are known by what they `said` of pairs."""
+    words = json.dumps([way.name, way.temperature, WRITTEN, CANDIDATES, said, task.prompts])
     file = CACHE / "steering" / f"{where}-{hashlib.sha256(words.encode()).hexdigest()[:16]}.json"
     texts: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     file.parent.mkdir(parents=True, exist_ok=True)
