@@ -16,7 +16,10 @@ one the rest. The relaxed bound is where they start from, and the result is neve
 
 from __future__ import annotations
 
+import contextlib
 import time
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -85,6 +88,7 @@ class _Run:
                 search = way == "search"
                 self.lines.append(ConeLine(problem, duals[search], self.ledger, weighs=search, saved=state))
         self.stage = 0 if saved is None else saved["stage"]  # lines that have had their share
+        self.failed: list[Line] = []
         if saved is None:
             self.ledger.record(start, 0, np.nan)
         else:
@@ -104,16 +108,34 @@ class _Run:
         length = deadline - began
         while self.stage < len(self.lines) > 1 and not self.ledger.over:
             share = sum(SHARES[: self.stage + 1])
-            self.lines[self.stage].go(began + share * length, int(SHARES[self.stage] * cones))
+            with self.standing(self.lines[self.stage]):
+                self.lines[self.stage].go(began + share * length, int(SHARES[self.stage] * cones))
             if time.perf_counter() > deadline:
                 return
             self.stage += 1
-        if self.lines and not self.ledger.over:
-            best = max(self.lines, key=lambda line: line.best)
+        standing = [line for line in self.lines if line not in self.failed]
+        if standing and not self.ledger.over:
+            best = max(standing, key=lambda line: line.best)
             now = time.perf_counter()
             share = best.closing_share
-            best.go(deadline if np.isinf(deadline) else deadline - share * (deadline - now), int((1.0 - share) * cones))
-            best.finish(deadline, cones)
+            with self.standing(best):
+                until = deadline if np.isinf(deadline) else deadline - share * (deadline - now)
+                best.go(until, int((1.0 - share) * cones))
+                best.finish(deadline, cones)
+
+    @contextlib.contextmanager
+    def standing(self, line: Line) -> Iterator[None]:
+        """What is proved stays proved where a line runs out of memory or its eigenvalues do not converge: it ends."""
+        try:
+            yield
+        except (MemoryError, np.linalg.LinAlgError) as error:
+            self.failed.append(line)
+            warnings.warn(
+                f"branch and bound: one way of covering the directions ended early ({type(error).__name__}: {error}); "
+                "the bound so far holds",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 def _ways(problem: Problem) -> list[str]:

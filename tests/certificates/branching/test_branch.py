@@ -200,3 +200,19 @@ def test_solve_takes_it():
     sol = cvxrelu.solve(X, y, beta=beta, certificate="branch", time_limit=20.0, tol=5e-3, backend="numpy")
     assert sol.certificate.kind == "branch" and sol.certificate.rigorous
     assert sol.status == cvxrelu.Status.OPTIMAL and sol.gap <= 5e-3
+
+
+@pytest.mark.parametrize("error", [MemoryError("8 GiB"), np.linalg.LinAlgError("Eigenvalues did not converge")])
+def test_what_is_proved_stays_proved_where_a_way_breaks_down(monkeypatch, error):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((30, 6)), rng.standard_normal((30, 1))
+    problem = build_problem(X, y, beta=0.5 * cvxrelu.beta_max(X, y), sampled=False)
+    relaxed = relaxed_lower_bound(problem, y, cones=2000)[0]
+
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr("cvxrelu.certificates.branching.cone_search.cone_network", broken)
+    with pytest.warns(RuntimeWarning, match="the bound so far holds"):
+        proof, _ = branch_lower_bound(problem, y, Branching(cones=1500), deadline=np.inf)
+    assert proof.bound > relaxed  # by the ways that are left
