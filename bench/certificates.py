@@ -1,14 +1,16 @@
 """How far below the objective the rigorous bounds of the network program are: python -m bench.certificates [--quick]
 
 With --branch: real and planted data, the relaxed bound beside the one that branch and bound proves in so many seconds,
-and how it rose. Otherwise planted problems are solved to a priced gap of 1e-3; then, for the dual variable of that
-network, the closed form, the relaxed certificate and, at rank 2 and 3, the exact one are computed. Ratios of bound to
-objective, and seconds of the relaxed certificate; run both with OMP_NUM_THREADS=1, as the published tables were.
+and how it rose, as a table and a figure; rows of other data stay as they were. Otherwise planted problems are solved
+to a priced gap of 1e-3; then, for the dual variable of that network, the closed form, the relaxed certificate and, at
+rank 2 and 3, the exact one are computed. Ratios of bound to objective, and seconds of the relaxed certificate; run both
+with OMP_NUM_THREADS=1, as the published tables were.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from typing import Any
 
@@ -18,7 +20,7 @@ import cvxrelu
 from bench.common.datasets import PROBLEMS as DATASETS
 from bench.common.datasets import available
 from bench.common.problems import planted
-from bench.common.report import markdown_table, put_between_markers, save_json
+from bench.common.report import FIGURES, RESULTS, markdown_table, put_between_markers, save_json
 from cvxrelu.certificates.closed_form import closed_form_price
 from cvxrelu.program.losses import Squared
 
@@ -59,10 +61,13 @@ def branch_row(name: str, fraction: float, seconds: float) -> dict[str, Any]:
     found = cvxrelu.certify(sol, X, y, beta=beta, kind="branch", time_limit=seconds)
     cpu, progress = time.process_time() - started, found.progress
     when = {f"{at:g}": _by(progress, at * seconds) / sol.objective for at in CURVE}
+    moments = np.geomspace(seconds / 300, seconds, 40)
     return {
         "name": name, "n": len(X), "rank": int(np.linalg.matrix_rank(X)), "fraction": fraction, "priced_gap": sol.gap,
         "penalty": beta * sol.network.path_norm / sol.objective, "relaxed": relaxed.lower_bound / sol.objective,
-        "branch": found.lower_bound / sol.objective, "curve": when, "cones": int(progress["cones"].max()),
+        "branch": found.lower_bound / sol.objective, "curve": when,
+        "rise": [[float(at), _by(progress, at) / sol.objective] for at in moments],
+        "cones": int(progress["cones"].max()),
         "price": float(np.nanmin(progress["price"])) if np.isfinite(progress["price"]).any() else None,
         "seconds": seconds, "cpu_seconds": cpu,
     }  # fmt: skip
@@ -88,20 +93,45 @@ def branch_table(rows: list[dict[str, Any]]) -> str:
 
 
 def of_branch(seconds: float, names: list[str]) -> None:
-    rows = []
+    path = RESULTS / "certificates-branch.json"
+    kept = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = {(row["name"], row["fraction"]): row for row in kept if row["name"] in BRANCHED}
     for name in names:
         for fraction in FRACTIONS:
-            rows.append(branch_row(name, fraction, seconds))
-            print(branch_table(rows[-1:]), flush=True)
-            save_json("certificates-branch", {"rows": rows})
-    put_between_markers("docs/benchmarks.md", "certificates-branch", branch_table(rows))
+            rows[name, fraction] = branch_row(name, fraction, seconds)
+            print(branch_table([rows[name, fraction]]), flush=True)
+            order = sorted(rows.values(), key=lambda row: (BRANCHED.index(row["name"]), -row["fraction"]))
+            save_json("certificates-branch", {"rows": order})
+    put_between_markers("docs/benchmarks.md", "certificates-branch", branch_table(order))
+    draw_rise(order)
+
+
+def draw_rise(rows: list[dict[str, Any]]) -> None:
+    """The share that is proved against seconds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(FRACTIONS), figsize=(9.5, 3.8), sharey=True, layout="constrained")
+    for place, fraction in zip(axes, FRACTIONS, strict=True):
+        for k, row in enumerate(row for row in rows if row["fraction"] == fraction):
+            style = ["-", "--"][k % 2]
+            place.plot(*zip(*row["rise"], strict=True), style, label=f"{row['name']}, rank {row['rank']}")
+        place.set(title=f"beta = {fraction:g} beta_max", xlabel="seconds", xscale="log", ylim=(0.25, 1.01))
+        place.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("share of the objective that is proved")
+    axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    matplotlib.rcParams["svg.hashsalt"] = "cvxrelu"
+    figure.savefig(FIGURES / "certificates-branch.svg", metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the four smallest problems; writes nothing")
     parser.add_argument("--branch", type=float, metavar="SECONDS", help="branch and bound, so long for each row")
-    parser.add_argument("--only", nargs="*", default=BRANCHED, choices=list(DATASETS), help="with --branch: these data")
+    parser.add_argument("--only", nargs="*", default=BRANCHED, choices=BRANCHED, help="with --branch: these data")
     arguments = parser.parse_args()
     quick = arguments.quick
     if arguments.branch:
