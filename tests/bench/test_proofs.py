@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.honesty.proofs import dual_value, tried
 from bench.honesty.programs import Program
+from bench.honesty.proofs import dual_value, tried
 from cvxrelu.certificates.branching.line import Line
 from cvxrelu.program.losses import Logistic, Squared
 
