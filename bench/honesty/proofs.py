@@ -39,7 +39,12 @@ from cvxrelu.runs.proving import Branching, Ledger, Proof
 __all__ = ["tried"]
 
 CONES, BOXES, EVERY = 60, 600, 5  # of a proof, a box counted as a hundred cones; one in so many problems by boxes
-REFUSED = ("for float32: rescale it", "float64 cannot tell the cells apart", "rows so nearly parallel")
+REFUSED = (
+    "for float32: rescale it",
+    "float64 cannot tell the cells apart",
+    "rows so nearly parallel",
+    "must have rank at most 3",
+)
 
 
 def eligible(case: Case) -> bool:

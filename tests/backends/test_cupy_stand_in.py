@@ -248,7 +248,7 @@ def test_solve_warm_and_saved(put, tmp_path):
     np.testing.assert_allclose(whole.sampled.blocks, plain.sampled.blocks, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["priced", "relaxed", "exact"])
+@pytest.mark.parametrize("kind", ["priced", "relaxed", "exact", "branch"])
 @pytest.mark.parametrize("data", ["squared", "ridge", "pairs", "multinomial"])
 def test_certify(put, data, kind):
     rows, y, options = DATA[data]
@@ -261,8 +261,9 @@ def test_certify(put, data, kind):
     fields = {"first_layer": np.eye(rows.shape[1]), "second_layer": np.ones(rows.shape[1]), **skip}
     if data == "multinomial":
         fields["second_layer"] = np.ones((rows.shape[1], 3))
-    found = cvxrelu.certify(put(fields), *put((rows, y)), beta=2.0, kind=kind, tol=3e-2, **put(options))
-    plain = cvxrelu.certify(fields, rows, y, beta=2.0, kind=kind, tol=3e-2, backend="numpy", **options)
+    asked = {"beta": 2.0, "kind": kind, "tol": 3e-2, **({"target": 0.5} if kind == "branch" else {})}
+    found = cvxrelu.certify(put(fields), *put((rows, y)), **asked, **put(options))
+    plain = cvxrelu.certify(fields, rows, y, **asked, backend="numpy", **options)
     assert found.kind == kind and found.objective == pytest.approx(plain.objective, rel=1e-9)
     assert found.lower_bound <= found.objective
     assert found.lower_bound == pytest.approx(plain.lower_bound, rel=0.1)
