@@ -118,7 +118,8 @@ def dual_value(program: Program, t: np.ndarray) -> tuple[float, float]:
         p = np.zeros(len(program.weight), dtype=np.longdouble)
         p[some] = t
         columns = program.columns.astype(np.longdouble)
-        of_skip, scale = program.read(columns).T @ p, np.abs(program.read(columns)).T @ np.abs(p)
+        read = program.read(columns)
+        of_skip, scale = read.T @ p, np.linalg.norm(read.astype(float), axis=0) * np.linalg.norm(p.astype(float))
         if program.l2 > 0:
             value -= float(np.sum(of_skip**2)) / (2 * program.l2)
             size += float(np.sum(of_skip**2)) / (2 * program.l2)
@@ -187,7 +188,7 @@ def main() -> None:
         "problems": count, "last": k, "of": dict(of), "proofs": dict(made), "broken": broken,
         "cpu_seconds": time.process_time() - started,
     }  # fmt: skip
-    print(result)
+    print(result, flush=True)
     if options.write_docs:
         save_json("honesty-proofs", result)
         put_between_markers("docs/honesty.md", "proofs", words(result))

@@ -39,7 +39,8 @@ LEAST_PART, MOST_FLOPS = 128, 1e11  # but so many ascents, up to more flops: pro
 Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
 HOPE, DEAR_WAVE = 10.0, 3e10  # times the rise of a wave: see `enough`; flops of one from which that counts
 QUIET = 3  # waves without a rise after which there are no more
-POLISHED, TOGETHER = 32, 8  # directions; of them at a time on the host
+POLISHED = 32  # directions
+TOGETHER, IN_CACHE = 8, 2**17  # of them at a time on the host, or more while their Gram matrices have no more numbers
 POLISHED_APART = 0.95  # their largest cosine
 POLISH_ROUNDS, POLISH_STEPS = 3, 100
 MOST_NEAR = 256  # rows whose kinks a direction is polished on
@@ -145,8 +146,8 @@ class Pricing:
         """
         if u.shape[1] == 0:
             return u, np.zeros(0)
-        size = TOGETHER if self.backend.name == "numpy" else u.shape[1]
         near, run = min(self.n, 2 * self.d, MOST_NEAR), self.backend.compile(polish, ("near",))
+        size = max(TOGETHER, IN_CACHE // near**2) if self.backend.name == "numpy" else u.shape[1]
         working, moved = dtype_name(self.X.dtype), []
         data = (self.X, self.ground.lengths, self.backend.put(p, working))
         for k in range(0, u.shape[1], size):

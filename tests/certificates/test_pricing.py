@@ -270,7 +270,8 @@ def test_dear_ascents_find_as_much(monkeypatch, backend_name, wide):
     """Halved on the way, in parts, polished a few at a time, with waves that are given up: the same maximum."""
     X, p = draw(7, n=60, d=5)
     usual = price(X, p, count=80, polished=20, waves=3)
-    for name, value in (("DEAR_FLOPS", 0.0), ("HALVED", 8), ("TOGETHER", 3), ("DEAR_WAVE", 0.0), ("MOST_FLOPS", 1e9)):
+    some = {"DEAR_FLOPS": 0.0, "HALVED": 8, "TOGETHER": 3, "IN_CACHE": 0, "DEAR_WAVE": 0.0, "MOST_FLOPS": 1e9}
+    for name, value in some.items():
         monkeypatch.setattr(pricing, name, value)
     monkeypatch.setattr(pricing, "LEAST_PART", 200 if wide else 40)
     monkeypatch.setattr(pricing, "PART_FLOPS", 1e4)
@@ -290,6 +291,7 @@ def test_parts_are_all_of_it(monkeypatch):
     parts = searched._parts(u, 12)
     assert len(parts) == 5
     np.testing.assert_array_equal(np.sort(np.concatenate(parts, axis=1)), np.sort(u))
+    monkeypatch.setattr(pricing, "IN_CACHE", 0)
     polished = []
     for together in (3, 100):
         monkeypatch.setattr(pricing, "TOGETHER", together)
