@@ -19,6 +19,7 @@ from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from cvxrelu.api.guards import refuse_text
 from cvxrelu.api.standardised import solve_standardised
 from cvxrelu.backends.choose import the_arrays_own
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -93,9 +94,10 @@ class _ConvexReLU(BaseEstimator):
 
     def _predict(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return np.asarray(
-            self.network_.predict(validate_data(self, _host(X), reset=False, dtype=[np.float64, np.float32]))
-        )
+        X = _host(X)
+        if np.shape(X)[1:] == (self.n_features_in_,):  # else that is what is wrong
+            refuse_text(X)
+        return np.asarray(self.network_.predict(validate_data(self, X, reset=False, dtype=[np.float64, np.float32])))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -147,6 +149,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
         """Fit to X (n, d) and y (n,) or (n, c)."""
         backend = the_arrays_own(self.backend, X, y)
         X, y, sample_weight = map(_host, (X, y, sample_weight))
+        refuse_text(X)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
         self._fit(X, np.asarray(y, dtype=np.float64), sample_weight, backend)
         return self
@@ -220,6 +223,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
             raise ValueError(f"loss must be 'squared' or 'logistic', got {self.loss!r}")
         backend = the_arrays_own(self.backend, X, y)
         X, y, sample_weight = map(_host, (X, y, sample_weight))
+        refuse_text(X)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)

@@ -247,3 +247,42 @@ def test_logistic_weights_and_refusals():
         ConvexReLUClassifier(loss="hinge").fit(X, LABELS)
     with pytest.raises(ValueError, match="skip_l2 must be positive"):
         ConvexReLUClassifier(loss="logistic", skip="bias").fit(X, LABELS)
+
+
+class Table:
+    """What an estimator sees of a data frame, without pandas."""
+
+    def __init__(self, **columns):
+        self.columns, self.dtypes, self.named = list(columns), None, columns
+        self.shape = (30, len(columns))
+
+    def __getitem__(self, name):
+        return self.named[name]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (Table(a=np.arange(30.0), city=np.array(["x", "y", "z"] * 10, dtype=object)), "'x' in column 'city'"),
+        (Table(a=np.arange(30.0), city=np.array(["x"] * 30)), "'x') in column 'city'"),
+        (Table(day=np.full(30, np.datetime64("2020-01-01"))), "in column 'day'"),
+        (np.array([[1.0, "x"]] * 30, dtype=object), "'x' in column 1"),
+        (np.array([["1", "x"]] * 30), "'x') in column 1"),
+    ],
+)
+def test_text_is_named_with_its_column(table, words):
+    for model, y in ((ConvexReLURegressor(), np.arange(30.0)), (ConvexReLUClassifier(), np.arange(30) % 2)):
+        with pytest.raises(ValueError, match="expected numbers: encode it") as caught:
+            model.fit(table, y)
+        assert words in str(caught.value)
+
+
+def test_numbers_among_objects_are_taken():
+    X = np.array([[1.0, "2", None]] * 30, dtype=object)
+    X[:, 2] = np.arange(30)
+    assert ConvexReLURegressor(beta=0.5).fit(X, np.arange(30.0)).n_features_in_ == 3
+    model = ConvexReLURegressor(beta=0.5).fit(np.arange(30.0)[:, None], np.arange(30.0))
+    with pytest.raises(ValueError, match="expected numbers"):
+        model.predict(np.array([["x"]] * 3, dtype=object))
+    with pytest.raises(ValueError, match="2 features"):
+        model.predict(np.array([[1.0, 2.0]] * 3))
