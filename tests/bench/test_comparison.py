@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +116,30 @@ def test_which_cells_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "missing", lambda: [])
     monkeypatch.setattr(cells.Cell, "run_apart", lambda cell: made.append(cell))  # list.append does not bind
     monkeypatch.setattr(summary, "summarise", lambda *where: None)
-    monkeypatch.setattr("sys.argv", ["bench.comparison", "--task", "sentiment"])
+    monkeypatch.setattr("sys.argv", ["bench.comparison"])
     run.main()
-    assert [cell.method for cell in made[: 1 + len(trained.METHODS)]] == ["heads", *trained.METHODS]
+    short = set(made)
+    assert {cell.method for cell in short} == {"heads", *trained.METHODS} - {*run.LONG}
+    assert [cell.method for cell in made if cell.task == "tutoring"] == ["heads", "DPO, rate 3e-5", "reward model"]
+    made.clear()
+    monkeypatch.setattr("sys.argv", ["bench.comparison", "--full"])
+    run.main()
+    assert short < set(made)
+    assert {cell.method for cell in made} == {"heads", "sensitivity", *trained.METHODS, *trained.ABLATION}
     assert {cell.noise for cell in made if cell.method == "heads"} == {0.0, *cells.NOISE}
     assert {cell.pairs for cell in made} == {*cells.CURVE, cells.PAIRS}
     assert len({cell.file for cell in made}) == len(made)
     made.clear()
-    monkeypatch.setattr("sys.argv", ["bench.comparison", "--methods", "SFT", "--pairs", "7", "--seed", "2"])
+    monkeypatch.setattr(
+        "sys.argv", ["bench.comparison", "--methods", "SFT", "--pairs", "7", "--seed", "2", "--jobs", "2"]
+    )
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
     run.main()
-    assert [(cell.task, cell.method, cell.pairs, cell.seed) for cell in made] == [
+    assert sorted((cell.task, cell.method, cell.pairs, cell.seed) for cell in made) == [
         (task, "SFT", 7, 2) for task in ("sentiment", "tutoring")
     ]
+    assert os.environ["OMP_NUM_THREADS"] == "1"  # what the cells' processes get
 
 
 @pytest.mark.filterwarnings("ignore")
