@@ -119,12 +119,13 @@ def stepper(backend: Backend, size: tuple[int, int, int], dtype: str = "float64"
     """A planted problem on the backend, with P a multiple of its devices: what `admm.run_chunk` takes."""
     problem = planted(*size)
     n = len(problem.X)
-    P = problem.patterns.shape[1] // backend.n_devices * backend.n_devices
+    P = problem.patterns.shape[1] // backend.grid[1] * backend.grid[1]
     basis, eigenvalues = right_singular_basis(problem.X, np)
     loss = Squared(problem.y[:, None], np.ones((n, 1)))
     with backend.scope():
-        X, values, loss, beta = backend.put((problem.X @ basis, eigenvalues, loss, np.asarray(problem.beta)), dtype)
-        patterns = backend.put(problem.patterns[:, :P], split=1)
+        X, loss = backend.put((problem.X @ basis, loss), dtype, rows=0)
+        values, beta = backend.put((eigenvalues, np.asarray(problem.beta)), dtype)
+        patterns = backend.put(problem.patterns[:, :P], split=1, rows=0)
         data = backend.compile(admm.prepare)(backend, X, values, patterns, loss, beta)
         start = initial_penalties(None, eigenvalues, 1.0)
         rho = admm.Penalties(*backend.put(tuple(map(np.asarray, start)), dtype))

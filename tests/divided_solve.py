@@ -2,9 +2,9 @@
 
 Run as a script it is one of several processes on loopback, and prints what it found on all devices of all processes:
 
-    python divided_solve.py NUMBER_OF_PROCESSES INDEX ADDRESS [FOLDER]
+    python divided_solve.py NUMBER_OF_PROCESSES INDEX ADDRESS ROWSxPATTERNS [FOLDER]
 
-FOLDER is for a checkpoint of the first process.
+ROWSxPATTERNS is the grid of all devices. FOLDER is for a checkpoint of the first process.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def solved(backend: Any) -> dict[str, Any]:
         priced = pricing.price(Y, X[:3].T / np.linalg.norm(X[:3], axis=1), 16)
     return {
         **refined(backend, X, Y),
+        "split": split(backend, X, Y[:, 0] > 0.0),
         "device": sol.device,
         "blocks": sol.sampled.blocks.tolist(),
         "dual": sol.sampled.dual.tolist(),
@@ -48,6 +49,21 @@ def solved(backend: Any) -> dict[str, Any]:
         "network": [sol.objective, sol.lower_bound],
         "price": [priced.price],
     }
+
+
+def split(backend: Any, X: Any, positive: Any) -> list[float]:
+    """Objective, bound and some blocks of a loss with a split of its own, a skip and conjugate gradients."""
+    from cvxrelu.program.problem import build_problem
+    from cvxrelu.runs.settings import Settings
+    from cvxrelu.sampled.stage import SampledStage
+
+    problem = build_problem(
+        X, np.where(positive, 1.0, -1.0), beta=0.5, loss="logistic", skip="linear", skip_l2=0.1, patterns=P
+    )
+    settings = Settings.read(rho=None, tol=1e-9, max_iter=40, time_limit=None, linear_solver="cg")
+    with backend.scope():
+        found = SampledStage(problem, backend, settings).run().sampled
+    return [found.objective, found.lower_bound, *found.blocks.ravel()]
 
 
 def refined(backend: Any, X: Any, Y: Any) -> dict[str, Any]:
@@ -83,7 +99,7 @@ def traffic(backend: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     with backend.scope():
         terms = (rng.standard_normal((60, 6)), Squared(rng.standard_normal((60, 1)), np.ones((60, 1))), np.asarray(0.5))
-        data, x = neurons.Terms(*backend.put(terms)), backend.put(rng.standard_normal(7 * 16))
+        data, x = neurons.Terms(*backend.put(terms, rows=0)), backend.put(rng.standard_normal(7 * 16))
         objective = neurons.Balanced(backend)
         state = backend.compile(lbfgs.start, ("objective",))(backend, data, x, objective=objective)
         step = backend.compile(lbfgs.run, ("objective",)).lower(backend, data, state, 1, objective=objective)
@@ -92,19 +108,33 @@ def traffic(backend: Any) -> dict[str, Any]:
         refinement = {"descent": moved(step.compile().as_text()), "weigh": moved(weights.compile().as_text())}
     backend, inputs = stepper(backend, (60, 6, 16))
     with backend.scope():
-        state = inputs[3]
+        (system_data, _, _, state), loss = inputs, inputs[0].loss
         put = [((3, 16), 1), ((3, 16), None), ((3, 14), 1), ((8, 16), 0)]
+        kept = {"x": state.x, "t": state.t, "X": system_data.X, "patterns": system_data.patterns, "y": loss.y}
         return {
             "placed": [
                 list(backend.put(np.zeros(shape), split=axis).sharding.shard_shape(shape)) for shape, axis in put
             ],
-            "divided": [str(getattr(state, name).sharding.spec) for name in ("x", "t")],
+            "rows": list(backend.put(np.zeros((6, 12)), rows=0, split=-1).sharding.shard_shape((6, 12))),
+            "both": list(backend.put(np.zeros((12, 5)), rows=0, split=0).sharding.shard_shape((12, 5))),
+            "shares": {name: list(array.sharding.shard_shape(array.shape)) for name, array in kept.items()},
             "collectives": collectives(backend, inputs),
             "refinement": refinement,
         }
 
 
-def resumed(folder: Path, index: int) -> dict[str, Any]:
+def refused(devices: Any) -> str:
+    """What is said of 59 rows."""
+    import cvxrelu
+
+    try:
+        cvxrelu.solve(np.ones((59, 2)), np.ones(59), beta=0.5, max_iter=1, patterns=1, refine=False, devices=devices)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def resumed(folder: Path, index: int, devices: Any) -> dict[str, Any]:
     """Solves that are stopped and taken up again, from a folder that only the first process can reach."""
     import cvxrelu
     from cvxrelu.runs import checkpoint
@@ -118,7 +148,7 @@ def resumed(folder: Path, index: int) -> dict[str, Any]:
         ({"certificate": "exact", "tol": 1e-7, "dtype": "float64"}, 2),
     ):
         place = folder / f"{index}-{stop}"
-        keep: Any = {"beta": 0.5, "devices": "all", **options}
+        keep: Any = {"beta": 0.5, "devices": devices, **options}
         whole = cvxrelu.solve(X, y, **keep)
         seen: list[Any] = []
         cvxrelu.solve(
@@ -143,19 +173,20 @@ if __name__ == "__main__":
         jax.distributed.initialize(address, count, index)
     from cvxrelu.backends.choose import select_devices
 
-    chosen = select_devices("jax", "all")
+    grid = np.array(jax.devices()).reshape(tuple(map(int, sys.argv[4].split("x"))))
+    chosen = select_devices("jax", grid)
     found = solved(chosen)
     if count == 1:
-        found |= traffic(chosen)
+        found |= {**traffic(chosen), "refused": refused(grid)}
     else:
         found["refused"] = []
         others = [device for device in jax.devices() if device.process_index != index]
-        for devices, limit in (("all", 10.0), (others, None)):
+        for devices, limit in ((grid, 10.0), (others, None)):
             try:
                 select_devices("jax", devices, limit)
             except ValueError as error:
                 found["refused"].append(str(error))
-        more = resumed(Path(sys.argv[4]), index)
+        more = resumed(Path(sys.argv[5]), index, grid)
         found |= {**more, "refused": found["refused"] + more["refused"]}
     print("RESULT" + json.dumps(found), flush=True)
     if count > 1:

@@ -32,6 +32,7 @@ SIZES = [(1_000_000, 50), (50_000, 1024)]
 QUICK = [(2000, 10)]
 SECONDS, QUICK_SECONDS = 560.0, 20.0
 GPU_COPY, GPU_MEMORY = 0.5 * 3.35e12, 80e9  # of one H100: half of the data sheet's bytes a second; bytes
+GRIDS = [(1, 1), (1, 8), (4, 2), (8, 1)]  # cards along rows and patterns
 LARGE = (1_000_000, 4096, 256)  # rows, columns, neurons or patterns
 ROUND = {"descent": 20, "ascents": 16 * 200}  # evaluations of a descent, and steps times starts of a far pricing
 
@@ -130,37 +131,42 @@ def _planted(n: int, d: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paper_table() -> tuple[list[str], list[list[Any]], str]:
-    """One card of 80 GB and eight."""
+    """One card of 80 GB, and eight in a row or a grid."""
     header = ["cards", "what", "Tflop a card", "s of products", "GB read a card", "s of reading", "MB sent a card",
               "GB held a card", "fits 80 GB"]  # fmt: skip
     note = (
         f"A model, not a measurement, of (n, d, neurons or patterns) = {LARGE}, float32, one output. Products at half "
         "of an H100's 67 Tflop/s, reading at half of 3.35 TB/s, both from the data sheet; X is read twice a pair of "
         f"products. A round of refinement is {ROUND['descent']} evaluations and 16 steps of 200 ascents, an iteration "
-        "of ADMM has 10 steps of CG. Held: X in float32, and in float64 as bounds take it, on every card; the slack or "
-        "hidden units; the memory of L-BFGS."
+        "of ADMM has 10 steps of CG. Held: X in float32, and in float64 as bounds take it, the rows of a card; slack "
+        "or hidden units; the memory of L-BFGS. R x C: a grid that divides rows by R and patterns by C."
     )
     return header, paper_rows(), note
 
 
-def paper_rows(counts: tuple[int, ...] = (1, 8), size: tuple[int, int, int] = LARGE) -> list[list[Any]]:
+def paper_rows(size: tuple[int, int, int] = LARGE) -> list[list[Any]]:
     """Work, traffic and memory of an ADMM iteration with 10 steps of CG, and of a round of refinement."""
     n, d, P = size
     rows: list[list[Any]] = []
-    for k in counts:
-        ring = 2.0 * (k - 1) / k
-        evaluations = ROUND["descent"]
+    for R, C in GRIDS:
+        k, evaluations = R * C, ROUND["descent"]
+        over_rows, over_patterns = 2.0 * (R - 1) / R, 2.0 * (C - 1) / C  # what a ring sends of a sum
+        of_blocks, of_rows = over_rows * d * P / C, over_patterns * n / R  # of one sum of each kind
+        layers = over_rows * (d + 1) * P / C + (C - 1) / C * (d + 1) * P
+        of_ascents = over_rows * d * ROUND["ascents"] / C
         for what, flops, passes, sent, held in (
-            ("ADMM iteration", (12.0 + 4.0 * 10) * n * d * P / k, 3 + 10, ring * 11 * n * 4, 3 * 8.0 * n * P / k),
+            ("ADMM iteration", (12.0 + 4.0 * 10) * n * d * P / k, 3 + 10,
+             4 * ((1 + 10) * of_rows + (3 + 10) * of_blocks), 3 * 8.0 * n * P / k),
             ("round of refinement", (6.0 * evaluations * n * d * P + 4.0 * n * d * ROUND["ascents"]) / k,
-             2 * evaluations + 2 * 16, evaluations * 4 * (ring * n + (k - 1) / k * (d + 1) * P),
+             2 * evaluations + 2 * 16, 4 * (evaluations * (of_rows + layers) + of_ascents),
              2 * 4.0 * n * P / k + 42 * 4.0 * (d + 1) * P),
         ):  # fmt: skip
-            read, memory = 4.0 * n * d * passes, 12.0 * n * d + held
-            fits = "yes" if memory <= GPU_MEMORY else "no"
+            read, memory = 4.0 * n * d * passes / R, 12.0 * n * d / R + held
+            fits, cards = "yes" if memory <= GPU_MEMORY else "no", k if R == 1 else f"{R} x {C}"
             rows.append(
-                [k, what, flops / 1e12, flops / GPU_FLOPS, read / 1e9, read / GPU_COPY, sent / 1e6, memory / 1e9, fits]
-            )
+                [cards, what, flops / 1e12, flops / GPU_FLOPS, read / 1e9, read / GPU_COPY, sent / 1e6, memory / 1e9,
+                 fits]
+            )  # fmt: skip
     return rows
 
 

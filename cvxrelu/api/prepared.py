@@ -26,7 +26,7 @@ from cvxrelu.runs.settings import Settings
 from cvxrelu.runs.solution import Solution
 from cvxrelu.runs.status import Status
 from cvxrelu.sampled.choice import method_ahead
-from cvxrelu.sampled.memory import LARGE, Plan, Sizes, as_limit, plan, refuse_what_is_not_free, sizes_of
+from cvxrelu.sampled.memory import LARGE, Grid, Plan, Sizes, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.sampled.newton_stage import pays
 from cvxrelu.sampled.stage import SampledStage
 from cvxrelu.support.status_line import say
@@ -87,12 +87,13 @@ class Prepared:
 
     def _options(self, settings: Settings) -> dict[str, Any]:
         """What a checkpoint must have been written with, beside the problem."""
+        rows, patterns = self.backend.grid
         return {
             "refine": "rough" if settings.rough else settings.refine, "certificate": settings.certificate,
             "rho": settings.rho,
             "linear_solver": settings.linear_solver, "seed": settings.seed,
             "dtype": "auto" if settings.dtype is None else "given", "working_dtype": self.problem.dtype.name,
-            "backend": self.backend.name, "devices": self.backend.n_devices,
+            "backend": self.backend.name, "devices": patterns if rows == 1 else [rows, patterns],
         }  # fmt: skip
 
     def _certified(self, solution: Solution, settings: Settings, started: float, saves: Checkpoint | None) -> Solution:
@@ -154,6 +155,7 @@ def prepare(
         if pays(sizes[:4], settings, get_backend("numpy")):
             flops = 0.0  # Newton's method runs on the host
         named = divided or select_backend(backend, (X, y), flops)
+        check_rows(sizes.n, named)
         named, memory = fitting(sizes, settings, named, sampled, limit, backend == "auto" and divided is None)
         if memory.streamed:
             check_streamed(settings.certificate, skip, pairs, checkpoint)
@@ -172,10 +174,20 @@ def prepare(
     return Prepared(problem=problem, backend=named, sampled=sampled, memory=memory, space=SearchSpace(problem.X))
 
 
-def own_memory(backend: Backend, which: int) -> tuple[int, float] | None:
-    """(devices, bytes) of memory that is not the machine's, in all (0) or free (1)."""
+def own_memory(backend: Backend, which: int) -> tuple[Grid, float] | None:
+    """(grid of devices, bytes of each) of memory that is not the machine's, in all (0) or free (1)."""
     own = backend.own_memory
-    return None if own is None else (backend.n_devices, own[which])
+    return None if own is None else (backend.grid, own[which])
+
+
+def check_rows(n: int, named: Backend) -> None:
+    """ValueError where the devices do not divide the rows of X: copies of X might not fit."""
+    rows = named.grid[0]
+    if n % rows:
+        raise ValueError(
+            f"devices has {rows} rows, which do not divide the {n} rows of X; expected a multiple of {rows} of them: "
+            "append rows of zeros with a sample_weight of zero, which change nothing, or leave some out"
+        )
 
 
 def fitting(

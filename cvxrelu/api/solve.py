@@ -125,7 +125,8 @@ def solve(
         memory_limit. time_limit counts anew in every run.
     devices : None, the number of JAX devices to use, a sequence of them, or "all" (of all processes, where
         `jax.distributed.initialize` was called: docs/devices.md). (S) is then solved by ADMM, patterns and blocks
-        divided among them, and pricing divides its ascents.
+        divided among them, and pricing divides its ascents. A 2-d array of them is a grid whose first axis, which must
+        divide n, divides the rows of X.
 
     Returns
     -------

@@ -28,11 +28,12 @@ class Backend:
     on_mesh = False  # on devices that the user has named, maybe several
 
     # -- data ---------------------------------------------------------------------------------------------------
-    def put(self, tree: Any, dtype: Any = None, split: int | None = None) -> Any:
+    def put(self, tree: Any, dtype: Any = None, split: int | None = None, rows: int | None = None) -> Any:
         """Host to device; floating arrays are cast to `dtype` if given, booleans and integers keep theirs.
 
-        split : axis along which several devices divide the arrays, where it has a multiple of their number; else all
-            devices get copies.
+        split, rows : axes that a grid of devices divides: `rows` by its first axis, `split` (patterns, neurons,
+            directions) by its second, the same axis for both by all devices; each where its length is a multiple of
+            theirs, else they get copies.
         """
         return _map(lambda a: self._put_array(_cast(a, dtype)), tree)
 
@@ -46,8 +47,8 @@ class Backend:
     def _get_array(self, array: Any) -> np.ndarray:
         return np.asarray(array)
 
-    def split(self, array: Any, axis: int) -> Any:
-        """The same array on the device, divided along this axis as `put` divides; also within compiled functions."""
+    def split(self, array: Any, axis: int | None, rows: int | None = None) -> Any:
+        """The same array on the device, divided along these axes as `put` divides; also within compiled functions."""
         return array
 
     # -- control ------------------------------------------------------------------------------------------------
@@ -90,8 +91,9 @@ class Backend:
         return "cpu"
 
     @property
-    def n_devices(self) -> int:
-        return 1
+    def grid(self) -> tuple[int, int]:
+        """Devices along the rows, and along patterns, neurons and directions."""
+        return 1, 1
 
     @property
     def own_memory(self) -> tuple[float, float] | None:

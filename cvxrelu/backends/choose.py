@@ -91,7 +91,7 @@ def select_devices(name: Any, devices: Any, time_limit: Any = None) -> Backend:
     from cvxrelu.backends.mesh import as_devices
 
     chosen = as_devices(devices)
-    if time_limit is not None and len({device.process_index for device in chosen}) > 1:
+    if time_limit is not None and len({device.process_index for row in chosen for device in row}) > 1:
         raise ValueError(
             f"time_limit is {time_limit!r}, and devices belong to several processes, whose clocks would disagree; "
             "use max_iter, or tol"
@@ -100,7 +100,7 @@ def select_devices(name: Any, devices: Any, time_limit: Any = None) -> Backend:
 
 
 @functools.cache
-def _on_devices(devices: tuple[Any, ...]) -> Backend:
+def _on_devices(devices: tuple[tuple[Any, ...], ...]) -> Backend:
     """One instance for these devices, so that nothing is compiled twice, after its known-answer check."""
     from cvxrelu.backends.mesh import MeshBackend
 

@@ -29,7 +29,7 @@ class JaxBackend(Backend):
         self.xp = jax.numpy
         self._jax = jax
 
-    def put(self, tree: Any, dtype: Any = None, split: int | None = None) -> Any:
+    def put(self, tree: Any, dtype: Any = None, split: int | None = None, rows: int | None = None) -> Any:
         return self._jax.tree.map(lambda a: self._jax.device_put(_cast(a, dtype)), tree)
 
     def get(self, tree: Any) -> Any:

@@ -170,8 +170,8 @@ def _lost_on_the_way(backend: Backend) -> str | None:
     kinds = (np.arange(6.0), np.arange(6, dtype=np.float32)[None, :], np.arange(6) % 2 == 0, np.arange(6) - 3)
     given = (*kinds, (np.asarray(2.5), None))
     for axis in (None, -1):
-        there = backend.put(given[:4], split=axis)
-        there = (*(backend.split(array, -1) for array in there), backend.put(given[4]))
+        there = backend.put(given[:4], split=axis, rows=0)
+        there = (*(backend.split(array, -1, 0) for array in there), backend.put(given[4]))
         found = backend.get(backend.block(there))
         pairs = [*zip(found[:4], given[:4], strict=True), (found[4][0], given[4][0])]
         for got, sent in pairs:

@@ -98,7 +98,7 @@ class Pricing:
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
         p = p / unit
-        working_p = self.backend.put(p, dtype_name(self.X.dtype))
+        working_p = self.backend.put(p, dtype_name(self.X.dtype), rows=0)
         directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
         price, quiet, starts, late = 0.0, 0, 0, False
         dear = 16.0 * self.n * self.d * sum(steps) * count > DEAR_WAVE
@@ -149,7 +149,7 @@ class Pricing:
         near, run = min(self.n, 2 * self.d, MOST_NEAR), self.backend.compile(polish, ("near",))
         size = max(TOGETHER, IN_CACHE // near**2) if self.backend.name == "numpy" else u.shape[1]
         working, moved = dtype_name(self.X.dtype), []
-        data = (self.X, self.ground.lengths, self.backend.put(p, working))
+        data = (self.X, self.ground.lengths, self.backend.put(p, working, rows=0))
         for k in range(0, u.shape[1], size):
             part = u[:, k : k + size]
             padded = np.pad(part, ((0, 0), (0, self.backend.padded(part.shape[1]) - part.shape[1])))
@@ -205,7 +205,7 @@ class Pricing:
         padded = np.pad(u, ((0, 0), (0, self.backend.padded(u.shape[1]) - u.shape[1])))
         evaluate = self.backend.compile(_prices)
         at = self.backend.put(padded, split=1)
-        data = (self.backend, self.exact_X, self.backend.put(p))
+        data = (self.backend, self.exact_X, self.backend.put(p, rows=0))
         values = self.backend.get(evaluate(*data, at))[: u.shape[1]]
         if self.even and self.sizes is not None:
             values = np.minimum(values, self.backend.get(evaluate(*data, -at))[: u.shape[1]])
@@ -289,7 +289,7 @@ class Pricing:
         for weight in (np.ones(self.n), np.exp(1.5 * rng.standard_normal(self.n))):
             mixed = weight * (p @ rng.standard_normal(p.shape[1]))
             size = np.abs(mixed).max()
-            mixed = self.backend.put(mixed / (size if size > 0 else 1.0), dtype_name(self.X.dtype))
+            mixed = self.backend.put(mixed / (size if size > 0 else 1.0), dtype_name(self.X.dtype), rows=0)
             vectors = self.backend.get(self.backend.compile(spectrum)(self.backend, X, mixed))
             for end in (vectors, vectors[:, ::-1]):
                 found += [end[:, :k] @ rng.standard_normal((min(k, self.d), count)) for k in (3, 10, 30)]

@@ -56,7 +56,7 @@ def ground_of(backend: Backend, X: Any, exact_X: Any, sizes: Float[np.ndarray, "
         return Ground(X, exact_X, lengths, whitening)
     scale = sizes.min() / sizes
     rows = backend.get(exact_X) / sizes
-    white = White(sizes, scale, rows, *backend.put((rows, scale[:, None]), dtype))
+    white = White(sizes, scale, rows, backend.put(rows, dtype, rows=0), backend.put(scale[:, None], dtype))
     return Ground(X, exact_X, lengths, np.diag(scale), white)
 
 
@@ -117,7 +117,7 @@ class SearchSpace:
     def _on_device(self, backend: Backend, at: Coordinates, dtype: str) -> Any:
         key = (backend, dtype, at.basis is None)
         if key not in self._placed:
-            self._placed[key] = backend.put(at.rows, dtype)
+            self._placed[key] = backend.put(at.rows, dtype, rows=0)
         return self._placed[key]
 
     @functools.cached_property

@@ -143,7 +143,7 @@ def moments(backend: Backend, data: Terms, u: Array, a: Array, s: Array, z: Arra
     """
     xp = array_namespace(data.X)
     columns, ridge, c = data.columns, data.ridge, a.shape[0]
-    hidden = backend.split(xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype)), 0)
+    hidden = backend.split(xp.maximum(data.X @ u, xp.zeros((), dtype=data.X.dtype)), 0, 0)
     hidden = read(data.readout, hidden)
     prediction, second = hidden @ (s[None, :] * a).T, a
     if columns is not None:

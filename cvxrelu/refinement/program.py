@@ -49,10 +49,16 @@ class NetworkProgram:
         self.little = 1e-3 if coordinates.sizes is None else 1e-5
         self.skip = problem.whitened_skip
         columns, ridge = (None, None) if self.skip is None else self.skip[:2]
-        others = (problem.loss, np.asarray(problem.beta), problem.readout, columns, ridge)
-        self.exact = Terms(ground.exact_X, *backend.put(others, "float64"))
-        self.terms = self.exact if dtype == "float64" else Terms(ground.X, *backend.put(others, dtype))
-        self.key_weights = backend.put(rng.standard_normal(self.X.shape[0]))
+        with_rows = (problem.loss, problem.readout, columns)
+
+        def terms(X: Any, dtype: str) -> Terms:
+            loss, readout, placed = backend.put(with_rows, dtype, rows=0)
+            beta, weights = backend.put((np.asarray(problem.beta), ridge), dtype)
+            return Terms(X, loss, beta, readout, placed, weights)
+
+        self.exact = terms(ground.exact_X, "float64")
+        self.terms = self.exact if dtype == "float64" else terms(ground.X, dtype)
+        self.key_weights = backend.put(rng.standard_normal(self.X.shape[0]), rows=0)
 
     def nothing(self) -> tuple[Neurons, np.ndarray]:
         """No neurons, and a skip of zero."""

@@ -124,8 +124,9 @@ def start(backend: Backend, data: Data) -> State:
 
 
 def divide(backend: Backend, state: State) -> State:
-    """The same state, blocks and slack divided over devices as the patterns are."""
-    return state._replace(x=backend.split(state.x, -1), t=backend.split(state.t, -1))
+    """The same state, blocks and slack divided over devices as the patterns are, slack and predictions as the rows."""
+    warm, p, a = (None if v is None else backend.split(v, None, 0) for v in (state.warm, state.p, state.a))
+    return State(backend.split(state.x, -1), backend.split(state.t, -1, 0), warm, state.iteration, p, a)
 
 
 def cg_tolerance(iteration: Any, dtype: Any, xp: Any) -> Any:
@@ -149,8 +150,7 @@ def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, sta
     else:
         a = _loss_prox(data, rho, state.p, state.a)
         target = 2.0 * a - state.p
-    tolerance = cg_tolerance(state.iteration, data.X.dtype, xp)
-    U, warm = solve_blocks(backend, system, X, M, rhs, state.warm, tolerance, target)
+    U, warm = solve_blocks(backend, system, X, M, rhs, state.warm, cg_tolerance(state.iteration, X.dtype, xp), target)
     zero = xp.zeros((), dtype=t.dtype)
 
     def moved(b: slice) -> Any:

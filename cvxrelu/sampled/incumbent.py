@@ -197,7 +197,7 @@ class Incumbent:
     def relax(self, dual: np.ndarray) -> None:
         """Closed-form bound of (N) from one dual variable, evaluated on the device."""
         relaxed = self.backend.compile(_relaxed_bound)
-        bound, feasible = self.backend.get(relaxed(self.backend, self.exact, self.backend.put(dual)))
+        bound, feasible = self.backend.get(relaxed(self.backend, self.exact, self.backend.put(dual, rows=0)))
         if bound > self.lower_bound:
             self.lower_bound, self.dual = float(bound), feasible
 

@@ -221,7 +221,7 @@ def _build(
         if skip is not None:
             K = reading.contract(reading.contract(K).T)
         inverse = backend.spd_inverse(K + xp.eye(K.shape[0], dtype=X.dtype))
-        return DirectGram(h, reading, backend.split(inverse, 0))
+        return DirectGram(h, reading, backend.split(inverse, 0, 0))
     if method == "primal":
         size = X.shape[1] * M.shape[1]
         blocks = xp.where(M[:, None, :], (X / xp.sqrt(h)[None, :])[:, :, None], xp.zeros((), dtype=X.dtype))

@@ -28,6 +28,7 @@ from cvxrelu.support.blocks import LAUNCHED, in_words
 
 __all__ = [
     "Estimate",
+    "Grid",
     "Plan",
     "Sizes",
     "as_limit",
@@ -50,6 +51,8 @@ NEURONS, ASCENTS = 300, 2000  # of a refinement; how many it takes is known afte
 STREAMED = 64e6  # blocks of rows where the large arrays lie in files
 LARGE = 2.0**28  # bytes from which on an estimate is printed
 OVER = 1.5  # what estimates may be above the truth by: without a limit only what cannot be is refused
+
+Grid = tuple[int, int]  # devices along rows and patterns, each with memory of its own; (0, 0) for the machine's
 
 
 class Sizes(NamedTuple):
@@ -103,11 +106,13 @@ def estimate_memory(
     return _estimate(sizes, method, backend)
 
 
-def _estimate(sizes: Sizes, method: str, backend: str, devices: int = 0) -> Estimate:
-    """devices : with memory of their own, which is then estimated, and by how many patterns are divided."""
-    sizes = sizes._replace(P=-(-sizes.P // devices)) if devices else sizes
+def _estimate(sizes: Sizes, method: str, backend: str, grid: Grid = (0, 0)) -> Estimate:
+    """grid : of devices, of the memory of one of which the estimate then is; they divide rows and patterns."""
+    whole, (along, across) = sizes, grid
+    if along:
+        sizes = sizes._replace(n=-(-sizes.n // along), m=-(-sizes.m // along), P=-(-sizes.P // across))
     n, d, P, c, m, w = sizes
-    copies = 1.0 if backend == "numpy" or devices else 2.0  # host and device
+    copies = 1.0 if backend == "numpy" or along else 2.0  # host and device
     rank = min(n, d)
     small = BLOCKS * 8.0 * d * 2 * c * P + ROWS * 8.0 * m * c + 4.0 * 8.0 * d * d
     if method == "refinement":
@@ -126,7 +131,9 @@ def _estimate(sizes: Sizes, method: str, backend: str, devices: int = 0) -> Esti
             parts["temporaries"] = EAGER * min(sizes.slack, float(LAUNCHED) * w)
     parts["workspace"] = WORKSPACE
     # The u-step is prepared when there is one slack; then its inverse, or its preconditioner, is one array of many.
-    size = {"gram": float(m) * m, "primal": (float(rank) * P) ** 2, "cg": float(m) * min(m, LANDMARKS)}.get(method, 0.0)
+    size = {"gram": float(whole.m) ** 2, "primal": (float(rank) * P) ** 2, "cg": float(m) * min(m, LANDMARKS)}.get(
+        method, 0.0
+    )
     name, times = ("preconditioner", CG_COLUMNS) if method == "cg" else ("direct u-step", INVERSE)
     scaled = 2.0 * w * n * rank * P if method == "primal" else 0.0  # the columns of F1
     preparing = _sum({**parts, "slack": sizes.slack, name: times * w * size + scaled}) if size else _sum(parts)
@@ -143,17 +150,17 @@ def _sum(parts: dict[str, float]) -> Estimate:
 class Plan(NamedTuple):
     """The estimate, whether rows are streamed, and the bytes that there are (infinite where that is not known).
 
-    devices : how many with memory of their own, which the bytes then are of.
+    grid : of devices with memory of their own, of each of which the bytes then are.
     """
 
     estimate: Estimate
     streamed: bool
     room: float
-    devices: int = 0
+    grid: Grid = (0, 0)
 
     def beside(self, sizes: Sizes, backend: str) -> float:
         """What iterations with conjugate gradients leave, for the matrix of a direct u-step."""
-        return self.room - _estimate(sizes, "cg", backend, self.devices).bytes
+        return self.room - _estimate(sizes, "cg", backend, self.grid).bytes
 
     def landmarks(self, sizes: Sizes, backend: str) -> int:
         """Columns behind the preconditioner of conjugate gradients: what fits, where rows are streamed."""
@@ -163,73 +170,71 @@ class Plan(NamedTuple):
         return min(LANDMARKS, FEWEST + int(free / (CG_COLUMNS * sizes.itemsize * sizes.m)))
 
     def fits(self, sizes: Sizes, method: str, backend: str) -> bool:
-        return not self.streamed and _estimate(sizes, method, backend, self.devices).bytes <= self.room
+        return not self.streamed and _estimate(sizes, method, backend, self.grid).bytes <= self.room
 
 
 def plan(
     sizes: Sizes, wanted: str, backend: str, refine: bool, sampled: bool, limit: float | None,
-    own: tuple[int, float] | None = None,
+    own: tuple[Grid, float] | None = None,
 ) -> Plan:  # fmt: skip
     """What a solve of these sizes will do about memory, or an error before it has taken any.
 
     It depends on the sizes and the limit, without one on the memory that the machine has in all: what else runs on it
     at the moment has no say, so that the same solve takes the same steps.
 
-    wanted : the `linear_solver` option. limit : bytes, or None for what there is. own : devices with memory of their
-        own and the bytes that each has, or None where arrays lie in the machine's.
+    wanted : the `linear_solver` option. limit : bytes, or None for what there is. own : a grid of devices and the
+        bytes that each has, or None where arrays lie in the machine's memory.
 
     Raises
     ------
     ValueError : nothing fits the limit. MemoryError : without a limit, nothing fits the machine, or its device.
     """
-    devices, there = (0, machine_memory()) if own is None or limit is not None else own
+    grid, there = ((0, 0), machine_memory()) if own is None or limit is not None else own
     room = there * OVER if limit is None else limit
-    refinement = _estimate(sizes, "refinement", backend, devices)
+    refinement = _estimate(sizes, "refinement", backend, grid)
     if refine and refinement.bytes > room:
-        raise _refusal(refinement, room, limit, backend, "refine=False on fewer patterns, or fewer rows", devices)
+        raise _refusal(refinement, room, limit, backend, "refine=False on fewer patterns, or fewer rows", grid)
     if not sampled:
-        return Plan(refinement, False, room, devices)
-    in_memory = _estimate(sizes, "cg", backend, devices)
+        return Plan(refinement, False, room, grid)
+    in_memory = _estimate(sizes, "cg", backend, grid)
     if in_memory.bytes <= room:
-        return Plan(in_memory, False, room, devices)
+        return Plan(in_memory, False, room, grid)
     streamed = _estimate(sizes, "streamed", "numpy")
     if not refine and backend == "numpy" and wanted != "direct" and sizes.n >= sizes.d and streamed.bytes <= room:
         return Plan(streamed, True, room)
     advice = []
-    if fitting := _fitting_patterns(sizes, backend, room, devices):
+    if fitting := _fitting_patterns(sizes, backend, room, grid):
         advice.append(f"patterns={fitting} would fit")
     if backend != "numpy":
         advice.append("backend='numpy' needs less")
     elif refine:
         advice.append("refine=False would keep the large arrays in files")
-    raise _refusal(in_memory, room, limit, backend, "; ".join(advice) or "fewer rows or columns would fit", devices)
+    raise _refusal(in_memory, room, limit, backend, "; ".join(advice) or "fewer rows or columns would fit", grid)
 
 
-def _fitting_patterns(sizes: Sizes, backend: str, room: float, devices: int) -> int:
+def _fitting_patterns(sizes: Sizes, backend: str, room: float, grid: Grid) -> int:
     """The largest P that fits in memory, 0 for none."""
     low, high = 0, sizes.P
     while high - low > 1:
         middle = (low + high) // 2
-        fits = _estimate(sizes._replace(P=middle), "cg", backend, devices).bytes <= room
+        fits = _estimate(sizes._replace(P=middle), "cg", backend, grid).bytes <= room
         low, high = (middle, high) if fits else (low, middle)
     return low
 
 
-def _refusal(
-    estimate: Estimate, room: float, limit: float | None, backend: str, advice: str, devices: int
-) -> Exception:
+def _refusal(estimate: Estimate, room: float, limit: float | None, backend: str, advice: str, grid: Grid) -> Exception:
     need = f"a solve of this size on {backend} is estimated to need {estimate}"
     if limit is not None:
         return ValueError(f"memory_limit is {in_words(limit)}, and {need}; {advice}")
-    return MemoryError(f"{need}, and {_who(devices)} has {in_words(room / OVER)}; {advice}")
+    return MemoryError(f"{need}, and {_who(grid)} has {in_words(room / OVER)}; {advice}")
 
 
-def _who(devices: int) -> str:
-    return "the machine" if devices == 0 else "its device" if devices == 1 else "each of its devices"
+def _who(grid: Grid) -> str:
+    return {(0, 0): "the machine", (1, 1): "its device"}.get(grid, "each of its devices")
 
 
 def refuse_what_is_not_free(
-    sizes: Sizes, method: str, backend: str, limit: float | None, own: tuple[int, float] | None = None
+    sizes: Sizes, method: str, backend: str, limit: float | None, own: tuple[Grid, float] | None = None
 ) -> None:
     """MemoryError where the machine has far less free than the solve is going to take, before it has taken any.
 
@@ -238,8 +243,8 @@ def refuse_what_is_not_free(
     """
     if limit is not None:
         return
-    devices, free = (0, available_memory()) if own is None else own
-    estimate = _estimate(sizes, method, backend, devices)
+    grid, free = ((0, 0), available_memory()) if own is None else own
+    estimate = _estimate(sizes, method, backend, grid)
     if estimate.bytes > OVER * free:
         least = "refine=False on fewer patterns, or fewer rows, take less"
         if method in ("gram", "primal", "newton"):
@@ -247,7 +252,7 @@ def refuse_what_is_not_free(
         elif method == "cg" and backend == "numpy":
             least = f"memory_limit={int(free)} streams rows through files where it can, and fewer patterns take less"
         raise MemoryError(
-            f"a solve of this size on {backend} is estimated to need {estimate}, and {_who(devices)} has "
+            f"a solve of this size on {backend} is estimated to need {estimate}, and {_who(grid)} has "
             f"{in_words(free)} free; {least}"
         )
 

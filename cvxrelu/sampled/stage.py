@@ -109,7 +109,7 @@ class SampledStage(SampledRun):
         """Move the data to the device; the best so far is zero."""
         backend, problem = self.backend, self.problem
         masks = problem.patterns.patterns
-        if missing := -masks.shape[1] % backend.n_devices:
+        if missing := -masks.shape[1] % backend.grid[1]:
             # Empty patterns, to make their number one that the devices divide: they predict nothing, and F^T t is zero
             # on them, so that their blocks and multipliers stay zero whatever the others do.
             masks = np.pad(masks, ((0, 0), (0, missing)))
@@ -117,8 +117,8 @@ class SampledStage(SampledRun):
             problem.X, None, problem.loss, np.asarray(problem.beta), problem.readout, host_ridge(problem)
         )
         # Streamed, X and patterns stay the memory maps that they are.
-        placed = masks if self.streamed else backend.put(masks, split=1)
-        self.exact = backend.put(exact, np.float64)._replace(patterns=placed)
+        placed = masks if self.streamed else backend.put(masks, split=1, rows=0)
+        self.exact = backend.put(exact, np.float64, rows=0)._replace(patterns=placed)
         if self.streamed:
             self.exact = self.exact._replace(X=problem.X)
         self.best = Incumbent(problem, backend, self.exact, self.settings.tol)
@@ -148,7 +148,7 @@ class SampledStage(SampledRun):
         self.data = backend.compile(admm.prepare)(
             backend, rotated, cast(eigenvalues), self.exact.patterns,
             type(problem.loss)(*map(cast, self.exact.loss)), cast(self.exact.beta), self.exact.readout,
-            backend.put(factors, problem.dtype),
+            backend.put(factors, problem.dtype, rows=0),
         )  # fmt: skip
         self.iterate = self._first_iterate()
         rng = np.random.default_rng([self.settings.seed, 1])

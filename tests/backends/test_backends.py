@@ -238,7 +238,7 @@ xp = NumpyBackend.xp
         broken("put and get of bool", put=lambda self, tree, *a, **_: PLAIN.put(tree, *a), get=lambda self, tree: (
             tuple(a * 1 if getattr(a, "dtype", 0) == np.bool_ else a for a in tree) if isinstance(tree, tuple) else tree
         )),
-        broken("put and get of float64", split=lambda self, array, axis: array[..., :-1]),
+        broken("put and get of float64", split=lambda self, array, axis, rows: array[..., :-1]),
         broken("put and get of float64", block=lambda self, tree: (tree[0] + 1e-3, *tree[1:])),
         swapped("linalg.eigh", lambda a: (np.linalg.eigvalsh(a)[::-1], np.eye(len(a))), "eigh"),
         swapped("linalg.svd", lambda a, **k: np.linalg.svd(a.astype(np.float32), **k), "svd in float64"),

@@ -3,7 +3,6 @@ start processes of their own, with forced CPU devices."""
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -16,12 +15,13 @@ import pytest
 from divided_solve import solved
 
 import cvxrelu
-from cvxrelu.backends.choose import get_backend
+from cvxrelu.backends.choose import get_backend, select_devices
 from cvxrelu.backends.mesh import MeshBackend, as_devices
 from cvxrelu.backends.numpy import NumpyBackend
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.search_space import ground_of
 from cvxrelu.program.problem import build_problem
+from cvxrelu.refinement.search import Refinement
 from cvxrelu.runs.settings import Settings
 from cvxrelu.sampled import newton_stage
 from cvxrelu.sampled.stage import SampledStage
@@ -37,8 +37,8 @@ def expected() -> dict:
     return solved(get_backend("numpy"))
 
 
-def on_processes(count: int, devices: int, *arguments: str) -> list[dict]:
-    """The results of so many processes with so many forced CPU devices each."""
+def on_processes(count: int, devices: int, grid: str, *arguments: str) -> list[dict]:
+    """The results of so many processes with so many forced CPU devices each, all of them in this grid."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -47,8 +47,8 @@ def on_processes(count: int, devices: int, *arguments: str) -> list[dict]:
            "PYTHONPATH": str(ROOT)}  # fmt: skip
     command = [sys.executable, str(ROOT / "tests" / "divided_solve.py"), str(count)]
     children = [
-        subprocess.Popen([*command, str(i), address, *arguments], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE)
+        subprocess.Popen([*command, str(i), address, grid, *arguments], cwd=ROOT, env=env, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for i in range(count)
     ]  # fmt: skip
     try:
@@ -63,27 +63,46 @@ def on_processes(count: int, devices: int, *arguments: str) -> list[dict]:
 
 def assert_same(found: dict, expected: dict) -> None:
     """To 1e-6 of the largest entry."""
-    for name in ("blocks", "dual", "sampled", "network", "price", "descent", "weighed", "refined"):
+    for name in ("blocks", "dual", "sampled", "network", "split", "price", "descent", "weighed", "refined"):
         a, b = np.asarray(found[name]), np.asarray(expected[name])
         assert a.shape == b.shape, name
         assert np.abs(a - b).max() <= 1e-6 * np.abs(b).max(), name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2])
-def test_one_and_two_devices_give_what_numpy_gives(expected, count):
-    (found,) = on_processes(1, count)
-    assert found["device"] == f"{count} x cpu"
+@pytest.mark.parametrize(("grid", "device"), [("1x1", "1"), ("1x2", "2"), ("2x1", "2 x 1"), ("4x1", "4 x 1")])
+def test_grids_of_devices_give_what_numpy_gives(expected, grid, device):
+    rows, patterns = map(int, grid.split("x"))
+    (found,) = on_processes(1, rows * patterns, grid)
+    assert found["device"] == f"{device} x cpu"
     assert_same(found, expected)
+    assert (rows, found["refused"] == "") in {(1, True), (2, False), (4, False)}
+
+
+@pytest.mark.slow
+def test_two_by_two_devices_divide_rows_and_patterns(expected):
+    (found,) = on_processes(1, 4, "2x2")
+    assert found["device"] == "2 x 2 x cpu"
+    assert_same(found, expected)
+    assert found["refused"].startswith("devices has 2 rows, which do not divide the 59 rows of X; expected a multiple")
+    assert found["shares"] == {"x": [6, 2, 1, 8], "t": [30, 2, 1, 8], "X": [30, 6], "patterns": [30, 8], "y": [30, 1]}
+    assert (found["rows"], found["both"]) == ([3, 6], [3, 5])
+    # Over the rows G^T |t| and F1^T t, each of a half of the blocks; over the patterns the prediction of a half of the
+    # rows. The right side of the inner system to all devices, its solution to those of the same rows.
+    assert found["collectives"] == {"all-reduce": [6 * 2 * 8, 30, 6 * 8], "all-gather": [60, 30]}
+    # A descent sums the prediction over the neurons and its two gradients over the rows; magnitudes as on one row.
+    assert found["refinement"] == {
+        "descent": {"all-reduce": [30, 8, 6 * 8], "all-gather": [112]}, "weigh": {"all-reduce": [256, 16]},
+    }, found["refinement"]  # fmt: skip
 
 
 @pytest.mark.slow
 def test_four_devices_give_what_one_gives(expected):
-    (found,) = on_processes(1, 4)
+    (found,) = on_processes(1, 4, "1x4")
     assert found["device"] == "4 x cpu"
     assert_same(found, expected)
     assert np.abs(expected["blocks"]).max() > 0
-    assert all(re.search(r"'devices',?\)$", spec) for spec in found["divided"]), found["divided"]
+    assert found["shares"] == {"x": [6, 2, 1, 4], "t": [60, 2, 1, 4], "X": [60, 6], "patterns": [60, 4], "y": [60, 1]}
     assert found["placed"] == [[3, 4], [3, 16], [3, 14], [2, 16]]
     # One sum of the n numbers of the prediction; the solution of the inner system to all devices.
     assert found["collectives"] == {"all-reduce": [60], "all-gather": [60]}
@@ -94,12 +113,13 @@ def test_four_devices_give_what_one_gives(expected):
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(expected, tmp_path):
+@pytest.mark.parametrize("grid", ["1x4", "2x2"])
+def test_two_processes_give_what_one_gives(expected, grid, tmp_path):
     if not hasattr(jax.config, "jax_cpu_collectives_implementation"):
         pytest.skip("this JAX has no collectives between processes on CPU")
-    found = on_processes(2, 2, str(tmp_path))
+    found = on_processes(2, 2, grid, str(tmp_path))
     for process in found:
-        assert process["device"] == "4 x cpu"
+        assert process["device"] == f"{grid.removeprefix('1x').replace('x', ' x ')} x cpu"
         assert_same(process, expected)
         limit, others, *of_checkpoints = process["refused"]
         assert limit.startswith("time_limit is 10.0, and devices belong to several processes")
@@ -117,7 +137,7 @@ def test_two_processes_give_what_one_gives(expected, tmp_path):
 def test_directions_are_padded_to_what_devices_divide(count):
     """Otherwise all devices would get copies, and do the same work."""
     backend = MeshBackend.__new__(MeshBackend)
-    backend.mesh = SimpleNamespace(size=count)
+    backend.mesh = SimpleNamespace(devices=np.empty((5, count)))
     for size in range(1, 200):
         padded = backend.padded(size)
         assert size <= padded <= max(32, 2 * size) and padded % count == 0
@@ -127,12 +147,14 @@ class Noting(NumpyBackend):
     """Notes what is put with an axis to divide."""
 
     def __init__(self):
-        self.divided = []
+        self.divided, self.by_rows = [], []
 
-    def put(self, tree, dtype=None, split=None):
+    def put(self, tree, dtype=None, split=None, rows=None):
         if split is not None:
             self.divided.append((tree.shape, split))
-        return super().put(tree, dtype, split)
+        if rows is not None:
+            self.by_rows.append(tree)
+        return super().put(tree, dtype, split, rows)
 
 
 def test_pricing_and_patterns_are_put_divided():
@@ -146,6 +168,23 @@ def test_pricing_and_patterns_are_put_divided():
     settings = Settings.read(rho=None, tol=1e-1, max_iter=1, time_limit=None, linear_solver="direct")
     SampledStage(problem, backend, settings)._set_up()
     assert backend.divided == [(problem.patterns.patterns.shape, 1)]
+    patterns, exact, *duals = backend.by_rows
+    assert patterns is problem.patterns.patterns and exact.X is problem.X and exact.loss is problem.loss
+    assert [dual.shape for dual in duals] == [(60, 2)]
+
+
+def test_whatever_has_rows_is_put_divided_along_them():
+    """Of refinement, its pricing included: nothing with the rows of X is put on all devices."""
+    backend, n = Noting(), len(X)
+    plain, seen = backend.put, []
+    backend.put = lambda tree, dtype=None, split=None, rows=None: (
+        seen.append((tree, rows)) or plain(tree, dtype, split, rows)
+    )
+    search = Refinement(build_problem(X, Y, beta=0.5, sampled=False), backend, dtype="float32", tol=1e-2, seed=0)
+    search.run(lambda *given: False, np.inf)
+    copied = [leaf.shape for tree, rows in seen if rows is None for leaf in jax.tree.leaves(tree)]
+    divided = [leaf.shape for tree, rows in seen if rows == 0 for leaf in jax.tree.leaves(tree)]
+    assert not [shape for shape in copied if n in shape] and (n, 6) in divided and (n, 2) in divided and (n,) in divided
 
 
 # -- input ------------------------------------------------------------------------------------------------------------
@@ -180,11 +219,16 @@ def test_devices_speak_of_admm(devices, runs, monkeypatch):
         (0, ValueError, r"devices is 0; expected 1 to \d+, the JAX devices there are"),
         (-1, ValueError, "devices is -1"),
         (10_000, ValueError, r"devices is 10000; expected 1 to \d+"),
-        (True, TypeError, "devices must be None, 'all', a number of devices or a sequence of JAX devices, got True"),
+        (True, TypeError, "devices must be None, 'all', a number of devices, or a sequence or array .* got True"),
         (1.5, TypeError, "got 1.5"),
         ("cpu", TypeError, "got 'cpu'"),
         ([0], TypeError, "devices holds 0, which is no JAX device"),
         ([], ValueError, r"devices must name at least one device and none twice, got \[\]"),
+        ([[0], [1, 2]], TypeError, r"devices holds \[0\], which is no JAX device"),
+        ((2, 2), TypeError, "devices holds 2, which is no JAX device"),
+        (np.array(jax.devices()[:1])[None, None], ValueError, "a sequence or an array .rows, patterns., got 3 dim"),
+        (np.array(None), TypeError, "devices holds None"),
+        (np.array(jax.devices()[0]), ValueError, "got 0 dimensions"),
     ],
     ids=str,
 )
@@ -194,8 +238,16 @@ def test_bad_devices(devices, error, says):
 
 
 def test_devices_named_twice():
-    with pytest.raises(ValueError, match="none twice"):
-        as_devices(jax.devices()[:1] * 2)
+    first = jax.devices()[0]
+    for named in ([first] * 2, [[first], [first]], np.array([[first, first]])):
+        with pytest.raises(ValueError, match="none twice"):
+            as_devices(named)
+
+
+def test_one_row_of_a_grid_is_a_sequence():
+    first = jax.devices()[:1]
+    assert as_devices(first) == as_devices([first]) == as_devices(np.array([first])) == as_devices(1) == (tuple(first),)
+    assert select_devices("jax", first) is select_devices("jax", [first])
 
 
 @pytest.mark.parametrize("backend", ["numpy", "cupy"])

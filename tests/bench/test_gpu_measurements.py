@@ -32,7 +32,7 @@ def test_products_alone_are_counted():
 
 
 def test_the_paper_agrees_with_the_model_of_devices():
-    """ADMM's flops and bytes are those of `bench.scaling`; eight cards share the work and hold X each."""
+    """ADMM's flops and bytes are those of `bench.scaling`; eight cards in a row share the work and hold X each."""
     rows = {(row[0], row[1]): row for row in large.paper_rows()}
     for cards, _, _, _, _, _ in model_rows(*large.LARGE, counts=(1, 8)):
         row = rows[cards, "ADMM iteration"]
@@ -40,4 +40,13 @@ def test_the_paper_agrees_with_the_model_of_devices():
         assert row[2] == pytest.approx(expected[1]) and row[6] == pytest.approx(expected[2])
     one, eight = rows[1, "round of refinement"], rows[8, "round of refinement"]
     assert one[2] == pytest.approx(8 * eight[2]) and one[6] == 0 < eight[6]
-    assert min(row[7] for row in rows.values()) >= 12.0 * large.LARGE[0] * large.LARGE[1] / 1e9
+    whole, blocks = 12.0 * large.LARGE[0] * large.LARGE[1] / 1e9, 4.0 * large.LARGE[1] * large.LARGE[2] / 1e6
+    assert min(rows[cards, "ADMM iteration"][7] for cards in (1, 8)) >= whole
+    # A column of eight: an eighth of X and of the reading; thirteen sums of the blocks' size, 7/8 of them twice.
+    column = rows["8 x 1", "ADMM iteration"]
+    assert column[2] == pytest.approx(one_of_eight := rows[8, "ADMM iteration"][2]) and one_of_eight > 0
+    assert column[6] == pytest.approx(13 * 2 * 7 / 8 * blocks) and whole / 8 < column[7] < whole / 6
+    assert column[4] == pytest.approx(rows[8, "ADMM iteration"][4] / 8)
+    # Four rows of two: thirteen sums of half of the blocks over the rows, eleven of a quarter of the rows.
+    grid = rows["4 x 2", "ADMM iteration"]
+    assert grid[6] == pytest.approx(13 * 2 * 3 / 4 * blocks / 2 + 11 * 4e-6 * large.LARGE[0] / 4)

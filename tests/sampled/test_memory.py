@@ -249,26 +249,28 @@ class OnDevices:
     name, is_accelerator, own_memory = "jax", True, (2e9, 1e9)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-def test_devices_have_memory_of_their_own(devices, monkeypatch):
-    """What each holds counts: X whole, and a share of the patterns."""
+@pytest.mark.parametrize("grid", [(1, 1), (1, 4), (2, 2), (4, 1)])
+def test_devices_have_memory_of_their_own(grid, monkeypatch):
+    """What each holds counts: a share of the rows, and of the patterns."""
     monkeypatch.setattr(memory, "machine_memory", lambda: 1.0)
     monkeypatch.setattr(memory, "available_memory", lambda: 1.0)
     backend = OnDevices()
-    backend.n_devices = devices
+    backend.grid = grid
     settings = SOLVE.Settings.read(refine=False, certificate="relaxed")
     sizes = Sizes(100_000, 20, 800, 1, 100_000, 4)
     whole = estimate_memory(*sizes[:5], dtype="float32", method="cg", backend="jax").bytes
-    if devices == 1:
+    if grid == (1, 1):
         assert whole > 2e9 * memory.OVER
         with pytest.raises(MemoryError, match=r"patterns=.* would fit"):
             SOLVE.fitting(sizes, settings, backend, True, None, False)
         return
     _, found = SOLVE.fitting(sizes, settings, backend, True, None, False)
-    assert found.devices == devices and found.estimate.bytes < whole / 2
+    assert found.grid == grid and found.estimate.bytes < whole / 2
+    X = 100_000 * 20 * 8 / grid[0]
+    assert found.estimate.parts["X"] == X * (1 + 12 / 8)  # given, rotated in float32, and for the moment in float64
     memory.refuse_what_is_not_free(sizes, "cg", "jax", None, SOLVE.own_memory(backend, 1))
     with pytest.raises(MemoryError, match=r"each of its devices has 95\.4 MiB free"):
-        memory.refuse_what_is_not_free(sizes, "cg", "jax", None, (devices, 1e8))
+        memory.refuse_what_is_not_free(sizes, "cg", "jax", None, (grid, 1e8))
 
 
 def test_without_a_limit_estimates_may_be_half_too_large(monkeypatch):
