@@ -15,6 +15,7 @@ import numpy as np
 from cvxrelu.api.run_identity import open_checkpoint
 from cvxrelu.backends import Backend
 from cvxrelu.backends.choose import get_backend, select_backend, select_devices
+from cvxrelu.backends.streaming import StreamingBackend
 from cvxrelu.certificates.network import check_kind, network_certificate, network_objective
 from cvxrelu.certificates.search_space import SearchSpace
 from cvxrelu.network.relu_network import ReLUNetwork
@@ -29,6 +30,7 @@ from cvxrelu.sampled.choice import method_ahead
 from cvxrelu.sampled.memory import LARGE, Grid, Plan, Sizes, as_limit, plan, refuse_what_is_not_free, sizes_of
 from cvxrelu.sampled.newton_stage import pays
 from cvxrelu.sampled.stage import SampledStage
+from cvxrelu.support.blocks import streamed_by
 from cvxrelu.support.status_line import say
 from cvxrelu.support.threads import blas_threads
 
@@ -67,7 +69,7 @@ class Prepared:
             raise ValueError("warm_start needs refine=True: the sampled program starts from zero")
         saves = open_checkpoint(checkpoint, problem, self._options(settings), start, self.backend)
         solution = None
-        with self.backend.scope(), blas_threads(problem.X.size):
+        with self.backend.scope(), streamed_by(self.backend.stream), blas_threads(problem.X.size):
             if self.sampled:
                 first = SampledStage(
                     problem, self.backend, settings, started=started, checkpoint=saves, memory=self.memory
@@ -158,7 +160,8 @@ def prepare(
         check_rows(sizes.n, named)
         named, memory = fitting(sizes, settings, named, sampled, limit, backend == "auto" and divided is None)
         if memory.streamed:
-            check_streamed(settings.certificate, skip, pairs, checkpoint)
+            check_streamed(settings.certificate, skip, pairs, checkpoint, divided)
+            named = named if named.name == "numpy" else StreamingBackend(named)
         method = "refinement"
         if sampled:
             method = method_ahead(sizes, settings, named, memory)
@@ -200,20 +203,23 @@ def fitting(
             sizes, settings.linear_solver, backend.name, settings.refine, sampled, limit, own_memory(backend, 0)
         )
 
+    movable = free and named.name != "numpy" and not named.is_accelerator
     try:
-        return named, ahead(named)
+        found = ahead(named)
+        if not (movable and found.streamed):
+            return named, found
     except (MemoryError, ValueError):
-        if not free or named.name == "numpy" or named.is_accelerator:
+        if not movable:
             raise
-        numpy = get_backend("numpy")
-        return numpy, ahead(numpy)
+    numpy = get_backend("numpy")
+    return numpy, ahead(numpy)
 
 
-def check_streamed(kind: str, skip: Any, pairs: Any, folder: Any) -> None:
+def check_streamed(kind: str, skip: Any, pairs: Any, folder: Any, devices: Any) -> None:
     """Refuse what needs all rows in memory, before any work."""
     asked = {
         "certificate='relaxed'": kind != "relaxed", "skip=False": skip not in (None, False),
-        "pairs=None": pairs is not None, "checkpoint=None": folder is not None,
+        "pairs=None": pairs is not None, "checkpoint=None": folder is not None, "devices=None": devices is not None,
     }  # fmt: skip
     if needed := [name for name, missing in asked.items() if missing]:
         raise ValueError(

@@ -118,8 +118,8 @@ def solve(
     callback : called with every record of the history; a true result stops the solve.
     memory_limit : bytes that the solve may take, None for what the machine has in all: an estimate, made before any
         work (docs/scale.md). Where they do not suffice for a direct u-step or Newton, conjugate gradients are used;
-        where not for the slack, with refine=False on NumPy, rows are streamed through files; where not for that,
-        ValueError.
+        where not for the slack, with refine=False on NumPy or JAX, rows are streamed through files; where not for
+        that, ValueError.
     checkpoint : a folder. The run is saved there every few seconds and at its end, and one that finds itself there goes
         on where it was: the same arguments must be given, but for tol, time_limit, max_iter, verbose, callback and
         memory_limit. time_limit counts anew in every run.

@@ -26,6 +26,7 @@ class Backend:
     name: str
     xp: Any
     on_mesh = False  # on devices that the user has named, maybe several
+    stream: Any = None  # what computes with blocks of rows of files, in place of the host: see `streaming`
 
     # -- data ---------------------------------------------------------------------------------------------------
     def put(self, tree: Any, dtype: Any = None, split: int | None = None, rows: int | None = None) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 from array_api_compat import array_namespace
 from jaxtyping import Bool, Float
 
-from cvxrelu.support.blocks import each, row_blocks, summed
+from cvxrelu.support.blocks import Parts, over_blocks, row_blocks
 
 __all__ = ["F1", "F", "F1_adjoint", "F_adjoint", "G", "G_adjoint", "masked", "row_blocks", "signed"]
 
@@ -41,20 +41,24 @@ def signed(M: Bool[Array, "n P"], values: Float[Array, "n ... P"]) -> Float[Arra
 
 def F1(X: Float[Array, "n d"], M: Bool[Array, "n P"], A: Float[Array, "d c P"]) -> Float[Array, "n c"]:
     """`sum_i M_i * X a_i`: the positive half of F."""
-    xp, width = array_namespace(X), A.shape[1] * A.shape[2]
+    return over_blocks(A.shape[1] * A.shape[2], _F1_rows, X, M, beside=(A,)).rows[0]
+
+
+def _F1_rows(X: Array, M: Array, A: Array) -> Parts:
+    xp = array_namespace(X)
     # A product with ones, not a sum over the last axis: XLA on CPU makes two passes of that.
     ones = xp.ones(M.shape[1], dtype=A.dtype)
-    return each(width, lambda b: masked(M[b, :], xp.tensordot(X[b, :], A, axes=1)) @ ones, X, M)
+    return Parts(rows=(masked(M, xp.tensordot(X, A, axes=1)) @ ones,))
 
 
 def F1_adjoint(X: Float[Array, "n d"], M: Bool[Array, "n P"], r: Float[Array, "n c"]) -> Float[Array, "d c P"]:
     """`X^T (M_i * r)` for every pattern: the adjoint of `F1`."""
-    xp, width = array_namespace(X), r.shape[1] * M.shape[1]
+    return over_blocks(r.shape[1] * M.shape[1], _F1_adjoint_sum, X, M, r).sums[0]
 
-    def part(b: slice) -> Array:
-        return xp.tensordot(X[b, :].T, xp.astype(M[b, :], r.dtype)[:, None, :] * r[b, :, None], axes=1)
 
-    return summed(width, part, X, M)
+def _F1_adjoint_sum(X: Array, M: Array, r: Array) -> Parts:
+    xp = array_namespace(X)
+    return Parts(sums=(xp.tensordot(X.T, xp.astype(M, r.dtype)[:, None, :] * r[:, :, None], axes=1),))
 
 
 def F(X: Float[Array, "n d"], M: Bool[Array, "n P"], U: Float[Array, "d 2 c P"]) -> Float[Array, "n c"]:

@@ -41,24 +41,12 @@ from cvxrelu.program.operators import F1_adjoint, G, G_adjoint
 from cvxrelu.program.readout import Pairs, adjoint, read
 from cvxrelu.sampled.data_term import Reading, SkipFactors
 from cvxrelu.sampled.linear_systems import LinearSystem, build_system, solve_blocks
-from cvxrelu.support.blocks import each, is_streamed, scratch, summed
+from cvxrelu.support.blocks import Parts, is_streamed, over_blocks, scratch
 
 __all__ = [
-    "Data",
-    "Penalties",
-    "Report",
-    "State",
-    "balance",
-    "cg_tolerance",
-    "divide",
-    "initial_state",
-    "make_system",
-    "prepare",
-    "rescale",
-    "run_chunk",
-    "start",
-    "step",
-]
+    "Data", "Penalties", "Report", "State", "balance", "cg_tolerance", "divide", "initial_state", "make_system",
+    "prepare", "rescale", "run_chunk", "start", "step",
+]  # fmt: skip
 
 Array = Any
 RELAXATION = 1.6
@@ -142,7 +130,7 @@ def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, sta
     W = group_soft_threshold(state.x, data.beta / rho.copy)
     X, M, t = data.X, data.patterns, state.t
     width = t.shape[1] * t.shape[2] * t.shape[3]
-    pulled = summed(width, lambda b: G_adjoint(X[b, :], M[b, :], xp.abs(t[b, ...])), X, M, t)
+    pulled = over_blocks(width, _pulled, X, M, t).sums[0]
     rhs = rho.copy * (2.0 * W - state.x) + rho.cone * pulled
     target = a = None
     if data.loss.is_quadratic:
@@ -151,16 +139,20 @@ def step(backend: Backend, data: Data, system: LinearSystem, rho: Penalties, sta
         a = _loss_prox(data, rho, state.p, state.a)
         target = 2.0 * a - state.p
     U, warm = solve_blocks(backend, system, X, M, rhs, state.warm, cg_tolerance(state.iteration, X.dtype, xp), target)
-    zero = xp.zeros((), dtype=t.dtype)
-
-    def moved(b: slice) -> Any:
-        return t[b, ...] + RELAXATION * (G(X[b, :], M[b, :], U) - xp.maximum(t[b, ...], zero))
-
     # alpha U + (1 - alpha) W + lam with lam = x - W, and the same for t with s = max(t, 0).
     x = state.x + RELAXATION * (U - W)
-    t_new = each(width, moved, X, M, t, like=t)
+    t_new = over_blocks(width, _moved, X, M, t, beside=(U,), like=t).rows[0]
     p = None if a is None else state.p + RELAXATION * (target + _beyond(system.reading, warm) - a)
     return State(x, t_new, warm, state.iteration + 1, p, a), U
+
+
+def _pulled(X: Any, M: Any, t: Any) -> Parts:
+    return Parts(sums=(G_adjoint(X, M, array_namespace(t).abs(t)),))
+
+
+def _moved(X: Any, M: Any, t: Any, U: Any) -> Parts:
+    xp = array_namespace(t)
+    return Parts(rows=(t + RELAXATION * (G(X, M, U) - xp.maximum(t, xp.zeros((), dtype=t.dtype))),))
 
 
 def _loss_prox(data: Data, rho: Penalties, p: Any, start: Any) -> Any:
@@ -194,21 +186,8 @@ def _report(data: Data, rho: Penalties, old: State, new: State, U: Any) -> Repor
     xp = array_namespace(data.X)
     threshold = data.beta / rho.copy
     W_old, W = group_soft_threshold(old.x, threshold), group_soft_threshold(new.x, threshold)
-    zero, X, M = xp.zeros((), dtype=data.X.dtype), data.X, data.patterns
     width = new.t.shape[1] * new.t.shape[2] * new.t.shape[3]
-    outputs = []
-
-    def of_cones(b: slice) -> tuple[Any, ...]:
-        """|G U - s|^2, |G U|^2, |s|^2, G^T (s - s_old) and G^T nu of a block of rows, and its row of F U."""
-        before, after = old.t[b, ...], new.t[b, ...]
-        s_old, s = xp.maximum(before, zero), xp.maximum(after, zero)
-        GU = s_old + (after - before) / RELAXATION
-        inside = xp.where(M[b, None, None, :], GU, zero)
-        outputs.append(xp.sum(inside[:, 0, ...] - inside[:, 1, ...], axis=-1))
-        squares = (xp.sum((GU - s) ** 2), xp.sum(GU * GU), xp.sum(s * s))
-        return *squares, *(G_adjoint(X[b, :], M[b, :], v) for v in (s - s_old, xp.minimum(after, zero)))
-
-    *squares, by_step, by_dual = summed(width, of_cones, X, M, old.t, new.t)
+    (*squares, by_step, by_dual), (outputs,), _ = over_blocks(width, _of_cones, data.X, data.patterns, old.t, new.t)
     outside, of_GU, of_s = map(xp.sqrt, squares)
 
     def norm(v: Any) -> Any:
@@ -224,7 +203,7 @@ def _report(data: Data, rho: Penalties, old: State, new: State, U: Any) -> Repor
         norm_ratio(xp, outside, xp.maximum(of_GU, of_s)),
         relative(by_step, norm(by_dual)),
     ]
-    neurons = prediction = read(data.readout, xp.concat(outputs))
+    neurons = prediction = read(data.readout, outputs)
     target = data.loss.y  # of a quadratic loss
     if not data.loss.is_quadratic:
         a_old, prediction = new.a, _loss_prox(data, rho, new.p, new.a)
@@ -243,6 +222,18 @@ def _report(data: Data, rho: Penalties, old: State, new: State, U: Any) -> Repor
         scale = _scale(data, rho)
         skip = data.skip.scaled(scale).coefficients(xp.sqrt(scale * data.curvature) * (target - neurons))
     return Report(W, prediction, xp.stack(residuals), skip)
+
+
+def _of_cones(X: Any, M: Any, before: Any, after: Any) -> Parts:
+    """|G U - s|^2, |G U|^2, |s|^2, G^T (s - s_old) and G^T nu of the rows, and their part of F U."""
+    xp = array_namespace(X)
+    zero = xp.zeros((), dtype=X.dtype)
+    s_old, s = xp.maximum(before, zero), xp.maximum(after, zero)
+    GU = s_old + (after - before) / RELAXATION
+    inside = xp.where(M[:, None, None, :], GU, zero)
+    squares = (xp.sum((GU - s) ** 2), xp.sum(GU * GU), xp.sum(s * s))
+    pulled = (G_adjoint(X, M, v) for v in (s - s_old, xp.minimum(after, zero)))
+    return Parts((*squares, *pulled), (xp.sum(inside[:, 0, ...] - inside[:, 1, ...], axis=-1),))
 
 
 def norm_ratio(xp: Any, value: Any, scale: Any) -> Any:

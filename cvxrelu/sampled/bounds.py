@@ -43,7 +43,7 @@ from cvxrelu.program.loss import Loss
 from cvxrelu.program.operators import F, F_adjoint, G_adjoint, masked, signed
 from cvxrelu.program.readout import Pairs, read
 from cvxrelu.sampled.cones import project_onto_cones
-from cvxrelu.support.blocks import is_streamed, summed
+from cvxrelu.support.blocks import Parts, is_streamed, over_blocks, summed
 
 __all__ = [
     "Check",
@@ -111,25 +111,12 @@ def check(
         beside, constant = loss.shifted(offset), ridge.penalty(skip)
 
     length, multiplier = row_lengths(X), -xp.astype(rho_cone, X.dtype)
-    inner: list[Any] = []
-    outer: list[Any] = []
-    lowest: list[Any] = []
-
-    def of_rows(b: slice) -> tuple[Any, ...]:
-        """Of a block of rows: G^T mu, |x| @ mu and the cost of repair; beside them, what the rows predict."""
-        XW = xp.tensordot(X[b, :], W, axes=1)
-        GW, inside, hidden = signed(M[b, :], XW), masked(M[b, :], XW), xp.maximum(XW, zero)
-        lowest.append(xp.min(GW, axis=0))
-        for rows, v in ((inner, inside), (outer, hidden)):
-            rows.append(xp.sum(v[:, 0, ...] - v[:, 1, ...], axis=-1))
-        mu = multiplier * xp.minimum(xp.astype(t_state[b, ...], X.dtype), zero)
-        mass = xp.tensordot(length[b], mu, axes=1)
-        return G_adjoint(X[b, :], M[b, :], mu), mass, xp.sum(mu * xp.maximum(-GW, zero))
-
-    pulled, pulled_mass, repair_cost = summed(W.shape[1] * W.shape[2] * W.shape[3], of_rows, X, M, t_state)
-    sampled_prediction = read(readout, xp.concat(inner))
+    width = W.shape[1] * W.shape[2] * W.shape[3]
+    found = over_blocks(width, _of_rows, X, M, t_state, length, beside=(W, multiplier))
+    (pulled, pulled_mass, repair_cost), (inner, outer), (lowest,) = found
+    sampled_prediction = read(readout, inner)
     sampled_objective = beside.value(sampled_prediction) + penalty + constant
-    prediction = read(readout, xp.concat(outer))
+    prediction = read(readout, outer)
     scale = beside.best_scale(prediction, penalty)
     objective = beside.value(scale * prediction) + scale * penalty + constant
 
@@ -143,7 +130,23 @@ def check(
     n_nonzero = xp.sum(xp.astype(lengths > 0, X.dtype))
     values = xp.stack([objective, scale, sampled_objective, repair_cost, bound, n_nonzero])
     full = scale * prediction if offset is None else scale * prediction + offset
-    return Check(values, W, full, dual, norms, xp.min(xp.stack(lowest), axis=0), skip)
+    return Check(values, W, full, dual, norms, lowest, skip)
+
+
+def _of_rows(X: Any, M: Any, t_state: Any, length: Any, W: Any, multiplier: Any) -> Parts:
+    """G^T mu, |x| @ mu and the cost of repair; what the rows predict in (S) and (N); the least E * X w.
+
+    Rows of zeros are on every side: they have no say in the least.
+    """
+    xp = array_namespace(X)
+    zero = xp.zeros((), dtype=X.dtype)
+    XW = xp.tensordot(X, W, axes=1)
+    GW, inside, hidden = signed(M, XW), masked(M, XW), xp.maximum(XW, zero)
+    mu = multiplier * xp.minimum(xp.astype(t_state, X.dtype), zero)
+    sums = (G_adjoint(X, M, mu), xp.tensordot(length, mu, axes=1), xp.sum(mu * xp.maximum(-GW, zero)))
+    predicted = (xp.sum(v[:, 0, ...] - v[:, 1, ...], axis=-1) for v in (inside, hidden))
+    seen = xp.where(length[:, None, None, None] > 0, GW, xp.full_like(GW, xp.inf))
+    return Parts(sums, tuple(predicted), (xp.min(seen, axis=0),))
 
 
 def tighten(

@@ -9,8 +9,8 @@ Of ADMM on (S), with `slack = 2 n P c` numbers in the working precision:
     CuPy    three slacks, as on NumPy, and the temporaries of blocks of rows that are large (measured on a stand-in)
 
 What a direct u-step does not leave room for is done by conjugate gradients. Where the slack itself does not fit, NumPy
-keeps it, the patterns and the rotated X in scratch files (`streaming`), and works through them in blocks of rows. Only
-then is a solve refused.
+and JAX keep it, the patterns and the rotated X in scratch files, and work through them in blocks of rows. Only then is
+a solve refused.
 """
 
 from __future__ import annotations
@@ -24,21 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvxrelu.program.targets import LARGEST_LABEL
-from cvxrelu.support.blocks import LAUNCHED, in_words
+from cvxrelu.support.blocks import LAUNCHED, PASSED, in_words
 
 __all__ = [
-    "Estimate",
-    "Grid",
-    "Plan",
-    "Sizes",
-    "as_limit",
-    "available_memory",
-    "estimate_memory",
-    "machine_memory",
-    "plan",
-    "refuse_what_is_not_free",
-    "sizes_of",
-]
+    "Estimate", "Grid", "Plan", "Sizes", "as_limit", "available_memory", "estimate_memory", "machine_memory", "plan",
+    "refuse_what_is_not_free", "sizes_of",
+]  # fmt: skip
 
 SLACKS = {"numpy": 3.0, "jax": 7.5, "cupy": 3.0}  # arrays of the slack's size in an iteration
 EAGER = 8.5  # on CuPy arrays of a block's size beside them
@@ -120,7 +111,8 @@ def _estimate(sizes: Sizes, method: str, backend: str, grid: Grid = (0, 0)) -> E
         return _sum({"X": (8.0 * copies + w) * n * d, "neurons": active, "workspace": WORKSPACE + 8.0 * ROWS * m * c})
     if method == "streamed":
         landmarks = CG_COLUMNS * w * m * FEWEST
-        return _sum({"blocks of rows": STREAMED, "preconditioner": landmarks, "blocks": small, "rows": 2.0 * 8 * n})
+        passed = STREAMED + (0.0 if backend == "numpy" else EAGER * 8.0 * PASSED)
+        return _sum({"blocks of rows": passed, "preconditioner": landmarks, "blocks": small, "rows": 2.0 * 8 * n})
     parts = {"X": 8.0 * copies * n * d + (8.0 + w) * n * rank, "patterns": copies * n * P, "blocks": small}
     if method == "newton":
         # masks, the slack of all candidates and of the check; normals and inverses of the faces
@@ -199,8 +191,9 @@ def plan(
     in_memory = _estimate(sizes, "cg", backend, grid)
     if in_memory.bytes <= room:
         return Plan(in_memory, False, room, grid)
-    streamed = _estimate(sizes, "streamed", "numpy")
-    if not refine and backend == "numpy" and wanted != "direct" and sizes.n >= sizes.d and streamed.bytes <= room:
+    streamed = _estimate(sizes, "streamed", backend)
+    may = not refine and wanted != "direct" and backend != "cupy" and max(grid) <= 1  # several devices do not
+    if may and sizes.n >= sizes.d and streamed.bytes <= room:
         return Plan(streamed, True, room)
     advice = []
     if fitting := _fitting_patterns(sizes, backend, room, grid):

@@ -12,8 +12,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, is_cupy_array, is_jax_array, is_numpy_array
@@ -22,38 +22,47 @@ from jaxtyping import Bool, Float
 __all__ = [
     "CACHED",
     "LAUNCHED",
+    "PASSED",
+    "Parts",
     "blocks",
     "each",
     "in_words",
     "is_streamed",
+    "over_blocks",
     "release",
     "row_blocks",
     "scratch",
     "scratch_folder",
+    "streamed_by",
     "summed",
 ]
 
 Array = Any
 CACHED = 1 << 17  # entries of a temporary that stay in a core's own cache
 LAUNCHED = 1 << 23  # of one that keeps a device busy for long beside the start of its kernel
+PASSED = 1 << 20  # of one that is copied to a device for one use
 SCRATCH: list[str | None] = [None]  # folder of scratch files; None for that of `tempfile`
+STREAM: list[Any] = [None]  # what computes with blocks of rows of files; None for the host
 
 
-def row_blocks(X: Float[Array, "n ..."] | Bool[Array, "n ..."], width: int) -> list[slice]:
+def row_blocks(X: Float[Array, "n ..."] | Bool[Array, "n ..."], width: int, entries: int | None = None) -> list[slice]:
     """Slices of rows for temporaries of shape (rows, width): few rows on NumPy, many on CuPy, whose temporaries would
     take several times the memory of the data; all of them elsewhere, where compilers see to that.
+
+    entries : of a temporary, None for these.
     """
     n = X.shape[0]
-    entries = CACHED if is_numpy_array(X) else LAUNCHED if is_cupy_array(X) else None
+    if entries is None:
+        entries = CACHED if is_numpy_array(X) else LAUNCHED if is_cupy_array(X) else None
     step = n if entries is None else max(32, entries // max(width, 1))
     return [slice(start, min(start + step, n)) for start in range(0, n, max(step, 1))]
 
 
-def blocks(width: int, *arrays: Array) -> Iterator[slice]:
+def blocks(width: int, *arrays: Array, entries: int | None = None) -> Iterator[slice]:
     """`row_blocks` of the first array; after each block the pages of all arrays that are memory maps are let go."""
     maps = [array for array in arrays if is_streamed(array)]
     width = max(width, *(array[:1].size for array in maps), 1)  # what is mapped counts too
-    for block in row_blocks(arrays[0], width):
+    for block in row_blocks(arrays[0], width, entries):
         yield block
         for array in maps:
             release(array)
@@ -91,6 +100,62 @@ def summed(width: int, fn: Callable[[slice], Any], *arrays: Array) -> Any:
         else:
             found = found + part
     return found
+
+
+class Parts(NamedTuple):
+    """What a block of rows gives: terms of sums over all rows, rows of its own, smallest entries over the rows."""
+
+    sums: Sequence[Array] = ()
+    rows: Sequence[Array] = ()
+    least: Sequence[Array] = ()
+
+
+def over_blocks(
+    width: int, fn: Callable[..., Parts], *arrays: Array, beside: tuple[Array, ...] = (), like: Array = None
+) -> Parts:
+    """`fn(*blocks, *beside)` for every block of rows of the arrays: terms summed, rows one below the other, the least.
+
+    fn : a function of a module. Where arrays lie in files and something else computes with them (`streamed_by`), all
+        blocks have as many rows, the last one filled up with zeros, which must change neither sums nor the least.
+    like : rows lie in scratch files where this is a memory map.
+    """
+    n, rows = arrays[0].shape[0], []
+    found: Any = None
+    stream = STREAM[0] if any(is_streamed(array) for array in arrays) else None
+    run = None if stream is None else stream.begin(fn, beside)
+    for block in blocks(width, *arrays, entries=None if run is None else PASSED):
+        some = tuple(array[block, ...] for array in arrays)
+        part = fn(*some, *beside) if run is None else run(some)
+        own = part.rows if stream is None else stream.get(part.rows)
+        if found is None and block.stop == n:
+            return part if stream is None else Parts(*stream.get(part))
+        if found is None:
+            for row in own:
+                shape, xp = (n, *row.shape[1:]), array_namespace(row)
+                rows.append(scratch(shape, row.dtype) if is_streamed(like) else xp.empty(shape, dtype=row.dtype))
+            found = part
+        else:
+            least = [array_namespace(a).minimum(a, b) for a, b in zip(found.least, part.least, strict=True)]
+            found = Parts([a + b for a, b in zip(found.sums, part.sums, strict=True)], (), least)
+        for out, row in zip(rows, own, strict=True):
+            out[block, ...] = row[: block.stop - block.start, ...]
+            if is_streamed(out):
+                release(out)
+    sums, _, least = found if stream is None else stream.get(Parts(found.sums, (), found.least))
+    return Parts(sums, rows, least)
+
+
+class streamed_by:
+    """While this is entered, `stream` computes with blocks of rows of files; None for the host."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> None:
+        self.before, STREAM[0] = STREAM[0], self.stream
+
+    def __exit__(self, *_: object) -> None:
+        STREAM[0] = self.before
 
 
 def is_streamed(array: Any) -> bool:

@@ -217,7 +217,9 @@ def test_without_a_limit_the_machine_is_one(monkeypatch):
 
 @pytest.mark.parametrize("refine", [False, True])
 def test_without_a_limit_the_machine_is_one_for_jax_too(refine, monkeypatch):
-    """In all and free: a MemoryError before any work. Chosen by "auto", JAX makes way for NumPy where that fits."""
+    """In all and free: a MemoryError before any work. Where NumPy would fit, JAX streams the rows of (S) through files,
+    and makes way for NumPy where "auto" has chosen it.
+    """
     from cvxrelu.backends import choose
 
     options = {"beta": 1.0, "refine": refine, "patterns": 2000, "certificate": "relaxed"}
@@ -237,8 +239,12 @@ def test_without_a_limit_the_machine_is_one_for_jax_too(refine, monkeypatch):
                     cvxrelu.solve(X, Y, backend="jax", **options)
     monkeypatch.setattr(choose, "JAX_CPU_FLOPS", 0.0)
     monkeypatch.setattr(memory, "machine_memory", lambda: between)
-    with pytest.raises(MemoryError, match=r"backend=.numpy. needs less|refine=False"):
-        cvxrelu.solve(X, Y, backend="jax", **options)
+    if refine:
+        with pytest.raises(MemoryError, match="refine=False on fewer patterns"):
+            cvxrelu.solve(X, Y, backend="jax", **options)
+    else:
+        found = plan(Sizes(*X.shape, 2000, 1, len(X), 8), "auto", "jax", False, True, None)
+        assert found.streamed and found.estimate.bytes <= between * memory.OVER
     if not choose.get_backend("jax").is_accelerator:
         assert cvxrelu.solve(X, Y, time_limit=0.01, **options).backend == "numpy"
 
@@ -261,8 +267,16 @@ def test_devices_have_memory_of_their_own(grid, monkeypatch):
     whole = estimate_memory(*sizes[:5], dtype="float32", method="cg", backend="jax").bytes
     if grid == (1, 1):
         assert whole > 2e9 * memory.OVER
+        assert SOLVE.fitting(sizes, settings, backend, True, None, False)[1].streamed
         with pytest.raises(MemoryError, match=r"patterns=.* would fit"):
-            SOLVE.fitting(sizes, settings, backend, True, None, False)
+            SOLVE.fitting(
+                sizes,
+                SOLVE.Settings.read(refine=False, certificate="relaxed", linear_solver="direct"),
+                backend,
+                True,
+                None,
+                False,
+            )
         return
     _, found = SOLVE.fitting(sizes, settings, backend, True, None, False)
     assert found.grid == grid and found.estimate.bytes < whole / 2
@@ -271,6 +285,8 @@ def test_devices_have_memory_of_their_own(grid, monkeypatch):
     memory.refuse_what_is_not_free(sizes, "cg", "jax", None, SOLVE.own_memory(backend, 1))
     with pytest.raises(MemoryError, match=r"each of its devices has 95\.4 MiB free"):
         memory.refuse_what_is_not_free(sizes, "cg", "jax", None, (grid, 1e8))
+    with pytest.raises(MemoryError, match=r"patterns=.* would fit"):  # several do not stream
+        plan(sizes, "auto", "jax", False, True, None, (grid, 5e8))
 
 
 def test_without_a_limit_estimates_may_be_half_too_large(monkeypatch):

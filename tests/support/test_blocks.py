@@ -8,8 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
 
 import cvxrelu
+from cvxrelu.api import prepared as preparation
+from cvxrelu.backends import choose
+from cvxrelu.backends import streaming as backend_streaming
+from cvxrelu.backends.choose import get_backend
+from cvxrelu.backends.streaming import Stream
 from cvxrelu.program.patterns import as_patterns
 from cvxrelu.program.streamed import in_file, streamed_patterns
 from cvxrelu.sampled import bounds, memory
@@ -36,6 +42,7 @@ def tight(monkeypatch):
     """Small blocks, as many landmarks as in memory, and a limit that only streaming fits."""
     monkeypatch.setattr(streaming, "CACHED", 1 << 9)
     monkeypatch.setattr(memory, "STREAMED", 1e5)
+    monkeypatch.setattr(memory, "PASSED", 0)
     monkeypatch.setattr(memory, "FEWEST", memory.LANDMARKS)
     return 1e7
 
@@ -64,6 +71,96 @@ def test_several_outputs(tight, tmp_path):
     expected, sol = cvxrelu.solve(X, Y, **OPTIONS), cvxrelu.solve(mapped(X, tmp_path), Y, **OPTIONS, memory_limit=tight)
     assert isinstance(sol.sampled.patterns, np.memmap)
     assert sol.sampled.objective == pytest.approx(expected.sampled.objective, rel=1e-7)
+
+
+class Watched(Stream):
+    """Notes what the device was asked for and given."""
+
+    def __init__(self, backend):
+        super().__init__(backend)
+        self.compiled, self.rows = set(), set()
+
+    def begin(self, fn, beside):
+        plain, run = self.backend.put, super().begin(fn, beside)
+
+        def put(tree, *given, **named):
+            self.compiled.add((fn, *(a.shape for a in tree), *(np.shape(b) for b in beside)))
+            self.rows |= {len(a) for a in tree}
+            return plain(tree, *given, **named)
+
+        def watched(blocks):
+            self.backend.put = put
+            try:
+                return run(blocks)
+            finally:
+                del self.backend.put
+
+        return watched
+
+
+@pytest.mark.parametrize(
+    ("changed", "outputs", "rows"),
+    [({}, 1, 13), ({"intercept": True}, 2, 13), ({"loss": "logistic", "beta": 1.0}, 1, 37), ({}, 2, 1000),
+     ({"loss": "multinomial"}, 3, 13)],
+)  # fmt: skip
+def test_jax_streams_what_numpy_streams(changed, outputs, rows, tight, tmp_path, monkeypatch):
+    """Block by block, the last one filled up, each function compiled for one number of rows."""
+    monkeypatch.setattr(streaming, "PASSED", rows * 2 * outputs * 12)
+    made = []
+    monkeypatch.setattr(backend_streaming, "Stream", lambda backend: made.append(Watched(backend)) or made[-1])
+    y = Y[:, 0] if outputs == 1 else Y if outputs == 2 else np.argmax(X[:, :3], axis=1)
+    y = np.where(Y[:, 0] > 0, 1, -1) if changed.get("loss") == "logistic" else y
+    options = {**OPTIONS, "dtype": "float64", **changed, "memory_limit": tight}
+    expected = cvxrelu.solve(mapped(X, tmp_path), y, **options)
+    assert made == []
+    sol = cvxrelu.solve(mapped(X, tmp_path), y, **{**options, "backend": "jax"})
+    assert sol.backend == "jax" and isinstance(sol.sampled.patterns, np.memmap) and sol.n_iter == expected.n_iter
+    for got, wanted in ((sol.sampled, expected.sampled), (sol, expected)):
+        assert got.objective == pytest.approx(wanted.objective, rel=1e-9)
+        assert got.lower_bound == pytest.approx(wanted.lower_bound, rel=1e-9, abs=1e-9 * wanted.objective)
+    largest = np.abs(expected.sampled.blocks).max()
+    np.testing.assert_allclose(sol.sampled.blocks, expected.sampled.blocks, atol=1e-9 * largest)
+    (watched,) = made
+    assert len({key[0] for key in watched.compiled}) == 6
+    lengths = {(fn, given[0]) for fn, given, *_ in watched.compiled}
+    assert len(lengths) == 6 and (max(watched.rows) < N) == (rows < N)
+
+
+def test_a_cpu_streams_on_numpy_unless_asked(tight, tmp_path, monkeypatch):
+    """Where JAX would be chosen for speed, NumPy streams, or holds all rows; a limit below that is refused at once."""
+    monkeypatch.setattr(choose, "JAX_CPU_FLOPS", 0.0)
+    options = {**OPTIONS, "backend": "auto", "max_iter": 1}
+    between = memory.estimate_memory(N, D, 12, 2, method="cg", backend="numpy").bytes + 1.0
+    assert tight < between < memory.estimate_memory(N, D, 12, 2, method="cg", backend="jax").bytes
+    if not get_backend("jax").is_accelerator:
+        for limit in (tight, between):
+            sol = cvxrelu.solve(mapped(X, tmp_path), Y, **options, memory_limit=limit)
+            assert sol.backend == "numpy" and isinstance(sol.sampled.patterns, np.memmap) == (limit == tight)
+    monkeypatch.setattr(preparation, "build_problem", None)
+    with pytest.raises(ValueError, match=r"memory_limit is .*, and a solve of this size on jax is estimated to need"):
+        cvxrelu.solve(mapped(X, tmp_path), Y, **{**options, "backend": "jax"}, memory_limit=tight / 100)
+
+
+def test_parts_of_blocks_on_a_device_are_those_of_the_whole(monkeypatch):
+    """Rows in order and no more of them, sums and the least as if nothing filled the last block up."""
+    monkeypatch.setattr(streaming, "PASSED", 7 * D)
+    rows = in_file(X, False)
+    whole = streaming.over_blocks(D, parts_of_rows, X, beside=(Y[0],))
+    backend = get_backend("jax")
+    with backend.scope(), streaming.streamed_by(Stream(backend)):
+        found = streaming.over_blocks(D, parts_of_rows, rows, beside=(Y[0],), like=rows)
+    assert isinstance(found.rows[0], np.memmap) and streaming.STREAM == [None]
+    for got, expected in zip(
+        (*found.sums, *found.rows, *found.least), (*whole.sums, *whole.rows, *whole.least), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(whole.sums[0], X.T @ X + 0.0, atol=1e-12)
+    np.testing.assert_allclose(whole.least[0], (X * Y[0, 0]).min(axis=0))
+
+
+def parts_of_rows(block, beside):
+    xp = array_namespace(block)
+    return streaming.Parts((block.T @ block,), (xp.exp(block), block[:, 0]), (xp.min(block * beside[0], axis=0),))
 
 
 def test_gates(tight, tmp_path):
@@ -107,6 +204,7 @@ def test_maps_that_fit_are_not_streamed(tmp_path):
         ({"certificate": "priced"}, "certificate='relaxed'"),
         ({"skip": "bias"}, "skip=False"),
         ({"checkpoint": "folder"}, "checkpoint=None"),
+        ({"backend": "jax", "devices": 1}, "devices=None"),
     ],
 )
 def test_what_needs_all_rows_is_refused(changed, named, tight, tmp_path):
