@@ -165,7 +165,7 @@ def test_copies_do_not_grow_with_the_run(put, stand_in, program):
         each = [shape for _, shape in cupy_stand_in.copies if shape[:1] == (N,) and np.prod(shape) > 2 * N]
         wide.append((found.n_rounds + found.n_iter, sorted(each)))
     (short, first), (long, second) = wide
-    assert long >= 2 * short and first == second
+    assert long >= 1.5 * short and first == second
     assert len(first) <= 6
 
 
