@@ -66,7 +66,7 @@ def branch_row(name: str, fraction: float, seconds: float) -> dict[str, Any]:
         "name": name, "n": len(X), "rank": int(np.linalg.matrix_rank(X)), "fraction": fraction, "priced_gap": sol.gap,
         "penalty": beta * sol.network.path_norm / sol.objective, "relaxed": relaxed.lower_bound / sol.objective,
         "branch": found.lower_bound / sol.objective, "curve": when,
-        "rise": [[float(at), _by(progress, at) / sol.objective] for at in moments],
+        "rise": [[round(float(at), 1), round(_by(progress, at) / sol.objective, 4)] for at in moments],
         "cones": int(progress["cones"].max()),
         "price": float(np.nanmin(progress["price"])) if np.isfinite(progress["price"]).any() else None,
         "seconds": seconds, "cpu_seconds": cpu,
