@@ -19,7 +19,8 @@ import collections
 import itertools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from cvxrelu.runs.proving import Branching, Ledger, Proof
 __all__ = ["tried"]
 
 CONES, BOXES, EVERY = 60, 600, 5  # of a proof, a box counted as a hundred cones; one in so many problems by boxes
+PART = 500  # problems drawn at a time
 REFUSED = (
     "for float32: rescale it",
     "float64 cannot tell the cells apart",
@@ -56,7 +58,7 @@ def eligible(case: Case) -> bool:
 
 def tried(k: int) -> dict[str, Any] | None:
     """What the proofs of problem k break; None where it is not asked for, or refused before any work."""
-    case = draw(k)
+    started, case = time.process_time(), draw(k)
     if not eligible(case):
         return None
     unit = program_of(case, 1.0)
@@ -84,7 +86,7 @@ def tried(k: int) -> dict[str, Any] | None:
                 broken.append([way, "value", (proof.bound - value) / size])
             values[way] = proof.bound
     kind = {"loss": case.options["loss"], "rank": int(np.linalg.matrix_rank(unit.X)), "kind": case.kind}
-    return {"k": k, **kind, "broken": broken, "values": values}
+    return {"k": k, **kind, "broken": broken, "values": values, "seconds": time.process_time() - started}
 
 
 def start_of(problem: Problem, k: int) -> np.ndarray:
@@ -161,37 +163,44 @@ def attained(problem: Problem, dual: np.ndarray) -> float:
     return float(np.abs(p.astype(np.longdouble) @ np.maximum(problem.X.astype(np.longdouble) @ u, 0)).max())
 
 
+def records(first: int, workers: int) -> Iterator[dict[str, Any]]:
+    """Of all problems from `first` on that are asked for, in their order."""
+    with ProcessPoolExecutor(workers) as pool:
+        for begin in itertools.count(first, PART):
+            yield from filter(None, pool.map(tried, range(begin, begin + PART), chunksize=5))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", type=int, default=10_000, metavar="N", help="how many to have proofs of")
     parser.add_argument("--first", type=int, default=0, metavar="K")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--write-docs", action="store_true", help="put the count into docs/honesty.md")
     options = parser.parse_args()
-    started, count = time.process_time(), 0
     of: collections.Counter[str] = collections.Counter()
-    broken, made = [], collections.Counter[str]()
-    for k in itertools.count(options.first):
-        if count >= options.problems:
-            break
-        record = tried(k)
-        if record is None:
-            continue
-        count += 1
-        of.update({record["loss"]: 1, f"rank {record['rank']}": 1})
-        made.update(record["values"].keys())
-        for row in record["broken"]:
-            broken.append([k, *row])
-            print(f"k {k}: {row}", flush=True)
-        if count % 250 == 0:
-            print(f"{count} of {options.problems}, k {k}, {time.process_time() - started:.0f} s", flush=True)
+    count, seconds, broken, made = 0, 0.0, [], collections.Counter[str]()
+    found = records(options.first, options.workers)
+    try:
+        for record in itertools.islice(found, options.problems):
+            count, seconds = count + 1, seconds + record["seconds"]
+            of.update({record["loss"]: 1, f"rank {record['rank']}": 1})
+            made.update(record["values"].keys())
+            for row in record["broken"]:
+                broken.append([record["k"], *row])
+                print(f"k {record['k']}: {row}", flush=True)
+            if count % 250 == 0:
+                print(f"{count} of {options.problems}, k {record['k']}, {seconds:.0f} s", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: what there is so far")
     result = {
-        "problems": count, "last": k, "of": dict(of), "proofs": dict(made), "broken": broken,
-        "cpu_seconds": time.process_time() - started,
+        "problems": count, "last": record["k"], "of": dict(of), "proofs": dict(made), "broken": broken,
+        "cpu_seconds": seconds,
     }  # fmt: skip
     print(result, flush=True)
     if options.write_docs:
         save_json("honesty-proofs", result)
         put_between_markers("docs/honesty.md", "proofs", words(result))
+    found.close()
 
 
 def words(result: dict[str, Any]) -> str:

@@ -187,6 +187,8 @@ class ConeLine(Line):
             rank = np.where(used, np.inf, cover.bounds)
             order = np.argsort(-rank, kind="stable")[:most]
             chosen.append(order[rank[order] > NEAR * largest])
+        if not any(active.size for active in chosen):
+            return chosen  # t is zero but for rows of zeros, which no neuron sees: there is none better
         pairs = list(zip(self.covers, chosen, strict=True))
         vertices = np.concatenate([cover.vertices[active] for cover, active in pairs])
         start = np.concatenate([cover.carried[active] for cover, active in pairs])

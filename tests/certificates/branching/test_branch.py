@@ -9,13 +9,14 @@ from oracles import odd_rows
 import cvxrelu
 from cvxrelu.certificates.branching.branch import branch_lower_bound
 from cvxrelu.certificates.branching.cone_network import _Program, cone_network
+from cvxrelu.certificates.branching.cone_search import ConeLine
 from cvxrelu.certificates.cones import orthants
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.certificates.subdivision import prices_of
 from cvxrelu.program.losses import Logistic, Squared
 from cvxrelu.program.problem import build_problem
-from cvxrelu.runs.proving import Branching, Proof
+from cvxrelu.runs.proving import Branching, Ledger, Proof
 
 seeds = st.integers(0, 10**6)
 KINDS = ["plain", "integer", "repeated", "column scales", "nearly parallel"]
@@ -200,6 +201,18 @@ def test_solve_takes_it():
     sol = cvxrelu.solve(X, y, beta=beta, certificate="branch", time_limit=20.0, tol=5e-3, backend="numpy")
     assert sol.certificate.kind == "branch" and sol.certificate.rigorous
     assert sol.status == cvxrelu.Status.OPTIMAL and sol.gap <= 5e-3
+
+
+def test_a_dual_variable_of_rows_that_no_neuron_sees():
+    """Targets of rows of zeros cannot be explained: the bound is their whole loss."""
+    X = np.vstack([np.zeros((2, 6)), np.random.default_rng(0).standard_normal((20, 6))])
+    y = np.concatenate([[1.0, -2.0], np.zeros(20)])[:, None]
+    problem = build_problem(X, y, beta=1.0, sampled=False)
+    ledger = Ledger(Proof(0.0, 0.0, 0.0 * y), Branching(), dict)
+    line = ConeLine(problem, y, ledger, weighs=True)
+    line.go(np.inf, 300)
+    line.finish(np.inf, 300)
+    assert ledger.best.bound == pytest.approx(2.5, rel=1e-9)
 
 
 @pytest.mark.parametrize("error", [MemoryError("8 GiB"), np.linalg.LinAlgError("Eigenvalues did not converge")])
