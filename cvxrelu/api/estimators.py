@@ -95,7 +95,7 @@ class _ConvexReLU(BaseEstimator):
     def _predict(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = _host(X)
-        if np.shape(X)[1:] == (self.n_features_in_,):  # else that is what is wrong
+        if getattr(X, "shape", ())[1:] == (self.n_features_in_,):  # else that is what is wrong
             refuse_text(X)
         return np.asarray(self.network_.predict(validate_data(self, X, reset=False, dtype=[np.float64, np.float32])))
 

