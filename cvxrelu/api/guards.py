@@ -32,16 +32,18 @@ def refuse_text(X: Any) -> None:
     scikit-learn would name the text alone. What else may be wrong is left to it.
     """
     frame = hasattr(X, "columns") and hasattr(X, "dtypes")
+    if isinstance(X, list) and len({len(row) if isinstance(row, (list, tuple)) else -1 for row in X}) == 1:
+        X = np.array(X, dtype=object)
     if not frame and not (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "OUS"):
         return
     for k, name in enumerate(X.columns if frame else range(X.shape[1])):
         column = np.asarray(X[name] if frame else X[:, k])
         if column.ndim != 1 or column.dtype.kind in "biufc":
             continue
-        words = [value for value in column if not _is_number(value)]
-        if words and (frame or isinstance(words[0], str)):
+        word = next((value for value in column if not _is_number(value)), None)
+        if word is not None and (frame or isinstance(word, str)):
             raise ValueError(
-                f"X holds {words[0]!r} in column {name!r}; expected numbers: encode it, for example by a "
+                f"X holds {word!r} in column {name!r}; expected numbers: encode it, for example by a "
                 "ColumnTransformer with OneHotEncoder of scikit-learn, or leave it out (`cvxrelu fit` reads such "
                 "tables as they are)"
             )

@@ -9,10 +9,12 @@ has no name and is gone with the array.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +44,8 @@ CACHED = 1 << 17  # entries of a temporary that stay in a core's own cache
 LAUNCHED = 1 << 23  # of one that keeps a device busy for long beside the start of its kernel
 PASSED = 1 << 20  # of one that is copied to a device for one use
 SCRATCH: list[str | None] = [None]  # folder of scratch files; None for that of `tempfile`
-STREAM: list[Any] = [None]  # what computes with blocks of rows of files; None for the host
+# What computes with blocks of rows of files, None for the host; of each thread its own, since folds run side by side.
+STREAM: ContextVar[Any] = ContextVar("stream", default=None)
 
 
 def row_blocks(X: Float[Array, "n ..."] | Bool[Array, "n ..."], width: int, entries: int | None = None) -> list[slice]:
@@ -121,7 +124,7 @@ def over_blocks(
     """
     n, rows = arrays[0].shape[0], []
     found: Any = None
-    stream = STREAM[0] if any(is_streamed(array) for array in arrays) else None
+    stream = STREAM.get() if any(is_streamed(array) for array in arrays) else None
     run = None if stream is None else stream.begin(fn, beside)
     for block in blocks(width, *arrays, entries=None if run is None else PASSED):
         some = tuple(array[block, ...] for array in arrays)
@@ -145,17 +148,14 @@ def over_blocks(
     return Parts(sums, rows, least)
 
 
-class streamed_by:
+@contextlib.contextmanager
+def streamed_by(stream: Any) -> Iterator[None]:
     """While this is entered, `stream` computes with blocks of rows of files; None for the host."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def __enter__(self) -> None:
-        self.before, STREAM[0] = STREAM[0], self.stream
-
-    def __exit__(self, *_: object) -> None:
-        STREAM[0] = self.before
+    before = STREAM.set(stream)
+    try:
+        yield
+    finally:
+        STREAM.reset(before)
 
 
 def is_streamed(array: Any) -> bool:

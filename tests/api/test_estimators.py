@@ -268,6 +268,7 @@ class Table:
         (Table(day=np.full(30, np.datetime64("2020-01-01"))), "in column 'day'"),
         (np.array([[1.0, "x"]] * 30, dtype=object), "'x' in column 1"),
         (np.array([["1", "x"]] * 30), "'x') in column 1"),
+        ([[1.0, "x"]] * 30, "'x' in column 1"),
     ],
 )
 def test_text_is_named_with_its_column(table, words):

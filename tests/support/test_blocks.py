@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_parts_of_blocks_on_a_device_are_those_of_the_whole(monkeypatch):
     backend = get_backend("jax")
     with backend.scope(), streaming.streamed_by(Stream(backend)):
         found = streaming.over_blocks(D, parts_of_rows, rows, beside=(Y[0],), like=rows)
-    assert isinstance(found.rows[0], np.memmap) and streaming.STREAM == [None]
+    assert isinstance(found.rows[0], np.memmap) and streaming.STREAM.get() is None
     for got, expected in zip(
         (*found.sums, *found.rows, *found.least), (*whole.sums, *whole.rows, *whole.least), strict=True
     ):
@@ -278,3 +279,23 @@ def test_resident_memory_stays_within_the_limit(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(cvxrelu.__file__).parent.parent)}
     peak = int(subprocess.run(command, check=True, capture_output=True, env=environment, text=True).stdout)
     assert peak <= 150e6
+
+
+def test_what_streams_is_of_its_thread():
+    """One thread ends before the other that began within it: neither finds what the other set, then or later."""
+    begun, ended, seen = threading.Event(), threading.Event(), []
+
+    def other():
+        with streaming.streamed_by("other"):
+            begun.set()
+            ended.wait(10)
+            seen.append(streaming.STREAM.get())
+
+    thread = threading.Thread(target=other)
+    with streaming.streamed_by("this"):
+        thread.start()
+        begun.wait(10)
+        seen.append(streaming.STREAM.get())
+    ended.set()
+    thread.join()
+    assert seen == ["this", "other"] and streaming.STREAM.get() is None
