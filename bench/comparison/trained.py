@@ -1,7 +1,9 @@
 """Policies and reward models trained by TRL's own trainers, and DPO with a convex head inside.
 
 Everything is TRL's default but what `METHODS` names: three epochs, eight pairs a step, AdamW with linear decay,
-bfloat16 autocast, gradients recomputed to save memory (for DPO; elsewhere not, which changes no number but costs less).
+bfloat16 autocast where the machine has arithmetic for it (a processor of AVX2 alone takes sixty times as long for a
+product as in float32, which it gets instead), gradients recomputed to save memory (for DPO; elsewhere not, which
+changes no number but costs less).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from cvxrelu_llm.exports.write import to_torch
 from cvxrelu_llm.features.reference import reference_log_ratios
 from cvxrelu_llm.heads.data import as_pair_features
 from cvxrelu_llm.heads.head import ConvexRewardHead
+from cvxrelu_llm.models.torch_models import computes_bfloat16
 from cvxrelu_llm.preferences.triples import Triple, Triples
 
 __all__ = ["ABLATION", "METHODS", "Trained", "margins_of", "options_of", "train"]
@@ -82,9 +85,10 @@ def train(name: str, folder: str, triples: Triples, seed: int, noise: float) -> 
         else:
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
         trainer_class, config_class = trainer_of(kind)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         config = config_class(
             out, report_to=[], save_strategy="no", disable_tqdm=True, logging_steps=1, seed=seed,
-            use_cpu=not torch.cuda.is_available(), **options,
+            use_cpu=device == "cpu", bf16=computes_bfloat16(device), **options,
         )  # fmt: skip
         task = TaskType.SEQ_CLS if kind == "Reward" else TaskType.CAUSAL_LM
         more: dict[str, Any] = {"peft_config": LoraConfig(task_type=task, r=16, lora_alpha=32)} if lora else {}

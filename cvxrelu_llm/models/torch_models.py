@@ -20,7 +20,7 @@ from cvxrelu.support.errors import InputError
 from cvxrelu_llm.models.kv_cache import cache_keyword
 from cvxrelu_llm.models.protocol import Forward, sharing_works
 
-__all__ = ["TorchModel", "counts_positions", "evaluating", "fingerprint", "load_torch_model"]
+__all__ = ["TorchModel", "computes_bfloat16", "counts_positions", "evaluating", "fingerprint", "load_torch_model"]
 
 GLANCED = 256  # entries of a tensor that are compared before its hash is believed
 LONGEST = 1 << 20  # tokenizers say 1e30 where they know no limit
@@ -216,7 +216,7 @@ def load_torch_model(
         raise InputError(f"{path}: not the folder of a model, nor a .gguf file")
     sentence = _sentence_transformer(Path(name))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    precision = getattr(torch, dtype or ("bfloat16" if _computes_bfloat16(device) else "float32"))
+    precision = getattr(torch, dtype or ("bfloat16" if computes_bfloat16(device) else "float32"))
     given: dict[str, Any] = {"revision": revision} if revision else {}
     if gguf_file is not None:
         given["gguf_file"] = gguf_file
@@ -248,7 +248,7 @@ def load_torch_model(
     return model
 
 
-def _computes_bfloat16(device: str) -> bool:
+def computes_bfloat16(device: str) -> bool:
     """Whether the processor multiplies in bfloat16; elsewhere PyTorch converts to and fro, which is slower."""
     import torch
 
