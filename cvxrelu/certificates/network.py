@@ -27,7 +27,7 @@ from cvxrelu.support.errors import OutOfTime
 __all__ = ["check_kind", "network_certificate", "network_objective", "not_refuted", "proof_begins"]
 
 
-FEW, STARTS = 32, 160  # of every kind, for a priced certificate of one dual variable
+FEW, STARTS, COPIES = 32, 160, 64  # of every kind, and polished, for a priced certificate of one dual variable
 FAR_GAP = 0.1  # a gap that few ascents find to be larger than this needs no more of them
 
 
@@ -93,7 +93,7 @@ def network_certificate(
         price, starts = bounded(priced), priced.starts
         bound = problem.dual_bound(dual, largest_multiple(beta, price))[0]
         if relative_gap(objective, bound, problem.resolution) <= FAR_GAP and priced.complete:
-            more = pricing.price(p, known, STARTS, waves=3, steps=(60, 8), deadline=deadline)
+            more = pricing.price(p, known, STARTS, waves=3, steps=(60, 8), copies=COPIES, deadline=deadline)
             price, starts = max(price, bounded(more)), starts + more.starts
     if kind == "branch":
         branching = Branching() if branching is None else branching

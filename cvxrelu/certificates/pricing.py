@@ -44,6 +44,7 @@ TOGETHER, IN_CACHE = 8, 2**17  # of them at a time on the host, or more while th
 POLISHED_APART = 0.95  # their largest cosine
 POLISH_ROUNDS, POLISH_STEPS = 3, 100
 MOST_NEAR = 256  # rows whose kinks a direction is polished on
+BESIDE = -2.0, 0.0  # logarithms of the relative distances at which copies of directions are polished too
 SEEN = 0.99  # cosine above which a direction is not polished again
 
 
@@ -81,6 +82,7 @@ class Pricing:
         waves: int = 0,
         steps: tuple[int, int] = (12, 16),
         polished: int = POLISHED,
+        copies: int = 0,
         enough: Callable[[float], bool] | None = None,
         rise: float = 0.0,
         deadline: float = np.inf,
@@ -92,6 +94,7 @@ class Pricing:
         coarse : take the first steps on a sample of the rows, where n is many times d.
         waves : how often to start again from mixtures and noisy copies of the best directions so far, at most.
         polished : of the first ascents and of every wave, how many of the best new directions are polished.
+        copies : how many noisy copies of these are polished as well, in every wave; the neurons are in any case.
         enough : of the price so far, a true answer ends the waves; so do `QUIET` waves in which it rose by less than
             the fraction `rise`; where ascents are dear also those of which `HOPE` more would not change the answer.
         deadline : of `time.perf_counter`; after it no ascents begin, but for a first part with starts of every kind.
@@ -120,7 +123,11 @@ class Pricing:
             late = late or time.perf_counter() > deadline
             if self.white is not None and polished and not late:
                 found = self._snap(p, found, self.white, polished)
-            fresh = self._new(found if wave else _merged(found, (directions, values)), seen, 0 if late else polished)
+            ranked = found if wave else _merged(found, (directions, values))
+            fresh = self._new(ranked, seen, 0 if late else polished)
+            if polished and not late:
+                beside = [known[:, : 0 if wave else None], fresh, self._beside(ranked[0], polished, copies)]
+                fresh = np.concatenate(beside, axis=1)
             moved = self._polish(p, fresh)
             seen = np.concatenate([seen, fresh, moved[0]], axis=1)
             directions, values = _merged(_merged((directions, values), moved), found)
@@ -260,15 +267,23 @@ class Pricing:
             u = u[:, (features(seen, self.sizes).T @ features(u, self.sizes)).max(axis=0) < SEEN]
         return u[:, self.distinct(u, POLISHED_APART, most)] if most else u[:, :0]
 
+    def _beside(self, directions: np.ndarray, most: int, count: int) -> np.ndarray:
+        """Copies of the best distinct directions at all small distances: the next maximum is often in a cell nearby."""
+        parents = directions[:, self.distinct(directions[:, : 50 * most], PARENTS_APART, most)]
+        count = count if parents.shape[1] else 0
+        u = self._copies(parents, count, 10.0 ** self.rng.uniform(*BESIDE, size=count), turned=False)
+        return u / np.linalg.norm(u, axis=0)
+
     def _mixtures(self, u: np.ndarray, count: int) -> np.ndarray:
         """Random combinations of two random columns of u."""
         pairs = u[:, self.rng.integers(u.shape[1], size=(2, count))] * self.rng.standard_normal((2, count))
         return pairs[:, 0] + pairs[:, 1]
 
-    def _copies(self, u: np.ndarray, count: int, noise: float) -> np.ndarray:
-        """Random columns of u or their negatives, plus noise of this relative length that moves all of X u alike."""
+    def _copies(self, u: np.ndarray, count: int, noise: Any, *, turned: bool = True) -> np.ndarray:
+        """Random columns of u, `turned` or not, plus noise of this relative length that moves all of X u alike."""
         rng = self.rng
-        chosen = u[:, rng.integers(u.shape[1], size=count)] * rng.choice([-1.0, 1.0], count)
+        chosen = u[:, rng.integers(max(1, u.shape[1]), size=count)]
+        chosen = chosen * rng.choice([-1.0, 1.0], count) if turned else chosen
         moves = self.whitening @ rng.standard_normal((self.d, count))
         return chosen + noise * moves / np.maximum(np.linalg.norm(moves, axis=0), np.finfo(np.float64).tiny)
 

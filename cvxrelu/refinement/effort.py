@@ -10,17 +10,17 @@ __all__ = ["DEAR_SHARE", "FAR", "NEAR", "SURE", "Effort", "affordable", "is_dear
 
 
 class Effort(NamedTuple):
-    """Of a pricing: most waves, steps of all ascents and of the best, and how many directions are polished."""
+    """Of a pricing: most waves, steps of all ascents and of the best, how many directions are polished, and copies."""
 
     waves: int
     steps: tuple[int, int]
     polished: int
+    copies: int = 0
 
 
 FAR = Effort(0, (12, 4), 0)  # violators abound
-NEAR = Effort(8, (24, 4), 32)
-SURE = Effort(8, (60, 8), 64)  # with more starts, of which there are
-MOST_SURE, SURE_FLOPS = 4, 2e9  # times as many where ascents cost little
+NEAR = Effort(8, (24, 4), 32, 32)
+SURE = Effort(8, (60, 8), 64, 128)  # copies that are polished find as much as four times the starts, in less time
 FEWEST_STARTS = 16  # of every kind in a pricing; half the number of neurons where that is more
 # Where ascents are dear, rounds cost little beside a thorough pricing: others see one set of starts, and the gap that
 # they leave has to be this share of tol, since the thorough one has found two to three times that gap.
@@ -32,13 +32,12 @@ def starts(neurons: int) -> int:
     return max(FEWEST_STARTS, neurons // 2)
 
 
-def affordable(effort: Effort, size: int, count: int) -> tuple[Effort, int]:
-    """NEAR or SURE, and the starts of every kind, on X of so many numbers."""
-    if effort is NEAR:
-        return (NEAR._replace(waves=DEAR_WAVES) if is_dear(NEAR, size, count) else NEAR), count
-    most = count * int(max(1, min(MOST_SURE, SURE_FLOPS / _flops(SURE, size, count))))
-    # Where they are dear, more waves of fewer steps found as much in the same time.
-    return (SURE._replace(steps=NEAR.steps) if is_dear(SURE, size, count) else SURE), most
+def affordable(effort: Effort, size: int, count: int) -> Effort:
+    """NEAR or SURE with so many starts of every kind, on X of so many numbers."""
+    if not is_dear(effort, size, count):
+        return effort
+    # In the thorough one more waves of fewer steps found as much in the same time.
+    return NEAR._replace(waves=DEAR_WAVES, copies=0) if effort is NEAR else SURE._replace(steps=NEAR.steps, copies=0)
 
 
 def is_dear(effort: Effort, size: int, count: int) -> bool:

@@ -224,7 +224,7 @@ class Refinement:
         else:
             count = starts(known.shape[1])
             if effort is not FAR:
-                effort, count = affordable(effort, self.X.size, count)
+                effort = affordable(effort, self.X.size, count)
             priced = self.pricing.price(
                 p,
                 known,
@@ -233,6 +233,7 @@ class Refinement:
                 waves=effort.waves,
                 steps=effort.steps,
                 polished=effort.polished,
+                copies=effort.copies,
                 enough=lambda price: self._gap(self._bound(price)[0]) > self.tol,
                 rise=RISE * self.tol,
                 deadline=deadline,
