@@ -20,8 +20,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
-__all__ = ["LARGEST", "Coordinates", "alike", "distinct", "features", "kinks", "right_singular_vectors", "snapped"]
+__all__ = [
+    "LARGEST", "Coordinates", "Ranked", "alike", "distinct", "features", "kinks", "merged", "right_singular_vectors",
+    "snapped",
+]  # fmt: skip
 
+Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
 TINY = float(np.finfo(np.float64).tiny)
 LIMIT = 30.0  # ratio of singular values up to which the given columns are kept
 FEW, LIMIT_OF_FEW = 5, 5.0  # the same up to this rank, where ascents cost little
@@ -167,3 +171,10 @@ def distinct(directions: Float[np.ndarray, "d k"], cosine: float, most: int) -> 
         free &= directions.T @ directions[:, j] <= cosine
         free[j] = False
     return np.array(chosen, dtype=np.intp)
+
+
+def merged(one: Ranked, other: Ranked) -> Ranked:
+    """Both in one, in falling order."""
+    values = np.concatenate([one[1], other[1]])
+    order = np.argsort(-values, kind="stable")
+    return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]

@@ -21,12 +21,12 @@ from jaxtyping import Float, Int
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.ascents import ascend, best_first, prices, roam, spectrum, start_ascent
-from cvxrelu.certificates.coordinates import distinct, features, kinks, snapped
+from cvxrelu.certificates.coordinates import Ranked, distinct, features, kinks, merged, snapped
 from cvxrelu.certificates.polish import polish
 from cvxrelu.certificates.search_space import LARGEST_SPECTRUM, Ground, White, dtype_name
 from cvxrelu.numerics.rounding import power_of_two
 
-__all__ = ["DEAR_WAVE", "Priced", "Pricing"]
+__all__ = ["DEAR_WAVE", "QUIET", "Priced", "Pricing"]
 
 PARENTS, PARENTS_APART = 30, 0.99  # directions that a wave recombines, and their largest cosine
 WAVE_FLOPS = 1e10  # of ascents: fewer starts where they are dear
@@ -36,9 +36,8 @@ PART_FLOPS = 5e9  # of ascents between two looks at the clock
 # From the same starts that finds larger values, and more violators, in less time.
 DEAR_FLOPS, EARLY, HALVED = 1e10, 3, 64
 LEAST_PART, MOST_FLOPS = 128, 1e11  # but so many ascents, up to more flops: products of few columns wait for memory
-Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
 HOPE, DEAR_WAVE = 10.0, 3e10  # times the rise of a wave: see `enough`; flops of one from which that counts
-QUIET = 3  # waves without a rise after which there are no more
+QUIET = 3  # waves without a rise after which there are no more, unless more are asked for
 POLISHED = 32  # directions
 TOGETHER, IN_CACHE = 8, 2**17  # of them at a time on the host, or more while their Gram matrices have no more numbers
 POLISHED_APART = 0.95  # their largest cosine
@@ -83,6 +82,7 @@ class Pricing:
         steps: tuple[int, int] = (12, 16),
         polished: int = POLISHED,
         copies: int = 0,
+        most_quiet: int = QUIET,
         enough: Callable[[float], bool] | None = None,
         rise: float = 0.0,
         deadline: float = np.inf,
@@ -95,8 +95,8 @@ class Pricing:
         waves : how often to start again from mixtures and noisy copies of the best directions so far, at most.
         polished : of the first ascents and of every wave, how many of the best new directions are polished.
         copies : how many noisy copies of these are polished as well, in every wave; the neurons are in any case.
-        enough : of the price so far, a true answer ends the waves; so do `QUIET` waves in which it rose by less than
-            the fraction `rise`; where ascents are dear also those of which `HOPE` more would not change the answer.
+        enough : of the price so far, a true answer ends the waves; so do `most_quiet` in which it rose by less than the
+            fraction `rise`; where ascents are dear also those of which `HOPE` more would not change the answer.
         deadline : of `time.perf_counter`; after it no ascents begin, but for a first part with starts of every kind.
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
@@ -123,18 +123,18 @@ class Pricing:
             late = late or time.perf_counter() > deadline
             if self.white is not None and polished and not late:
                 found = self._snap(p, found, self.white, polished)
-            ranked = found if wave else _merged(found, (directions, values))
+            ranked = found if wave else merged(found, (directions, values))
             fresh = self._new(ranked, seen, 0 if late else polished)
             if polished and not late:
-                beside = [known[:, : 0 if wave else None], fresh, self._beside(ranked[0], polished, copies)]
-                fresh = np.concatenate(beside, axis=1)
+                neurons, beside = known[:, : 0 if wave else None], self._beside(ranked[0], polished, copies)
+                fresh = np.concatenate([neurons, fresh, beside], axis=1)
             moved = self._polish(p, fresh)
             seen = np.concatenate([seen, fresh, moved[0]], axis=1)
-            directions, values = _merged(_merged((directions, values), moved), found)
+            directions, values = merged(merged((directions, values), moved), found)
             before, price = price, float(values.max(initial=0.0))
             hopeless = dear and wave > 0 and enough is not None and not enough(unit * (price + HOPE * (price - before)))
             quiet = quiet + 1 if hopeless or price <= before * (1.0 + rise) else 0
-            if late or quiet == QUIET or (enough is not None and enough(price * unit)):
+            if late or quiet == most_quiet or (enough is not None and enough(price * unit)):
                 break
         self.misses = directions[:, self.distinct(directions, SEEN, POLISHED)]
         return Priced(price * unit, directions, values * unit, starts, not late)
@@ -251,7 +251,7 @@ class Pricing:
         for _ in range(POLISH_ROUNDS):
             best = found[0][:, self.distinct(found[0][:, : 50 * most], POLISHED_APART, most)]
             before = found[1].max(initial=0.0)
-            found = _merged(found, self._rank(p, snapped(white.rows, white.sizes, p, best, self.rng)))
+            found = merged(found, self._rank(p, snapped(white.rows, white.sizes, p, best, self.rng)))
             if found[1].max(initial=0.0) <= before:
                 break
         return found
@@ -270,8 +270,8 @@ class Pricing:
     def _beside(self, directions: np.ndarray, most: int, count: int) -> np.ndarray:
         """Copies of the best distinct directions at all small distances: the next maximum is often in a cell nearby."""
         parents = directions[:, self.distinct(directions[:, : 50 * most], PARENTS_APART, most)]
-        count = count if parents.shape[1] else 0
-        u = self._copies(parents, count, 10.0 ** self.rng.uniform(*BESIDE, size=count), turned=False)
+        distances = 10.0 ** self.rng.uniform(*BESIDE, size=count if parents.shape[1] else 0)
+        u = self._copies(parents, len(distances), distances, turned=False)
         return u / np.linalg.norm(u, axis=0)
 
     def _mixtures(self, u: np.ndarray, count: int) -> np.ndarray:
@@ -282,8 +282,9 @@ class Pricing:
     def _copies(self, u: np.ndarray, count: int, noise: Any, *, turned: bool = True) -> np.ndarray:
         """Random columns of u, `turned` or not, plus noise of this relative length that moves all of X u alike."""
         rng = self.rng
-        chosen = u[:, rng.integers(max(1, u.shape[1]), size=count)]
-        chosen = chosen * rng.choice([-1.0, 1.0], count) if turned else chosen
+        chosen = u[:, rng.integers(max(1, u.shape[1]), size=count)] * (
+            rng.choice([-1.0, 1.0], count) if turned else 1.0
+        )
         moves = self.whitening @ rng.standard_normal((self.d, count))
         return chosen + noise * moves / np.maximum(np.linalg.norm(moves, axis=0), np.finfo(np.float64).tiny)
 
@@ -313,9 +314,3 @@ class Pricing:
 
 def _prices(backend: Backend, X: Any, p: Any, u: Any) -> Any:
     return prices(X, p, u)
-
-
-def _merged(one: Ranked, other: Ranked) -> Ranked:
-    values = np.concatenate([one[1], other[1]])
-    order = np.argsort(-values, kind="stable")
-    return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]

@@ -234,6 +234,7 @@ class Refinement:
                 steps=effort.steps,
                 polished=effort.polished,
                 copies=effort.copies,
+                most_quiet=effort.quiet,
                 enough=lambda price: self._gap(self._bound(price)[0]) > self.tol,
                 rise=RISE * self.tol,
                 deadline=deadline,
