@@ -40,6 +40,7 @@ HOPE, DEAR_WAVE = 10.0, 3e10  # times the rise of a wave: see `enough`; flops of
 QUIET = 3  # waves without a rise after which there are no more, unless more are asked for
 POLISHED = 32  # directions
 TOGETHER, IN_CACHE = 8, 2**17  # of them at a time on the host, or more while their Gram matrices have no more numbers
+ON_DEVICE = 128  # of them at a time elsewhere
 POLISHED_APART = 0.95  # their largest cosine
 POLISH_ROUNDS, POLISH_STEPS = 3, 100
 MOST_NEAR = 256  # rows whose kinks a direction is polished on
@@ -154,7 +155,7 @@ class Pricing:
         if u.shape[1] == 0:
             return u, np.zeros(0)
         near, run = min(self.n, 2 * self.d, MOST_NEAR), self.backend.compile(polish, ("near",))
-        size = max(TOGETHER, IN_CACHE // near**2) if self.backend.name == "numpy" else u.shape[1]
+        size = max(TOGETHER, IN_CACHE // near**2) if self.backend.name == "numpy" else ON_DEVICE
         working, moved = dtype_name(self.X.dtype), []
         data = (self.X, self.ground.lengths, self.backend.put(p, working, rows=0))
         for k in range(0, u.shape[1], size):
