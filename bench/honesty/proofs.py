@@ -3,8 +3,9 @@
 Of the problems that `bench.honesty` draws, those of one output, rank at most 3 and no equality, whatever the loss, the
 skip and the weights. For each something is proved by some cones, from the dual variable of no network (even numbers)
 or of one with random hidden units (odd ones); where the loss is a sum over rows, also at better dual variables, and for
-one problem in five by some boxes, which `certify` takes from rank 6 on. The enumeration of cells that `certify` has
-for such ranks is what judges them. Two things are asked of every proof; with both, no network has a smaller objective:
+one problem in five by some boxes, for two in five by coupled rows, which `certify` takes from rank 6 and 8 on. The
+enumeration of cells that `certify` has for such ranks is what judges them. Two things are asked of every proof; with
+both, no network has a smaller objective:
 
     feasible   the largest |p^T (X u)_+| of its dual variable over the unit ball, by enumeration of all cells and then
                in extended precision, is at most beta (1 + 1e-12) and the rounding that the problem allows for; and a
@@ -31,6 +32,7 @@ from bench.honesty.problems import Case, draw
 from bench.honesty.programs import Program, program_of
 from cvxrelu.certificates.branching.box_search import BoxLine
 from cvxrelu.certificates.branching.cone_search import ConeLine
+from cvxrelu.certificates.branching.coupled_line import PER_ROUND, CoupledLine
 from cvxrelu.certificates.branching.line import Line
 from cvxrelu.certificates.exact_pricing import exact_price
 from cvxrelu.program.problem import Problem, build_problem
@@ -40,6 +42,7 @@ from cvxrelu.runs.proving import Branching, Ledger, Proof
 __all__ = ["tried"]
 
 CONES, BOXES, EVERY = 60, 600, 5  # of a proof, a box counted as a hundred cones; one in so many problems by boxes
+ROUNDS = 2  # of L-BFGS, with rows coupled
 PART = 500  # problems drawn at a time
 REFUSED = (
     "for float32: rescale it",
@@ -144,10 +147,12 @@ def proofs(k: int, problem: Problem, t: np.ndarray) -> list[tuple[str, Proof]]:
         ways["cones, t improved"] = lambda ledger: Cones(problem, t, ledger, weighs=True)
         if k % EVERY == 0:
             ways["boxes"] = lambda ledger: BoxLine(problem, t, ledger)
+        elif k % EVERY <= 2:
+            ways["coupled rows"] = lambda ledger: CoupledLine(problem, t, ledger)
     found = []
     for way, make in ways.items():
         ledger = Ledger(Proof(0.0, 0.0, 0.0 * t), Branching(), dict)
-        line, most = make(ledger), BOXES if way == "boxes" else CONES
+        line, most = make(ledger), {"boxes": BOXES, "coupled rows": ROUNDS * PER_ROUND}.get(way, CONES)
         line.go(np.inf, most)
         line.finish(np.inf, most)
         found.append((way, ledger.best))

@@ -43,7 +43,7 @@ from cvxrelu.numerics.row_space import row_space
 from cvxrelu.program.dual import largest_multiple
 from cvxrelu.program.problem import Problem
 
-__all__ = ["relaxed_lower_bound", "relaxed_price"]
+__all__ = ["ALMOST_NONE", "level_of", "relaxed_lower_bound", "relaxed_price"]
 
 SUBDIVIDED = 5  # largest rank at which directions are subdivided
 BARRIERS = (0.1, 0.02, 0.004)  # eps r over the closed form, one after the other
@@ -215,7 +215,7 @@ class _Majorant:
         w, shares, b, Q = self.quadratic(z)
         values, vectors = np.linalg.eigh(Q)
         b = vectors.T @ b
-        level = _level(values, b, eps)
+        level = level_of(values, b, eps)
         inverse = 1.0 / (level - values)
         u = vectors @ (inverse * b)
         total = 0.25 * np.sum(self.p * self.p / w) + 0.5 * level + 0.5 * np.sum(b * b * inverse)
@@ -240,13 +240,13 @@ class _Majorant:
         of_b = np.sum(self.p * self.up_lengths) + np.sum(self.q * self.lengths)
         values, vectors = np.linalg.eigh(Q)
         b = vectors.T @ b
-        level = _level(values, b, ALMOST_NONE)
+        level = level_of(values, b, ALMOST_NONE)
         constant = 0.25 * np.sum(self.p * self.p / w)
         value = constant + 0.5 * level + 0.5 * np.sum(b * b / (level - values))
         return float(value + self.rounding * (of_Q + of_b + constant + abs(level)))
 
 
-def _level(values: np.ndarray, b: np.ndarray, eps: float) -> float:
+def level_of(values: np.ndarray, b: np.ndarray, eps: float) -> float:
     """The lambda above all values with sum b^2 / (lambda - values)^2 + 2 eps sum 1 / (lambda - values) = 1."""
     apart = max(eps, 8.0 * EPS * float(np.abs(values).max()))
     low = values[-1] + apart

@@ -52,6 +52,9 @@ class Loss(Protocol):
     def dual(self, a: Array) -> Array:
         """t (m, c), minus the derivative at a."""
 
+    def prediction(self, t: Array) -> Array:
+        """An a (m, c) with dual(a) = t, for t inside the domain of the conjugate; the nearest there is, at its edge."""
+
     def settle(self, v: Array) -> Array:
         """v (m, k) less what a free part of the prediction takes of it; v itself without one."""
 

@@ -64,13 +64,16 @@ class Squared(NamedTuple):
         return [self._replace(y=self.y[:, k : k + 1]) for k in range(self.y.shape[1])]
 
     def value(self, a: Float[Array, "n c"]) -> Float[Array, ""]:
-        xp = array_namespace(self.y)
         r = self.settle(self.y - a)
-        return 0.5 * xp.sum(self.weight * r * r)
+        return 0.5 * array_namespace(r).sum(self.weight * r * r)
 
     def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """t = weight (y - a): minus the derivative at prediction a."""
         return self.weight * self.settle(self.y - a)
+
+    def prediction(self, t: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """y - t / weight, for t = 0 where the weight is: a prediction with dual variable t."""
+        return self.y - t / array_namespace(t).where(self.weight > 0, self.weight, self.weight + 1.0)
 
     def settle(self, v: Float[Array, "n m"]) -> Float[Array, "n m"]:
         """v less its weighted projection onto the span of `free`; v itself where there is none.
@@ -188,6 +191,10 @@ class Logistic(NamedTuple):
     def dual(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """t = weight y s: minus the derivative at prediction a. It lies in the domain of the conjugate exactly."""
         return self.weight * self.y * sigmoid(self._argument(a))
+
+    def prediction(self, t: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """y (margin - logit(t y / weight)): the prediction with dual variable t."""
+        return self.y * (self.margin - logit(self._share(t)[0]))
 
     def hessian(self, a: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """weight s (1 - s): the second derivative at prediction a."""

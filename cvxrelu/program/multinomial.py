@@ -68,6 +68,13 @@ class Multinomial(NamedTuple):
         own = xp.sum(others, axis=1, keepdims=True)
         return self.weight * (self.y * xp.minimum(own, xp.ones_like(own)) - others)
 
+    def prediction(self, t: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """The logarithms of the probabilities Y - t / weight, less the offset: a prediction with dual variable t."""
+        xp = array_namespace(self.y)
+        changed, _ = self._changed(t)
+        p = xp.where(self.y > 0, 1.0 - changed, changed)
+        return xp.log(xp.maximum(p, float(xp.finfo(p.dtype).smallest_normal) * xp.ones_like(p))) - self.offset
+
     def settle(self, v: Float[Array, "n m"]) -> Float[Array, "n m"]:
         """v: no part of a prediction is free here."""
         return v

@@ -8,10 +8,11 @@ as some fifty cones and is tighter the more dimensions there are. There are thes
     close    cones at the t of a good network: in the end the bound comes as close as that is to the optimum;
     search   cones at the t that is best for those at hand, found anew as they are cut. Where the loss couples rows or
              outputs (several outputs, pairs, a skip, the multinomial loss) it is `relaxed`: the t of the relaxed bound;
-    boxes    the same with boxes.
+    boxes    the same with boxes;
+    coupled  one bound for all directions, by rows coupled in pairs, at the t that is best for it (`coupled_line`).
 
-Up to rank 5 the first way is taken, from rank 8 on the last one; in between all have a share of the time, and the best
-one the rest. The relaxed bound is where they start from, and the result is never below it.
+Up to rank 5 the first way is taken, from rank 8 on the last two; in between the others have a share of the time, and
+the best one the rest. The relaxed bound is where they start from, and the result is never below it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jaxtyping import Float
 
 from cvxrelu.certificates.branching.box_search import BoxLine
 from cvxrelu.certificates.branching.cone_search import ConeLine
+from cvxrelu.certificates.branching.coupled_line import CoupledLine
 from cvxrelu.certificates.branching.line import Line
 from cvxrelu.certificates.relaxation import relaxed_lower_bound
 from cvxrelu.numerics.row_space import row_space
@@ -41,6 +43,7 @@ FEW_CONES = 2000  # of that
 CONES, BOXES = 14, 36  # largest rank for cones, of which there are 2^r to begin with, and for boxes
 LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
+MANY_ROWS = 20_000  # beyond which the angles between all of them are not looked at
 ENTRIES = 20_000_000  # of the products of coordinates of all rows, which boxes need
 SHARES = (0.15, 0.2, 0.2)  # of the time, for each way; the rest for the best one
 
@@ -78,16 +81,19 @@ class _Run:
             start, duals = Proof(*saved["best"]), (t, t)
         self.ledger = Ledger(start, options, self.state)
         self.ledger.started = began
-        ways = _ways(problem)
-        states = [None] * len(ways) if saved is None else saved["lines"]
+        self.ways = _ways(problem)
+        known = saved is not None and saved.get("ways") == self.ways  # by another version: its bound stays, no more
+        states = saved["lines"] if saved is not None and known else [None] * len(self.ways)
         self.lines: list[Line] = []
-        for way, state in zip(ways, states, strict=True):
+        for way, state in zip(self.ways, states, strict=True):
             if way == "boxes":
                 self.lines.append(BoxLine(problem, duals[1], self.ledger, saved=state))
+            elif way == "coupled":
+                self.lines.append(CoupledLine(problem, duals[0], self.ledger, saved=state))
             else:
                 search = way == "search"
                 self.lines.append(ConeLine(problem, duals[search], self.ledger, weighs=search, saved=state))
-        self.stage = 0 if saved is None else saved["stage"]  # lines that have had their share
+        self.stage = saved["stage"] if saved is not None and known else 0  # lines that have had their share
         self.failed: list[Line] = []
         if saved is None:
             self.ledger.record(start, 0, np.nan)
@@ -99,7 +105,7 @@ class _Run:
         ledger = self.ledger
         return {
             "best": tuple(ledger.best), "spent": ledger.elapsed, "history": list(ledger.history.records),
-            "stage": self.stage, "lines": [line.state() for line in self.lines],
+            "ways": self.ways, "stage": self.stage, "lines": [line.state() for line in self.lines],
         }  # fmt: skip
 
     def go(self, began: float, deadline: float) -> None:
@@ -110,18 +116,22 @@ class _Run:
             share = sum(SHARES[: self.stage + 1])
             with self.standing(self.lines[self.stage]):
                 self.lines[self.stage].go(began + share * length, int(SHARES[self.stage] * cones))
-            if time.perf_counter() > deadline:
-                return
+            if self.ledger.stopped or time.perf_counter() > deadline:
+                return  # a run that goes on from here gives this line the rest of its share
             self.stage += 1
-        standing = [line for line in self.lines if line not in self.failed]
-        if standing and not self.ledger.over:
-            best = max(standing, key=lambda line: line.best)
+        # The best one; where it ends early, or failed, the next one has what is left of the time.
+        lines = sorted(self.lines, key=lambda line: -line.best)
+        for line in (line for line in lines if line not in self.failed):
             now = time.perf_counter()
-            share = best.closing_share
-            with self.standing(best):
+            if self.ledger.over or now > deadline:
+                return
+            share = line.closing_share
+            with self.standing(line):
                 until = deadline if np.isinf(deadline) else deadline - share * (deadline - now)
-                best.go(until, int((1.0 - share) * cones))
-                best.finish(deadline, cones)
+                line.go(until, int((1.0 - share) * cones))
+                line.finish(deadline, cones)
+            if np.isinf(deadline) and line not in self.failed:
+                return
 
     @contextlib.contextmanager
     def standing(self, line: Line) -> Iterator[None]:
@@ -144,8 +154,10 @@ def _ways(problem: Problem) -> list[str]:
     separable = problem.skip is None and problem.readout is None and problem.loss_name != "multinomial"
     weighs = separable and problem.n_outputs == 1
     boxes = weighs and len(problem.X) * rank * (rank + 1) // 2 <= ENTRIES
-    if boxes and HIGH_RANK <= rank <= BOXES:
-        return ["boxes"]
+    if weighs and rank >= HIGH_RANK:
+        ways = ["coupled"] * (len(problem.X) <= MANY_ROWS) + ["boxes"] * (boxes and rank <= BOXES)
+        if ways:
+            return ways
     if rank > CONES:
         return []
     if rank <= LOW_RANK:

@@ -161,7 +161,13 @@ def test_a_time_limit_is_kept():
 def test_large_data_have_no_boxes():
     """Their products of coordinates would not fit."""
     rng = np.random.default_rng(0)
-    for rank, ways in ((10, ["boxes"]), (36, ["boxes"]), (37, []), (7, ["close", "search", "boxes"]), (5, ["close"])):
+    for rank, ways in (
+        (10, ["coupled", "boxes"]),
+        (36, ["coupled", "boxes"]),
+        (37, ["coupled"]),
+        (7, ["close", "search", "boxes"]),
+        (5, ["close"]),
+    ):
         problem = build_problem(rng.standard_normal((40, rank)), np.ones(40), beta=1.0, sampled=False)
         assert branch._ways(problem) == ways
     many = build_problem(
