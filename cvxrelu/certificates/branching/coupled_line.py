@@ -27,9 +27,9 @@ from cvxrelu.runs.proving import Ledger
 __all__ = ["PER_ROUND", "CoupledLine"]
 
 BARRIERS = (0.06, 0.015, 0.003)  # over the rank, of the size of the bound
-STALLED = (3e-4, 3e-4, 1e-4)  # a rise of what is proved in a round, relative to it, that ends a level
-ROUND = 100  # iterations of L-BFGS between two proofs
-PER_ROUND = 2000  # as many cones, where these are counted
+STALLED = (1e-3, 1e-3, 3e-4)  # a rise of what is proved in a round, relative to it, that ends a level
+ROUND = 300  # iterations of L-BFGS between two proofs
+PER_ROUND = 6000  # as many cones, where these are counted
 STEP = (
     0.2  # of the size of t: the unit in which L-BFGS sees f beside the logarithms in z; larger ones are slower by far
 )
@@ -132,7 +132,7 @@ class CoupledLine(Line):
 
         n = self.f.size
         x = np.concatenate([self.f.ravel() / self.step, self.z.ravel()])
-        options = {"maxiter": ROUND, "maxcor": 20}
+        options = {"maxiter": ROUND, "maxcor": 60}
         with np.errstate(all="ignore"):  # a step too far is taken back
             x = minimize(negative, x, method="L-BFGS-B", jac=True, options=options, callback=on_time).x
         if np.all(np.isfinite(x)):
