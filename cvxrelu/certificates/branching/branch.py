@@ -43,9 +43,15 @@ FEW_CONES = 2000  # of that
 CONES, BOXES = 14, 36  # largest rank for cones, of which there are 2^r to begin with, and for boxes
 LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
-MANY_ROWS = 20_000  # beyond which the angles between all of them are not looked at
+MANY_ROWS = 10_000  # beyond which the angles between all of them are not looked at
 ENTRIES = 20_000_000  # of the products of coordinates of all rows, which boxes need
-SHARES = (0.15, 0.2, 0.2)  # of the time, for each way; the rest for the best one
+SHARES = {
+    "close": 0.15,
+    "search": 0.2,
+    "relaxed": 0.2,
+    "boxes": 0.2,
+    "coupled": 0.07,
+}  # of the time; the best has the rest
 
 
 def branch_lower_bound(
@@ -113,9 +119,9 @@ class _Run:
         cones = self.ledger.options.cones if np.isinf(deadline) else 2**62
         length = deadline - began
         while self.stage < len(self.lines) > 1 and not self.ledger.over:
-            share = sum(SHARES[: self.stage + 1])
+            shares = [SHARES[way] for way in self.ways[: self.stage + 1]]
             with self.standing(self.lines[self.stage]):
-                self.lines[self.stage].go(began + share * length, int(SHARES[self.stage] * cones))
+                self.lines[self.stage].go(began + sum(shares) * length, int(shares[-1] * cones))
             if self.ledger.stopped or time.perf_counter() > deadline:
                 return  # a run that goes on from here gives this line the rest of its share
             self.stage += 1

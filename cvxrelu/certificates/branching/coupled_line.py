@@ -30,6 +30,7 @@ BARRIERS = (0.06, 0.015, 0.003)  # over the rank, of the size of the bound
 STALLED = (1e-3, 1e-3, 3e-4)  # a rise of what is proved in a round, relative to it, that ends a level
 ROUND = 300  # iterations of L-BFGS between two proofs
 PER_ROUND = 6000  # as many cones, where these are counted
+MEMORY, ENTRIES = 60, 12_000_000  # of L-BFGS: pairs of steps and gradients, and numbers in each half of them
 STEP = (
     0.2  # of the size of t: the unit in which L-BFGS sees f beside the logarithms in z; larger ones are slower by far
 )
@@ -117,6 +118,8 @@ class CoupledLine(Line):
         """A round of L-BFGS in f and the parameters of both signs."""
         from scipy.optimize import minimize
 
+        for side in self.couplings:  # from where a run that goes on from a checkpoint starts too
+            side.solved = np.zeros(side.n)
         barrier = BARRIERS[self.level] / self.rank * self.size()
         most = max(float(self.problem.loss.value(0.0 * self.f)), TINY)
 
@@ -132,7 +135,7 @@ class CoupledLine(Line):
 
         n = self.f.size
         x = np.concatenate([self.f.ravel() / self.step, self.z.ravel()])
-        options = {"maxiter": ROUND, "maxcor": 60}
+        options = {"maxiter": ROUND, "maxcor": min(MEMORY, max(10, ENTRIES // x.size))}
         with np.errstate(all="ignore"):  # a step too far is taken back
             x = minimize(negative, x, method="L-BFGS-B", jac=True, options=options, callback=on_time).x
         if np.all(np.isfinite(x)):
