@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from oracles import odd_rows
 
 import cvxrelu
+from cvxrelu.certificates.branching import branch
 from cvxrelu.certificates.branching.branch import branch_lower_bound
 from cvxrelu.certificates.branching.cone_network import _Program, cone_network
 from cvxrelu.certificates.branching.cone_search import ConeLine
@@ -170,7 +171,8 @@ def test_options_of_other_kinds_are_refused(tmp_path):
         cvxrelu.certify(network, X, y, beta=beta, kind="branch", target=-1.0)
 
 
-def test_high_rank_is_the_relaxed_bound():
+def test_high_rank_and_many_rows_are_the_relaxed_bound(monkeypatch):
+    monkeypatch.setattr(branch, "MANY_ROWS", 39)
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 38)), rng.standard_normal(40)
     problem = build_problem(X, y, beta=2.0, sampled=False)
