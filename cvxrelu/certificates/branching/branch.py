@@ -45,13 +45,8 @@ LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
 MANY_ROWS = 10_000  # beyond which the angles between all of them are not looked at
 ENTRIES = 20_000_000  # of the products of coordinates of all rows, which boxes need
-SHARES = {
-    "close": 0.15,
-    "search": 0.2,
-    "relaxed": 0.2,
-    "boxes": 0.2,
-    "coupled": 0.07,
-}  # of the time; the best has the rest
+# Of the time, for each way; the rest is for the best one.
+SHARES = {"close": 0.15, "search": 0.2, "relaxed": 0.2, "boxes": 0.2, "coupled": 0.07}
 
 
 def branch_lower_bound(

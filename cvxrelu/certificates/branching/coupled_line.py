@@ -31,9 +31,7 @@ STALLED = (1e-3, 1e-3, 3e-4)  # a rise of what is proved in a round, relative to
 ROUND = 300  # iterations of L-BFGS between two proofs
 PER_ROUND = 6000  # as many cones, where these are counted
 MEMORY, ENTRIES = 60, 12_000_000  # of L-BFGS: pairs of steps and gradients, and numbers in each half of them
-STEP = (
-    0.2  # of the size of t: the unit in which L-BFGS sees f beside the logarithms in z; larger ones are slower by far
-)
+STEP = 0.2  # of the size of t: the unit of f beside the logarithms in z; larger ones are slower by far
 NORM = 30.0  # of the two bounds, for the larger one
 SIGNS = (1.0, -1.0)
 STATE = ("level", "rounds", "divisor", "step", "middles", "f", "z")

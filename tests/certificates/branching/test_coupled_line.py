@@ -7,6 +7,8 @@ import pytest
 from oracles import constraint_at
 
 import cvxrelu
+from cvxrelu.certificates.branching import coupled_line
+from cvxrelu.certificates.branching.box_search import BoxLine
 from cvxrelu.certificates.branching.branch import branch_lower_bound
 from cvxrelu.certificates.branching.coupled_line import PER_ROUND, CoupledLine
 from cvxrelu.certificates.coupling import Coupling
@@ -102,12 +104,38 @@ def test_a_checkpoint_of_other_ways_keeps_its_bound(tmp_path):
     assert later.bound >= proof.bound
 
 
-def test_ends_in_time():
+def test_a_round_ends_in_time(monkeypatch):
+    """However many iterations a round has, and with a proof of what there is by then."""
+    monkeypatch.setattr(coupled_line, "ROUND", 10**7)
     X, y, beta = noisy(n=300, d=20)
-    problem, began = build_problem(X, y, beta=beta, sampled=False), time.perf_counter()
-    line = line_of(problem, y[:, None])
-    line.go(began + 1.0, 10**9)
-    assert time.perf_counter() - began < 20.0 and line.rounds >= 1
-    nothing = line_of(problem, 0.0 * y[:, None])
+    problem = build_problem(X, y, beta=beta, sampled=False)
+    line, seen, smoothed = line_of(problem, y[:, None]), [], Coupling.smoothed
+
+    def counted(*args):
+        seen.append(1)
+        if len(seen) == 40:  # from here on it is late
+            line.deadline = -np.inf
+        return smoothed(*args)
+
+    monkeypatch.setattr(Coupling, "smoothed", counted)
+    line.go(np.inf, 10**9)
+    assert line.rounds == 1 and 40 <= len(seen) < 100
+    assert line.ledger.best.bound > 0
+
+
+def test_nothing_is_proved_of_nothing():
+    X, y, beta = noisy(n=30)
+    nothing = line_of(build_problem(X, y, beta=beta, sampled=False), 0.0 * y[:, None])
     nothing.go(np.inf, 10**9)
     assert nothing.rounds == 0
+
+
+def test_the_time_that_it_leaves_is_for_boxes(monkeypatch):
+    """It proves more than boxes here, and ends: what is left of the time is not lost."""
+    monkeypatch.setattr(coupled_line, "STALLED", (10.0, 10.0, 10.0))
+    went = []
+    monkeypatch.setattr(BoxLine, "finish", lambda self, *args: went.append(self.best))
+    X, y, beta = noisy(n=30)
+    problem = build_problem(X, y, beta=beta, sampled=False)
+    proof, _ = branch_lower_bound(problem, y[:, None], Branching(), deadline=time.perf_counter() + 10.0)
+    assert len(went) == 1 and went[0] < proof.bound
