@@ -39,7 +39,7 @@ from scipy.sparse import csr_array
 
 from cvxrelu.certificates.relaxation import ALMOST_NONE, level_of
 from cvxrelu.numerics.conjugate_gradients import conjugate_gradients
-from cvxrelu.numerics.rounding import EPS, UNDERFLOW, gamma
+from cvxrelu.numerics.rounding import EPS, gamma
 
 __all__ = ["Coupling"]
 
@@ -147,7 +147,8 @@ class Coupling:
 
     def bound(self, z: Float[np.ndarray, " size"], p: Float[np.ndarray, " n"]) -> float:
         """The value at z without barrier, rounded upwards."""
-        apart = float(np.abs(p[~self.used]) @ self.short) * (1.0 + self.rounding) + UNDERFLOW
+        # Squares that vanish need no more: lambda stays `ALMOST_NONE` above the eigenvalues, and so does the bound.
+        apart = float(np.abs(p[~self.used]) @ self.short) * (1.0 + self.rounding)
         p = p[self.used]
         parts = self._parts(z, p)
         v, residual = self._solve(parts, CLOSER)

@@ -185,7 +185,9 @@ def test_a_wrong_term_is_caught(name):
     assert caught > 0
 
 
-@pytest.mark.parametrize("rows, values_of_p", [(1.0, 1e-165), (1.0, 1e-250), (1e-130, 1.0), (1e-130, 1e-150)])
+@pytest.mark.parametrize(
+    "rows, values_of_p", [(1.0, 1e-165), (1.0, 1e-250), (1e-130, 1.0), (1e-130, 1e-150), (1e-130, 1e200)]
+)
 def test_bounds_hold_where_squares_vanish(rows, values_of_p):
     rng = np.random.default_rng(0)
     for n in range(1, 20):
