@@ -8,23 +8,26 @@ For one output and one sign, phi(u) = p^T (X u)_+ = 1/2 p^T X u + 1/2 sum_i p_i 
 
 Off the diagonal the entries of B are -w_ij, and |h_i u| |h_j u| >= s_ij (h_i u) (h_j u): so z = (|h_i u|)_i has
 z^T B z <= u^T H u, and, whatever r is, r^T z <= 1/2 (r^T B^{-1} r + z^T B z). As in `relaxation`, rows with p_i < 0 are
-shared out first, with (a_i, b_i, c_i, e_i) >= 0 of sum one,
+shared out first, with (a_i, b_i, c_i, e_i) >= 0 of sum one, and vectors g_i of length at most one,
 
-    -|p_i| |x_i u| <= -|p_i| ((a_i - b_i) x_i u + c_i (x_i u)^2 / |x_i| + e_i |x_i u|),
+    -|p_i| |x_i u| <= -|p_i| ((a_i - b_i) x_i u + c_i (x_i u) (g_i u) + e_i |x_i u|),
 
 and r_i = p_i |x_i| or -|p_i| e_i |x_i|. On the sphere, for every lambda > lambda_max(Q), therefore
 
     phi(u) <= 1/4 r^T B^{-1} r + 1/2 lambda + 1/2 b^T (lambda I - Q)^{-1} b,
-    b = 1/2 X^T p - 1/2 X_-^T (|p| (a - b)),     Q = 1/2 H - X_-^T diag(|p| c / |x|) X_-.
+    b = 1/2 X^T p - 1/2 X_-^T (|p| (a - b)),     Q = 1/2 H - 1/2 sum_- |p_i| c_i (x_i g_i^T + g_i x_i^T).
 
-Without pairs that is `relaxation`. There rows of both signs act as if they had nothing to do with each other, and where
-t alternates between near rows, as the residual of a small beta does, the bound is the sum of all positive ones. Here
-r^T B^{-1} r is that of r averaged over neighbours, at the cost of their differences in H. It is the dual of a
-semidefinite relaxation with moment matrices of u and of z, whose entries satisfy Z_ij >= |h_i U h_j| for the pairs.
+Without pairs, and with g_i = x_i / |x_i|, that is `relaxation`. There rows of both signs act as if they had nothing to
+do with each other, and where t alternates between near rows, as the residual of a small beta does, the bound is the sum
+of all positive ones. Here r^T B^{-1} r is that of r averaged over neighbours, at the cost of their differences in H. It
+is the dual of a semidefinite relaxation with moment matrices U of u and Z of z, where Z_ij >= |h_i U h_j| for the
+pairs, and z_i >= |U h_i| instead of h_i U h_i: where U is spread over k of r dimensions, that is sqrt(r / k) as much.
 
-Source: products of constraints as in Sherali & Adams, "A reformulation-linearization technique", 1999; that symmetric
-matrices with nonpositive entries off the diagonal are such sums, with two entries in each square: Boman, Chen, Parekh &
-Toledo, "On factor width and symmetric H-matrices", Linear Algebra and its Applications 405, 2005.
+Source: products of constraints as in Sherali & Adams, "A reformulation-linearization technique", 1999; with the ball,
+as g_i stand for: Burer & Anstreicher, "Second-order-cone constraints for extended trust-region subproblems", SIAM
+Journal on Optimization 23, 2013; that symmetric matrices with nonpositive entries off the diagonal are such sums, with
+two entries in each square: Boman, Chen, Parekh & Toledo, "On factor width and symmetric H-matrices", Linear Algebra and
+its Applications 405, 2005.
 """
 
 from __future__ import annotations
@@ -67,6 +70,7 @@ class _Parts(NamedTuple):
     diagonal: np.ndarray
     coupled: Any
     curve: np.ndarray
+    against: np.ndarray  # (n, r): g
     Q: np.ndarray
     b: np.ndarray
 
@@ -74,7 +78,8 @@ class _Parts(NamedTuple):
 class Coupling:
     """Bounds on max over |u| <= 1 of p^T (X u)_+ for any p, of parameters z in logarithms.
 
-    X : (n, r) float64 of entries near one or below. z : (4 n + 2 m,), log d, log w, log alpha and three logits a row.
+    X : (n, r) float64 of entries near one or below. z : (4 n + 2 m + n r,), log d, log w, log alpha, three logits a row
+    and (n, r) vectors along g.
     """
 
     def __init__(self, X: Float[np.ndarray, "n r"]) -> None:
@@ -86,7 +91,7 @@ class Coupling:
         self.n, self.rank = self.X.shape
         self.first, self.second, self.signs = _nearest(self.unit_rows)
         m = len(self.first)
-        self.size = 4 * self.n + 2 * m
+        self.size = (4 + self.rank) * self.n + 2 * m
         both = np.concatenate([self.first, self.second]), np.concatenate([self.second, self.first])
         pattern = csr_array((np.arange(1.0, 2 * m + 1), both), shape=(self.n, self.n))
         self.pattern, self.order = pattern, pattern.data.astype(np.intp) - 1
@@ -96,7 +101,7 @@ class Coupling:
         self.solved = np.zeros(self.n)  # B^{-1} r of the last call, to start from
 
     def start(self, p: Float[np.ndarray, " n"]) -> Float[np.ndarray, " size"]:
-        """Rows by themselves as in the closed form, nearly uncoupled; equal shares."""
+        """Rows by themselves as in the closed form, nearly uncoupled; equal shares, every g along its row."""
         p = p[self.used]
         up, least = p > 0, LEAST * (float(np.abs(p).mean()) if np.any(p) else 1.0)
         top = float(np.linalg.eigvalsh(self.X[up].T @ (p[up, None] * self.X[up]))[-1]) if up.any() else 0.0
@@ -104,7 +109,7 @@ class Coupling:
         d = np.log(np.maximum(np.abs(p), least)) + np.log(middle) + 2.0 * np.log(self.lengths)
         w = np.minimum(d[self.first], d[self.second]) - BELOW
         self.middle = np.concatenate([d, w])
-        return np.concatenate([d - BELOW * ~up, w, np.zeros(len(w) + 3 * self.n)])
+        return np.concatenate([d - BELOW * ~up, w, np.zeros(len(w) + 3 * self.n), self.unit_rows.ravel()])
 
     def smoothed(
         self, z: Float[np.ndarray, " size"], p: Float[np.ndarray, " n"], eps: float
@@ -135,14 +140,18 @@ class Coupling:
         across = self.signs * np.einsum("ij,ij->i", moved[i], self.unit_rows[j]) - v[i] * v[j]
         of_ends = parts.ends * np.stack([excess[i], excess[j]])
         of_w = of_ends.sum(axis=0) - 0.5 * parts.w * across
-        slopes = np.stack([-along, along, -moment, -v])
+        over = np.einsum("ij,ij->i", moved, parts.against)
+        slopes = np.stack([-along, along, -over, -v])
         of_shares = 0.5 * mass * slopes + eps * entropy * logs
         of_logits = parts.shares * (of_shares - np.sum(parts.shares * of_shares, axis=0))
         a, b_share, c, e = parts.shares
-        of_negative = along * (1.0 + a - b_share) + c * moment + e * v
+        of_negative = along * (1.0 + a - b_share) + c * over + e * v
         everywhere[self.used] = 0.5 * self.lengths * np.where(p > 0, along + v, of_negative)
         of_ratio = 2.0 * (of_ends[0] - of_ends[1])
-        gradient = np.concatenate([parts.d * excess, of_w, of_ratio, of_logits[:3].ravel()])
+        g = z[len(z) - self.X.size :].reshape(self.X.shape)
+        across_g = moved - over[:, None] * parts.against  # lengths of g change nothing
+        of_g = -0.5 * (parts.curve / np.maximum(np.linalg.norm(g, axis=1), TINY))[:, None] * across_g
+        gradient = np.concatenate([parts.d * excess, of_w, of_ratio, of_logits[:3].ravel(), of_g.ravel()])
         return float(total), gradient, everywhere
 
     def bound(self, z: Float[np.ndarray, " size"], p: Float[np.ndarray, " n"]) -> float:
@@ -175,7 +184,7 @@ class Coupling:
         near = np.clip(z[: n + m], self.middle - LOG_RANGE, self.middle + LOG_RANGE)
         d, w = np.exp(near[:n]), np.exp(near[n:])
         ratio = np.exp(2.0 * np.clip(z[n + m : n + 2 * m], -LOG_RATIO, LOG_RATIO))
-        logits = np.concatenate([z[n + 2 * m :].reshape(3, n), np.zeros((1, n))])
+        logits = np.concatenate([z[n + 2 * m : 4 * n + 2 * m].reshape(3, n), np.zeros((1, n))])
         shares = np.exp(logits - logits.max(axis=0))
         shares /= shares.sum(axis=0)
         q, signs = np.maximum(-p, 0.0), self.signs
@@ -188,12 +197,13 @@ class Coupling:
             csr_array((np.concatenate([a, a])[self.order], self.pattern.indices, self.pattern.indptr), (n, n))
             for a in (w, signs * w)
         )
-        rows = self.unit_rows
+        rows, against = self.unit_rows, z[4 * n + 2 * m :].reshape(self.X.shape)
+        against = against / np.maximum(np.linalg.norm(against, axis=1, keepdims=True), TINY)
         curve = q * shares[2] * self.lengths
-        Q = rows.T @ ((0.5 * diagonal - curve)[:, None] * rows) - 0.5 * (rows.T @ (signed @ rows))
+        Q = rows.T @ (0.5 * diagonal[:, None] * rows - 0.5 * (signed @ rows) - curve[:, None] * against)
         b = 0.5 * (self.X.T @ (p - q * (shares[0] - shares[1])))
         r = (np.maximum(p, 0.0) - q * shares[3]) * self.lengths
-        return _Parts(d, ends, w, shares, q, r, diagonal, coupled, curve, 0.5 * (Q + Q.T), b)
+        return _Parts(d, ends, w, shares, q, r, diagonal, coupled, curve, against, 0.5 * (Q + Q.T), b)
 
     def _solve(self, parts: _Parts, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
         """(v, r - B v) for v nearly B^{-1} r."""

@@ -65,14 +65,19 @@ def test_above_the_largest_value_in_the_plane(noise):
         assert max_on_circle(X, p[:, None]) <= max(bounds) * (1 + 1e-9)
 
 
-def minimized(side, p, barriers=(0.1, 0.01, 1e-3), rounds=60):
-    z = side.start(p)
-    size = side.bound(z, p)
+def minimized(side, p, barriers=(0.1, 0.01, 1e-3), rounds=60, moved=None):
+    """The parameters at the end of these barriers; moved: that many of them, the others stay as they start."""
+    z, options = side.start(p), {"maxiter": rounds, "maxcor": 20}
+    size, kept = side.bound(z, p), z[side.size if moved is None else moved :]
+
+    def smoothed(part, eps):
+        value, of_z, _ = side.smoothed(np.concatenate([part, kept]), p, eps)
+        return value, of_z[: len(part)]
+
+    part = z[: len(z) - len(kept)]
     for barrier in barriers:
-        eps = barrier * size / side.rank
-        options = {"maxiter": rounds, "maxcor": 20}
-        z = minimize(lambda z: side.smoothed(z, p, eps)[:2], z, method="L-BFGS-B", jac=True, options=options).x  # noqa: B023
-    return z
+        part = minimize(smoothed, part, (barrier * size / side.rank,), method="L-BFGS-B", jac=True, options=options).x
+    return np.concatenate([part, kept])
 
 
 def semidefinite_price(side, p):
@@ -94,7 +99,7 @@ def semidefinite_price(side, p):
         constraints += [apart >= s * (H[i] @ U @ H[j]) - Z[i, j]]
         constraints += [cp.SOC(left[i] + left[j], cp.hstack([left[i] - left[j], 2.0 * apart]))]
     along, up, down = (H @ u)[:, 0], np.flatnonzero(p > 0), np.flatnonzero(p < 0)
-    least = cp.maximum(cp.abs(along[down]), moment[down], v[down, 0])
+    least = cp.maximum(cp.abs(along[down]), cp.norm(U @ H[down].T, axis=0), v[down, 0])
     mass = p * L
     value = mass @ along + mass[up] @ v[up, 0] + mass[down] @ least
     program = cp.Problem(cp.Maximize(0.5 * value), constraints)
@@ -121,6 +126,15 @@ def test_tighter_than_rows_by_themselves():
     assert both < 1.05 * relaxed_price(X, p, cones=0, rounds=150)
 
 
+def test_what_products_with_the_ball_add():
+    """Beside every g along its row, where the directions that matter lie near two of twelve dimensions."""
+    rng = np.random.default_rng(0)
+    X, p = rng.standard_normal((80, 12)), np.where(rng.random(80) < 0.5, -0.5, 0.2)
+    X[p > 0, 2:] *= 0.2
+    side = Coupling(X)
+    assert side.bound(minimized(side, p), p) < 0.75 * side.bound(minimized(side, p, moved=side.size - X.size), p)
+
+
 def test_gradients():
     rng = np.random.default_rng(3)
     X, p = rng.standard_normal((9, 3)), rng.standard_normal(9)
@@ -143,6 +157,9 @@ def broken(name):
             cross = H.T @ (signed @ H)
             cross = 0.5 * (cross + cross.T)
             shift = parts.shares[0] - parts.shares[1]
+            curve = H.T @ (parts.curve[:, None] * parts.against)
+            of_any_length = H.T @ (parts.curve[:, None] * z[len(z) - H.size :].reshape(H.shape))
+            curve, of_any_length = (0.5 * (matrix + matrix.T) for matrix in (curve, of_any_length))
             changes = {
                 "twice the coupling in B": lambda: {"coupled": 2.0 * parts.coupled, "diagonal": 2.0 * parts.diagonal},
                 "half of H": lambda: {"Q": 0.5 * parts.Q},
@@ -150,11 +167,12 @@ def broken(name):
                 "shares of sum two": lambda: {
                     "b": 0.5 * (self.X.T @ (p - 2.0 * parts.q * shift)),
                     "r": parts.r - parts.q * parts.shares[3] * L,
-                    "Q": parts.Q - H.T @ (parts.curve[:, None] * H),
+                    "Q": parts.Q - curve,
                 },
                 "no linear part": lambda: {"b": 0.0 * parts.b},
                 "rows of negative p twice": lambda: {"r": parts.r - parts.q * parts.shares[3] * L},
-                "curve twice": lambda: {"Q": parts.Q - H.T @ (parts.curve[:, None] * H)},
+                "curve twice": lambda: {"Q": parts.Q - curve},
+                "g of any length": lambda: {"Q": parts.Q + curve - of_any_length},
             }  # fmt: skip
             return parts._replace(**changes[name]())
 
@@ -166,6 +184,7 @@ def broken(name):
     [
         "twice the coupling in B", "half of H", "twice the products of pairs in H",
         "shares of sum two", "no linear part", "rows of negative p twice", "curve twice",
+        "g of any length",
     ],
 )  # fmt: skip
 def test_a_wrong_term_is_caught(name):

@@ -12,7 +12,8 @@ as some fifty cones and is tighter the more dimensions there are. There are thes
     coupled  one bound for all directions, by rows coupled in pairs, at the t that is best for it (`coupled_line`).
 
 Up to rank 5 the first way is taken, from rank 8 on the last two; in between the others have a share of the time, and
-the best one the rest. The relaxed bound is where they start from, and the result is never below it.
+the rest is for the one that would prove most at the end, if it went on rising as it did. The relaxed bound is where
+they start from, and the result is never below it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
 MANY_ROWS = 10_000  # beyond which the angles between all of them are not looked at
 ENTRIES = 20_000_000  # of the products of coordinates of all rows, which boxes need
+FAR = 2.0  # times the least excess, beyond which a way is not the one to go on with, however it rises
 # Of the time, for each way; the rest is for the best one.
 SHARES = {"close": 0.15, "search": 0.2, "relaxed": 0.2, "boxes": 0.2, "coupled": 0.07}
 
@@ -115,13 +117,15 @@ class _Run:
         length = deadline - began
         while self.stage < len(self.lines) > 1 and not self.ledger.over:
             shares = [SHARES[way] for way in self.ways[: self.stage + 1]]
-            with self.standing(self.lines[self.stage]):
-                self.lines[self.stage].go(began + sum(shares) * length, int(shares[-1] * cones))
+            line, now = self.lines[self.stage], time.perf_counter()
+            with self.standing(line):
+                line.go(began + sum(shares) * length, int(shares[-1] * cones))
+            line.slope = self.slope(line, now)
             if self.ledger.stopped or time.perf_counter() > deadline:
                 return  # a run that goes on from here gives this line the rest of its share
             self.stage += 1
-        # The best one; where it ends early, or failed, the next one has what is left of the time.
-        lines = sorted(self.lines, key=lambda line: -line.best)
+        # Where the one that is due ends early, or failed, the next one has what is left of the time.
+        lines = sorted(self.lines, key=lambda line: self.outlook(line, deadline - time.perf_counter(), length))
         for line in (line for line in lines if line not in self.failed):
             now = time.perf_counter()
             if self.ledger.over or now > deadline:
@@ -133,6 +137,25 @@ class _Run:
                 line.finish(deadline, cones)
             if np.isinf(deadline) and line not in self.failed:
                 return
+
+    def excess(self, bound: float) -> float:
+        """Of the least objective that is known over a bound."""
+        return max(min(self.ledger.options.objectives, default=np.inf) - bound, 0.0)
+
+    def slope(self, line: Line, began: float) -> float:
+        """The power of time with which the excess of a line fell, from half of its share to the end; 0 if unknown."""
+        half = 0.5 * (began + time.perf_counter())
+        before = self.excess(max((best for at, best in line.rise if at <= half), default=np.inf))
+        now = self.excess(line.best)
+        return float(np.log2(before / now)) if 0.0 < now < before < np.inf else 0.0
+
+    def outlook(self, line: Line, left: float, length: float) -> tuple[float, float]:
+        """What the excess of a line would be after the time that is left, infinite if far behind; and minus its best."""
+        now = self.excess(line.best)
+        if not (np.isfinite(left) and now <= FAR * min(self.excess(other.best) for other in self.lines) < np.inf):
+            return np.inf, -line.best
+        share = SHARES[self.ways[self.lines.index(line)]] * length
+        return now * (1.0 + max(left, 0.0) / share) ** -line.slope, -line.best
 
     @contextlib.contextmanager
     def standing(self, line: Line) -> Iterator[None]:

@@ -35,14 +35,16 @@ class Line:
         self.best = 0.0  # of this line
         self.best_t = t
         self.pace = 0.0  # seconds for a region
+        self.rise: list[tuple[float, float]] = []  # (moment, best of this line by then), of this process
+        self.slope = 0.0  # by which its excess fell with time, in logarithms
         self.deadline, self.most = np.inf, 0  # of the call at hand
         if saved is not None:
             self.t, self.best_t, self.best = saved["t"], saved["best_t"], saved["best"]
-            self.pace = saved["pace"]
+            self.pace, self.slope = saved["pace"], saved["slope"]
 
     def state(self) -> dict[str, Any]:
         """All that `saved` needs to go on from here."""
-        return {"t": self.t, "best_t": self.best_t, "best": self.best, "pace": self.pace}
+        return {"t": self.t, "best_t": self.best_t, "best": self.best, "pace": self.pace, "slope": self.slope}
 
     def go(self, deadline: float, cones: int) -> None:
         """Until the deadline, so many cones, the target of the ledger, or nothing is left to gain."""
@@ -85,4 +87,5 @@ class Line:
         proof = Proof(*self.problem.dual_bound(self.t, largest_multiple(self.problem.beta, price)))
         if proof.bound > self.best:
             self.best, self.best_t = proof.bound, self.t
+            self.rise.append((time.perf_counter(), self.best))
         self.ledger.record(proof, self.regions, price / self.problem.beta)

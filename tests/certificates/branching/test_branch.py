@@ -231,3 +231,29 @@ def test_what_is_proved_stays_proved_where_a_way_breaks_down(monkeypatch, error)
     with pytest.warns(RuntimeWarning, match="the bound so far holds"):
         proof, _ = branch_lower_bound(problem, y, Branching(cones=1500), deadline=np.inf)
     assert proof.bound > relaxed  # by the ways that are left
+
+
+def test_the_way_to_go_on_with_is_the_one_that_would_prove_most(monkeypatch):
+    """By how its excess fell in the second half of its share; one that is far behind is left, however it rises."""
+    rng = np.random.default_rng(0)
+    problem = build_problem(rng.standard_normal((30, 6)), rng.standard_normal(30), beta=0.5, sampled=False)
+    run = branch._Run(problem, problem.loss.y, Branching(objectives=(1.0,), gap=0.0), None, np.inf)
+    monkeypatch.setattr(branch.time, "perf_counter", lambda: 30.0)
+    assert run.ways == ["close", "search", "boxes"]
+    for line, rise in zip(run.lines, [[0.2, 0.8], [0.85, 0.9], [0.01, 0.75]], strict=True):
+        line.rise, line.best = [(5.0, rise[0]), (25.0, rise[1])], rise[1]
+        line.slope = run.slope(line, 10.0)
+    np.testing.assert_allclose([line.slope for line in run.lines], [2.0, np.log2(1.5), np.log2(0.99 / 0.25)])
+
+    def order(left):
+        return [
+            run.ways[run.lines.index(line)]
+            for line in sorted(run.lines, key=lambda line: run.outlook(line, left, 100.0))
+        ]
+
+    assert order(0.0) == order(np.inf) == ["search", "close", "boxes"]
+    assert order(60.0) == ["close", "search", "boxes"]  # 0.2 / 5^2 and 0.1 / 4^0.58
+    run.lines[0].best = run.lines[2].best = 0.9  # no longer far behind
+    assert order(60.0) == ["close", "boxes", "search"]
+    run.lines[2].rise = run.lines[2].rise[1:]  # nothing was known at half of its share
+    assert run.slope(run.lines[2], 10.0) == 0.0
