@@ -150,7 +150,7 @@ class _Run:
         return float(np.log2(before / now)) if 0.0 < now < before < np.inf else 0.0
 
     def outlook(self, line: Line, left: float, length: float) -> tuple[float, float]:
-        """What the excess of a line would be after the time that is left, infinite if far behind; and minus its best."""
+        """What the excess of a line would be after the time left, infinite if it is far behind; and minus its best."""
         now = self.excess(line.best)
         if not (np.isfinite(left) and now <= FAR * min(self.excess(other.best) for other in self.lines) < np.inf):
             return np.inf, -line.best

@@ -1,10 +1,10 @@
 """Upper bounds on the price over boxes of directions, by moment matrices.
 
 For one output and one sign, phi(y) = p^T (Y y)_+ = 1/2 p^T Y y + 1/2 sum_i p_i |y_i y| on the part of the unit sphere
-that lies in a box l <= y <= h. As in `relaxation`, for all tau_i > 0 and shares (a_i, b_i, c_i) >= 0 with sum one
+that lies in a box l <= y <= h. For all tau_i > 0, shares (a_i, b_i, c_i) >= 0 with sum one, and vectors |g_i| <= 1
 
     p_i > 0:      p_i |y_i y| <= p_i (tau_i + (y_i y)^2 / tau_i) / 2,
-    p_i < 0:   -|p_i| |y_i y| <= -|p_i| ((a_i - b_i) y_i y + c_i (y_i y)^2 / |y_i|),
+    p_i < 0:   -|p_i| |y_i y| <= -|p_i| ((a_i - b_i) y_i y + c_i (y_i y) (g_i y)),
 
 and products of the distances to the sides of the box may be added with multipliers K, N, M >= 0,
 
@@ -17,11 +17,12 @@ What is left is quadratic, c0 + b y + 1/2 y^T Q y, and on the sphere, for every 
 Finding the best multipliers has the dual problem, over moment matrices U >= u u^T of trace one with all those products
 nonnegative (and y_i U y_i for (y_i y)^2),
 
-    maximise   1/2 p^T Y u + 1/2 sum_+ p_i sqrt(y_i U y_i) - 1/2 sum_- |p_i| max(|y_i u|, y_i U y_i / |y_i|),
+    maximise   1/2 p^T Y u + 1/2 sum_+ p_i sqrt(y_i U y_i) - 1/2 sum_- |p_i| max(|y_i u|, |U y_i|),
 
 which Newton's method solves with the barrier mu (log det [1 u^T; u U] + the sum of the logarithms of the products), the
-maximum smoothed by the entropy of the shares. At any of its points tau_i = sqrt(y_i U y_i), the shares, mu over the
-products and the best lambda prove a bound, evaluated with an allowance for rounding: whatever the method did.
+maximum smoothed by the entropy of the shares. At any of its points tau_i = sqrt(y_i U y_i), g_i along U y_i, the
+shares, mu over the products and the best lambda prove a bound, evaluated with an allowance for rounding: whatever the
+method did.
 
 Source: the products are Sherali & Adams, "A reformulation-linearization technique", 1999; Anstreicher, "Semidefinite
 programming versus the reformulation-linearization technique", J. Global Optimization 43, 2009, for both together.
@@ -36,6 +37,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxrelu.certificates.branching.box_products import Products, centres, products_of
+from cvxrelu.certificates.branching.triangles import pairs_of, squares_of, weighted_pairs
 from cvxrelu.numerics.rounding import EPS, UNDERFLOW, gamma
 from cvxrelu.support.errors import OutOfTime
 
@@ -43,7 +45,7 @@ __all__ = ["MomentPrice", "Moments"]
 
 START = 2.0  # first gap, over the size of the function: near the centre
 SHRINK = 0.2  # of the gap that the barrier leaves, from one level to the next
-STEPS, CENTRED = 12, 0.7  # of Newton's method at a level; fewer once the decrement is that small
+STEPS, CENTRED, CLOSE = 12, 0.7, 0.1  # of Newton's method at a level; fewer once the decrement is that small
 TO_THE_WALL = 0.7  # longest step, of that to the boundary: longer ones end where it bends away
 CUTS = (1.0, 0.65, 0.4, 0.2, 0.08, 0.02)  # of a step, while the barrier function rises
 BEFORE = 4.0  # times the last gap: at that level points are kept to start from again
@@ -76,8 +78,8 @@ class MomentPrice:
         self.r, self.first, self.second = r, *np.triu_indices(r)
         self.d = r + len(self.first)
         self.up, self.down, self.p, self.q = Y[p > 0], Y[p < 0], p[p > 0], -p[p < 0]
-        self.up_pairs, self.down_pairs = pairs_of(self.up), pairs_of(self.down)
-        self.single = tuple(a.astype(np.float32) for a in (self.down, self.down_pairs, self.up_pairs))
+        self.up_pairs = pairs_of(self.up)
+        self.single = tuple(a.astype(np.float32) for a in (self.down, self.up_pairs))
         self.up_lengths, lengths = np.linalg.norm(self.up, axis=1), np.linalg.norm(self.down, axis=1)
         self.lengths = lengths * (1.0 + self.rounding)  # safely above |y_i|
         self.mass = max(float(self.q @ self.lengths), TINY)
@@ -132,7 +134,9 @@ class MomentPrice:
                 v[near] = (1.0 - part) * v[near] + part * middles[near]
                 v[left], decrements = self._newton(v[left], products.of(left), mu)
                 lost = np.concatenate([lost, left[np.isinf(decrements)]])
-                left = left[(decrements > CENTRED) & np.isfinite(decrements)]
+                # Where rows change sides, a bound needs more: shares are steep there.
+                enough = CLOSE if gap <= BEFORE * last else CENTRED
+                left = left[(decrements > enough) & np.isfinite(decrements)]
                 if left.size == 0:
                     break
             if gap >= BEFORE * last:
@@ -155,13 +159,13 @@ class MomentPrice:
         """What the multipliers at these points prove, rounded upwards."""
         r, (C, c) = self.r, products
         with np.errstate(all="ignore"):
-            taus, shares, slack = self._state(v, products, mu)
+            taus, shares, g, _, slack = self._state(v, products, mu)
             taus = np.maximum(taus, EPS * self.up_lengths + TINY)
             multipliers = np.where(slack > 0, mu / slack, 0.0)
             constant = 0.25 * taus @ self.p + np.sum(multipliers * c, axis=1)
             added = (multipliers[:, None] @ C)[:, 0]
             b = self.linear - 0.5 * (self.q * (shares[0] - shares[1])) @ self.down + added[:, :r]
-            half = 0.25 * (self.p / taus) @ self.up_pairs - 0.5 * (self.q * shares[2] / self.lengths) @ self.down_pairs
+            half = 0.25 * (self.p / taus) @ self.up_pairs - 0.5 * weighted_pairs(self.down, self.q * shares[2], g)
             half += added[:, r:]
             of_Q = 0.5 * (1.0 / taus) @ (self.p * self.up_lengths**2) + (self.mass + 8.0 * multipliers.sum(axis=1))
             of_b = 2.0 * self.size + 0.25 * taus @ self.p
@@ -182,7 +186,7 @@ class MomentPrice:
     def features(self, Y: Float[np.ndarray, "n r"], v: Float[np.ndarray, "B d"]) -> tuple[np.ndarray, np.ndarray]:
         """Limits, (B, n) each, of the features at these moments: 1/2 (y_i u + what may stand for |y_i y|)."""
         along, moment = v[:, : self.r] @ Y.T, np.maximum(v[:, self.r :] @ pairs_of(Y).T, 0.0)
-        narrowest = np.maximum(np.abs(along), moment / np.maximum(np.linalg.norm(Y, axis=1), TINY))
+        narrowest = np.maximum(np.abs(along), np.linalg.norm(Y @ self.matrices(v)[:, 1:, 1:], axis=2))
         return 0.5 * (along + narrowest), 0.5 * (along + np.maximum(np.sqrt(moment), narrowest))
 
     def matrices(self, v: Float[np.ndarray, "B d"], corner: float = 1.0) -> Float[np.ndarray, "B rows rows"]:
@@ -199,15 +203,20 @@ class MomentPrice:
     def _least(self, v: np.ndarray) -> Float[np.ndarray, " B"]:
         return np.linalg.eigvalsh(_finite(self.matrices(v)))[:, 0] if len(v) else np.zeros(0)
 
-    def _state(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """tau, the shares (3, B, .), and the products."""
+    def _spread(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """U y_i of the rows with p_i < 0, and its length."""
+        moved = self.down @ self.matrices(v)[:, 1:, 1:]
+        return moved, np.linalg.norm(moved, axis=2)
+
+    def _state(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, ...]:
+        """tau, the shares (3, B, .), g (B, ., r), |U y_i|, and the products."""
         u, U = v[:, : self.r], v[:, self.r :]
         taus = np.sqrt(np.maximum(U @ self.up_pairs.T, TINY))
-        along, curved = u @ self.down.T, (U @ self.down_pairs.T) / self.lengths
-        pieces = np.stack([along, -along, curved]) / (self._temperature(mu) * self.lengths)
+        along, (moved, spread) = u @ self.down.T, self._spread(v)
+        pieces = np.stack([along, -along, spread]) / (self._temperature(mu) * self.lengths)
         shares = np.exp(pieces - pieces.max(axis=0))
         shares /= shares.sum(axis=0)
-        return taus, shares, products.at(v)
+        return taus, shares, moved / np.maximum(spread, TINY)[:, :, None], spread, products.at(v)
 
     def _temperature(self, mu: float) -> float:
         """Of the smoothed maxima, over lengths: together they leave as much of a gap as the other terms."""
@@ -217,10 +226,10 @@ class MomentPrice:
         """The function that Newton's method maximises, -inf outside."""
         u, U = v[:, : self.r], v[:, self.r :]
         slack = products.at(v)
-        along, curved = u @ self.down.T, (U @ self.down_pairs.T) / self.lengths
+        along, (_, spread) = u @ self.down.T, self._spread(v)
         scale = self._temperature(mu) * self.lengths
-        top = np.maximum(np.abs(along), curved)
-        total = np.exp((along - top) / scale) + np.exp((-along - top) / scale) + np.exp((curved - top) / scale)
+        top = np.maximum(np.abs(along), spread)
+        total = np.exp((along - top) / scale) + np.exp((-along - top) / scale) + np.exp((spread - top) / scale)
         sign, log_det = np.linalg.slogdet(self.matrices(v))
         value = u @ self.linear + 0.5 * np.sqrt(np.maximum(U @ self.up_pairs.T, TINY)) @ self.p
         value -= 0.5 * (top + scale * np.log(total)) @ self.q
@@ -259,40 +268,38 @@ class MomentPrice:
     def _derivatives(self, v: np.ndarray, products: Products, mu: float) -> tuple[np.ndarray, ...]:
         """Gradient, minus the second derivative, the products, and W with W [1 u^T; u U] W^T = I."""
         r, J, K, (C, _) = self.r, self.J, self.K, products
-        taus, shares, slack = self._state(v, products, mu)
+        taus, shares, g, spread, slack = self._state(v, products, mu)
         values, vectors = np.linalg.eigh(_finite(self.matrices(v)))
         root = vectors.transpose(0, 2, 1) / np.sqrt(np.maximum(values, TINY))[:, :, None]
         G = root.transpose(0, 2, 1) @ root
         with np.errstate(all="ignore"):
             inverse = 1.0 / np.where(slack > 0, slack, np.nan)
-        difference, third = shares[0] - shares[1], shares[2] / self.lengths
+        difference, third = shares[0] - shares[1], shares[2]
         gradient = mu * (G[:, J, K] * self.twice + (inverse[:, None] @ C)[:, 0])
         gradient[:, :r] += self.linear - 0.5 * (self.q * difference) @ self.down
-        gradient[:, r:] += 0.25 * (self.p / taus) @ self.up_pairs - 0.5 * (self.q * third) @ self.down_pairs
+        gradient[:, r:] += 0.25 * (self.p / taus) @ self.up_pairs - 0.5 * weighted_pairs(self.down, self.q * third, g)
         weight = 0.5 * self.q / (self._temperature(mu) * self.lengths)
         of_uu = weight * (shares[0] + shares[1] - difference**2)
         of_uU = -weight * difference * third
-        of_UU = weight * third * (1.0 - shares[2]) / self.lengths
+        bend = 0.5 * self.q * third / np.maximum(spread, TINY)  # of |U y_i|
+        of_UU = weight * third * (1.0 - third) - bend
         of_up = 0.125 * self.p / taus**3
         hessian = mu * ((C * (inverse**2)[:, :, None]).transpose(0, 2, 1) @ C)
         # The sums over rows take most of the time; single precision is enough for a direction.
-        down, down_pairs, up_pairs = self.single
+        down, up_pairs = self.single
+        g = g.astype(np.float32)
+        slopes = pairs_of(down, g)  # of |U y_i| in U
         of_uu, of_uU, of_UU, of_up = (w.astype(np.float32)[:, None] for w in (of_uu, of_uU, of_UU, of_up))
         hessian[:, :r, :r] += (down.T * of_uu) @ down
-        cross = (down.T * of_uU) @ down_pairs
+        cross = (down.T * of_uU) @ slopes
         hessian[:, :r, r:] += cross
         hessian[:, r:, :r] += cross.transpose(0, 2, 1)
-        hessian[:, r:, r:] += (down_pairs.T * of_UU) @ down_pairs + (up_pairs.T * of_up) @ up_pairs
+        hessian[:, r:, r:] += (slopes.transpose(0, 2, 1) * of_UU) @ slopes + (up_pairs.T * of_up) @ up_pairs
+        hessian[:, r:, r:] += squares_of((down.T * bend.astype(np.float32)[:, None]) @ down)
         half = 0.5 * np.outer(self.twice, self.twice)
         mixed = G[:, J][:, :, K]
         hessian += mu * half * (G[:, J][:, :, J] * G[:, K][:, :, K] + mixed * mixed.transpose(0, 2, 1))
         return gradient, hessian, slack, root
-
-
-def pairs_of(Y: Float[np.ndarray, "n r"]) -> Float[np.ndarray, "n s"]:
-    """y U y as a linear function of the upper triangle of U."""
-    first, second = np.triu_indices(Y.shape[1])
-    return Y[:, first] * Y[:, second] * np.where(first == second, 1.0, 2.0)
 
 
 def _finite(matrices: np.ndarray) -> np.ndarray:

@@ -136,7 +136,7 @@ def test_derivatives_are_those_of_the_barrier():
         np.testing.assert_allclose(-hessian[:, index], bend, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_the_best_bound_is_that_of_the_dual_problem(seed):
     """The semidefinite program over moment matrices, by Clarabel."""
     cp = pytest.importorskip("cvxpy")
@@ -161,10 +161,10 @@ def test_the_best_bound_is_that_of_the_dual_problem(seed):
         if weight > 0:
             total += 0.5 * weight * cp.sqrt(moment)
         else:
-            total += 0.5 * weight * cp.maximum(cp.abs(along), moment / np.linalg.norm(y))
+            total += 0.5 * weight * cp.maximum(cp.abs(along), cp.norm(U @ y))
     best = cp.Problem(cp.Maximize(total), constraints).solve(solver="CLARABEL")
-    found = MomentPrice(Y, p).solve(low, high, 1e-5)
-    assert best - 1e-6 <= found.bounds[0] <= best + 1e-4
+    for gap in (1e-2, 1e-3, 1e-4, 1e-5):
+        assert best - 1e-6 <= MomentPrice(Y, p).solve(low, high, gap).bounds[0] <= best + gap + 1e-5
 
 
 def test_small_boxes_are_tight():
