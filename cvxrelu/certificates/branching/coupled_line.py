@@ -151,9 +151,10 @@ class CoupledLine(Line):
         weights = bounds / bounds.max()
         price = bounds.max() * np.sum(weights**NORM) ** (1.0 / NORM)
         weights = (bounds / price) ** (NORM - 1.0)
-        kappa = float(loss.best_dual_scale(t, np.asarray(beta / price)))
+        limit = beta / price
+        kappa = float(loss.best_dual_scale(t, np.asarray(limit)))
         prediction = loss.prediction(kappa * t)  # the gradient of D there, at a right angle to t below the limit
-        of_price = -float(np.sum(t * prediction)) * kappa / price
+        of_price = -float(np.sum(t * prediction)) * kappa / price if kappa > 0.5 * limit else 0.0
         of_t = kappa * prediction
         for weight, (_, _, of_p, s) in zip(weights, found, strict=True):
             of_t[:, 0] += of_price * weight * s * of_p / self.divisor

@@ -74,7 +74,7 @@ def test_more_boxes_prove_more():
     X, y, beta = planted()
     sol = cvxrelu.solve(X, y, beta=beta, backend="numpy")
     problem, t = build_problem(X, y, beta=beta, sampled=False), (y - sol.network.predict(X))[:, None]
-    found = [branch_lower_bound(problem, t, Branching(cones=k), deadline=np.inf)[0].bound for k in (400, 3000, 15_000)]
+    found = [branch_lower_bound(problem, t, Branching(cones=k), deadline=np.inf)[0].bound for k in (400, 6000, 15_000)]
     assert found[0] < found[1] < found[2] <= sol.objective
     assert found[2] >= 0.95 * sol.objective
 

@@ -74,6 +74,18 @@ def test_gradients(loss):
         assert 0.5 * change == pytest.approx(np.sum(of_f * f) + np.sum(of_z * z), rel=1e-4)
 
 
+def test_a_price_that_is_no_limit_has_no_slope():
+    """With so much barrier both bounds are below zero, and no multiple of t is too large."""
+    X, y, beta = noisy(n=12, d=3)
+    line = line_of(build_problem(X, y, beta=beta, sampled=False), 0.5 * y[:, None])
+    line.couplings = [Coupling(line.space.rows) for _ in (1, -1)]
+    z = np.stack([side.start(p) for side, p, _ in line.sides(line.t)])
+    assert max(side.smoothed(one, p, 1e3)[0] for (side, p, _), one in zip(line.sides(line.t), z, strict=True)) < 0
+    value, of_f, of_z = line.value(line.f, z, 1e3)
+    assert value == pytest.approx(0.5 * float(y @ y)) and not of_z.any()
+    assert np.abs(of_f).max() < 1e-12 * np.abs(y).max()
+
+
 @pytest.mark.parametrize("stop", [2, 5])
 def test_a_resumed_proof_is_the_straight_one(tmp_path, stop):
     X, y, beta = noisy(n=30)
