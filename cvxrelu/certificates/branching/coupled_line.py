@@ -28,7 +28,7 @@ __all__ = ["PER_ROUND", "CoupledLine"]
 
 BARRIERS = (0.06, 0.015, 0.003)  # over the rank, of the size of the bound
 STALLED = (1e-3, 1e-3, 3e-4)  # a rise of what is proved in a round, relative to it, that ends a level
-ROUND = 300  # iterations of L-BFGS between two proofs
+ROUND, FIRST_ROUND = 300, 50  # iterations of L-BFGS between two proofs; the first ones are shorter, and double
 PER_ROUND = 6000  # as many cones, where these are counted
 MEMORY, ENTRIES = 60, 12_000_000  # of L-BFGS: pairs of steps and gradients, and numbers in each half of them
 STEP = 0.2  # of the size of t: the unit of f beside the logarithms in z; larger ones are slower by far
@@ -133,7 +133,8 @@ class CoupledLine(Line):
 
         n = self.f.size
         x = np.concatenate([self.f.ravel() / self.step, self.z.ravel()])
-        options = {"maxiter": ROUND, "maxcor": min(MEMORY, max(10, ENTRIES // x.size))}
+        iterations = min(ROUND, FIRST_ROUND * 2 ** min(self.rounds, 30))
+        options = {"maxiter": iterations, "maxcor": min(MEMORY, max(10, ENTRIES // x.size))}
         with np.errstate(all="ignore"):  # a step too far is taken back
             x = minimize(negative, x, method="L-BFGS-B", jac=True, options=options, callback=on_time).x
         if np.all(np.isfinite(x)):
