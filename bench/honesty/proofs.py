@@ -42,7 +42,7 @@ from cvxrelu.runs.proving import Branching, Ledger, Proof
 __all__ = ["tried"]
 
 CONES, BOXES, EVERY = 60, 600, 5  # of a proof, a box counted as a hundred cones; one in so many problems by boxes
-ROUNDS = 1  # of L-BFGS, with rows coupled
+ROUNDS = 3  # of L-BFGS, with rows coupled
 PART = 500  # problems drawn at a time
 REFUSED = (
     "for float32: rescale it",
