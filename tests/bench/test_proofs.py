@@ -19,7 +19,7 @@ def test_the_proofs_of_the_first_problems():
 
 
 @pytest.mark.parametrize(
-    ("factor", "numbers", "ways"), [(0.99, (3, 5, 140), WAYS - {"coupled rows"}), (0.8, (31,), {"coupled rows"})]
+    ("factor", "numbers", "ways"), [(0.99, (3, 5, 140), WAYS - {"coupled rows"}), (0.9, (127, 371), {"coupled rows"})]
 )
 def test_a_price_that_is_too_small_is_found(factor, numbers, ways, monkeypatch):
     price = Line.price
