@@ -46,6 +46,7 @@ LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
 MANY_ROWS = 10_000  # beyond which the angles between all of them are not looked at
 ENTRIES = 20_000_000  # of the products of coordinates of all rows, which boxes need
+FORM = 2  # of the states of lines; 1, without one, had no g
 FAR = 2.0  # times the least excess, beyond which a way is not the one to go on with, however it rises
 # Of the time, for each way; the rest is for the best one.
 SHARES = {"close": 0.15, "search": 0.2, "relaxed": 0.2, "boxes": 0.2, "coupled": 0.07}
@@ -85,7 +86,8 @@ class _Run:
         self.ledger = Ledger(start, options, self.state)
         self.ledger.started = began
         self.ways = _ways(problem)
-        known = saved is not None and saved.get("ways") == self.ways  # by another version: its bound stays, no more
+        # By another version: its bound stays, no more.
+        known = saved is not None and (saved.get("form"), saved.get("ways")) == (FORM, self.ways)
         states = saved["lines"] if saved is not None and known else [None] * len(self.ways)
         self.lines: list[Line] = []
         for way, state in zip(self.ways, states, strict=True):
@@ -108,7 +110,7 @@ class _Run:
         ledger = self.ledger
         return {
             "best": tuple(ledger.best), "spent": ledger.elapsed, "history": list(ledger.history.records),
-            "ways": self.ways, "stage": self.stage, "lines": [line.state() for line in self.lines],
+            "form": FORM, "ways": self.ways, "stage": self.stage, "lines": [line.state() for line in self.lines],
         }  # fmt: skip
 
     def go(self, began: float, deadline: float) -> None:

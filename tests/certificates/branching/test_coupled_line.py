@@ -114,6 +114,10 @@ def test_a_checkpoint_of_other_ways_keeps_its_bound(tmp_path):
     folder.save("branch", {**saved, "ways": ["boxes"], "lines": saved["lines"][1:]})
     later, _ = branch_lower_bound(problem, t, Branching(cones=100, checkpoint=folder), deadline=np.inf)
     assert later.bound >= proof.bound
+    lines = [{name: part for name, part in line.items() if name != "slope"} for line in saved["lines"]]
+    folder.save("branch", {name: part for name, part in saved.items() if name != "form"} | {"lines": lines})
+    earlier, _ = branch_lower_bound(problem, t, Branching(cones=100, checkpoint=folder), deadline=np.inf)
+    assert earlier.bound >= proof.bound
 
 
 def test_a_round_ends_in_time(monkeypatch):
