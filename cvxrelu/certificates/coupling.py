@@ -40,21 +40,25 @@ from jaxtyping import Float
 from scipy import linalg
 from scipy.sparse import csr_array
 
-from cvxrelu.certificates.relaxation import ALMOST_NONE, level_of
 from cvxrelu.numerics.conjugate_gradients import conjugate_gradients
 from cvxrelu.numerics.rounding import EPS, gamma
 
-__all__ = ["Coupling"]
+__all__ = ["NEAR", "Coupling"]
 
 NEAR = 12  # pairs of a row with those of the least angle to it, or to its opposite
+TURNING = 1_000_000  # entries of X up to which every g is a parameter; beyond, it stays along its row
 BLOCK = 1000  # rows whose angles to all others are looked at together
 LOG_RANGE = 20.0  # d and w stay within e^20 of their start, alpha within e^2 of one
 LOG_RATIO = 2.0
 BELOW = 2.0  # start: d of rows with p < 0, and w, that far below, in logarithms
 LEAST = 1e-3  # of the mean |p|, which every row counts with at the start
+SPREAD = 0.02  # of a moment matrix to start at, that is made the same in all directions
+FAINT = 12.0  # logits of shares there are at most that far below the largest
 SHORT = 1e-120  # rows shorter than this are bounded by their length
 DENSE = 512  # rows up to which a Cholesky factor is faster than conjugate gradients
 CLOSE, CLOSER, STEPS = 1e-6, 1e-10, 400  # of conjugate gradients: residuals relative to r, and most of them
+ALMOST_NONE = 1e-9  # a barrier for the final evaluation, relative to the bound: keeps lambda off the eigenvalues
+HALVINGS = 50
 TINY = 1e-300
 
 
@@ -78,20 +82,24 @@ class _Parts(NamedTuple):
 class Coupling:
     """Bounds on max over |u| <= 1 of p^T (X u)_+ for any p, of parameters z in logarithms.
 
-    X : (n, r) float64 of entries near one or below. z : (4 n + 2 m + n r,), log d, log w, log alpha, three logits a row
-    and (n, r) vectors along g.
+    X : (n, r) float64 of entries near one or below. near : rows that each is paired with; 0 for no pairs, where no row
+    is left to pay with e. turns : whether g are parameters, of at most `TURNING` entries; otherwise they stay where
+    they start. z : (4 n + 2 m + n r,), log d, log w, log alpha, three logits a row and (n, r) vectors along g, if any.
     """
 
-    def __init__(self, X: Float[np.ndarray, "n r"]) -> None:
+    def __init__(self, X: Float[np.ndarray, "n r"], near: int = NEAR, turns: bool = True) -> None:
         lengths = np.linalg.norm(X, axis=1)
         self.used = np.abs(X).max(axis=1, initial=0.0) >= SHORT
         self.short = np.abs(X[~self.used]).sum(axis=1)
         self.X, self.lengths = X[self.used], lengths[self.used]
         self.unit_rows = self.X / self.lengths[:, None]
         self.n, self.rank = self.X.shape
-        self.first, self.second, self.signs = _nearest(self.unit_rows)
+        self.first, self.second, self.signs = _nearest(self.unit_rows, near)
         m = len(self.first)
-        self.size = (4 + self.rank) * self.n + 2 * m
+        self.turned = self.X.size if turns and self.X.size <= TURNING else 0  # numbers that g takes
+        self.fixed = self.unit_rows  # g, where they are no parameters
+        self.size = 4 * self.n + 2 * m + self.turned
+        self.last = 0.0 if m else -np.inf  # logit of e
         both = np.concatenate([self.first, self.second]), np.concatenate([self.second, self.first])
         pattern = csr_array((np.arange(1.0, 2 * m + 1), both), shape=(self.n, self.n))
         self.pattern, self.order = pattern, pattern.data.astype(np.intp) - 1
@@ -109,7 +117,29 @@ class Coupling:
         d = np.log(np.maximum(np.abs(p), least)) + np.log(middle) + 2.0 * np.log(self.lengths)
         w = np.minimum(d[self.first], d[self.second]) - BELOW
         self.middle = np.concatenate([d, w])
-        return np.concatenate([d - BELOW * ~up, w, np.zeros(len(w) + 3 * self.n), self.unit_rows.ravel()])
+        low = BELOW if len(w) else LOG_RANGE
+        return np.concatenate([d - low * ~up, w, np.zeros(len(w) + 3 * self.n), self.unit_rows.ravel()[: self.turned]])
+
+    def start_at(
+        self,
+        p: Float[np.ndarray, " n"],
+        U: Float[np.ndarray, "r r"],
+        u: Float[np.ndarray, " r"],
+        eps: float,
+    ) -> Float[np.ndarray, " size"]:
+        """What is best at moments U, of trace one, and u of directions: d, and, with the barrier, shares and g."""
+        z, p, n, m = self.start(p), p[self.used], self.n, len(self.first)
+        U = (1.0 - SPREAD) * U + SPREAD / self.rank * np.eye(self.rank)
+        moved, along = self.unit_rows @ U, self.unit_rows @ u
+        over, up = np.linalg.norm(moved, axis=1), p > 0
+        root = np.sqrt(np.einsum("ij,ij->i", moved, self.unit_rows))
+        z[:n][up] = np.log(p * self.lengths / root, where=up, out=np.zeros(n))[up]
+        mass = np.maximum(-p, 0.0) * self.lengths
+        logits = np.stack([along, -along, over]) * (float(mass.sum()) / (eps * self.rank))
+        z[n + 2 * m : 4 * n + 2 * m] = np.maximum(logits - logits.max(axis=0), -FAINT).ravel()
+        self.fixed = moved / over[:, None]
+        z[len(z) - self.turned :] = self.fixed.ravel()[: self.turned]
+        return z
 
     def smoothed(
         self, z: Float[np.ndarray, " size"], p: Float[np.ndarray, " n"], eps: float
@@ -148,11 +178,12 @@ class Coupling:
         of_negative = along * (1.0 + a - b_share) + c * over + e * v
         everywhere[self.used] = 0.5 * self.lengths * np.where(p > 0, along + v, of_negative)
         of_ratio = 2.0 * (of_ends[0] - of_ends[1])
-        g = z[len(z) - self.X.size :].reshape(self.X.shape)
-        across_g = moved - over[:, None] * parts.against  # lengths of g change nothing
-        of_g = -0.5 * (parts.curve / np.maximum(np.linalg.norm(g, axis=1), TINY))[:, None] * across_g
-        gradient = np.concatenate([parts.d * excess, of_w, of_ratio, of_logits[:3].ravel(), of_g.ravel()])
-        return float(total), gradient, everywhere
+        gradient = [parts.d * excess, of_w, of_ratio, of_logits[:3].ravel()]
+        if self.turned:
+            lengths = np.linalg.norm(z[-self.turned :].reshape(self.X.shape), axis=1)
+            across_g = moved - over[:, None] * parts.against  # lengths of g change nothing
+            gradient.append((-0.5 * (parts.curve / np.maximum(lengths, TINY))[:, None] * across_g).ravel())
+        return float(total), np.concatenate(gradient), everywhere
 
     def bound(self, z: Float[np.ndarray, " size"], p: Float[np.ndarray, " n"]) -> float:
         """The value at z without barrier, rounded upwards."""
@@ -184,7 +215,7 @@ class Coupling:
         near = np.clip(z[: n + m], self.middle - LOG_RANGE, self.middle + LOG_RANGE)
         d, w = np.exp(near[:n]), np.exp(near[n:])
         ratio = np.exp(2.0 * np.clip(z[n + m : n + 2 * m], -LOG_RATIO, LOG_RATIO))
-        logits = np.concatenate([z[n + 2 * m : 4 * n + 2 * m].reshape(3, n), np.zeros((1, n))])
+        logits = np.concatenate([z[n + 2 * m : 4 * n + 2 * m].reshape(3, n), np.full((1, n), self.last)])
         shares = np.exp(logits - logits.max(axis=0))
         shares /= shares.sum(axis=0)
         q, signs = np.maximum(-p, 0.0), self.signs
@@ -197,8 +228,10 @@ class Coupling:
             csr_array((np.concatenate([a, a])[self.order], self.pattern.indices, self.pattern.indptr), (n, n))
             for a in (w, signs * w)
         )
-        rows, against = self.unit_rows, z[4 * n + 2 * m :].reshape(self.X.shape)
-        against = against / np.maximum(np.linalg.norm(against, axis=1, keepdims=True), TINY)
+        rows, against = self.unit_rows, self.fixed
+        if self.turned:
+            against = z[-self.turned :].reshape(self.X.shape)
+            against = against / np.maximum(np.linalg.norm(against, axis=1, keepdims=True), TINY)
         curve = q * shares[2] * self.lengths
         Q = rows.T @ (0.5 * diagonal[:, None] * rows - 0.5 * (signed @ rows) - curve[:, None] * against)
         b = 0.5 * (self.X.T @ (p - q * (shares[0] - shares[1])))
@@ -211,6 +244,9 @@ class Coupling:
         def product(v: np.ndarray) -> np.ndarray:
             return parts.diagonal * v - parts.coupled @ v
 
+        if not len(self.first):
+            v = parts.r / parts.diagonal
+            return v, parts.r - parts.diagonal * v
         if self.n <= DENSE:
             with contextlib.suppress(linalg.LinAlgError):
                 factor = linalg.cho_factor(np.diag(parts.diagonal) - parts.coupled.toarray(), check_finite=False)
@@ -222,10 +258,25 @@ class Coupling:
         return self.solved, parts.r - product(self.solved)
 
 
-def _nearest(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def level_of(values: np.ndarray, b: np.ndarray, eps: float) -> float:
+    """The lambda above all values with sum b^2 / (lambda - values)^2 + 2 eps sum 1 / (lambda - values) = 1."""
+    apart = max(eps, 8.0 * EPS * float(np.abs(values).max()))
+    low = values[-1] + apart
+    high = low + 2.0 * eps * len(values) + 2.0 * float(np.linalg.norm(b))
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        inverse = 1.0 / (middle - values)
+        if np.sum(b * b * inverse * inverse) + 2.0 * eps * np.sum(inverse) > 1.0:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _nearest(rows: np.ndarray, near: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """i, j and the sign of h_i h_j, of every row with those nearest to its line, each pair once."""
     n = len(rows)
-    near = min(NEAR, n - 1)
+    near = min(near, n - 1)
     if near < 1:
         nothing = np.zeros(0, dtype=np.intp)
         return nothing, nothing, np.zeros(0)

@@ -11,7 +11,6 @@ from oracles import max_on_circle, odd_rows
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
-from cvxrelu.certificates import coupling
 from cvxrelu.certificates.coupling import Coupling
 from cvxrelu.certificates.relaxation import relaxed_price
 
@@ -41,17 +40,17 @@ def near_opposites(rng, n, r, noise):
 @settings(max_examples=300, deadline=None)
 @given(
     st.integers(1, 20), st.integers(1, 5), seeds, st.sampled_from(KINDS), st.sampled_from([0.0, 0.3, 3.0, 30.0]),
-    st.integers(1, 12),
+    st.integers(0, 12), st.booleans(), st.booleans(),
 )  # fmt: skip
-def test_any_parameters_prove_a_bound(n, r, seed, kind, noise, near):
+def test_any_parameters_prove_a_bound(n, r, seed, kind, noise, near, turned, moments):
     rng = np.random.default_rng(seed)
     X = odd_rows(rng, n, r, kind)
     X = X / max(np.abs(X).max(), 1e-300)
     p = rng.standard_normal(n) * rng.choice([0.0, 1.0, 3.0], size=n)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coupling, "NEAR", near)
-        side = Coupling(X)
-    z = side.start(p) + noise * rng.standard_normal(side.size)
+    side = Coupling(X, near, turned)
+    u = rng.standard_normal((r, 3)) / np.sqrt(3 * r)
+    z = side.start_at(p, u @ u.T / np.sum(u * u), u.mean(axis=1), 0.1) if moments and side.n else side.start(p)
+    z += noise * rng.standard_normal(side.size)
     assert values(X, p, rng).max() <= side.bound(z, p)
     assert values(X, -p, rng).max() <= side.bound(z, -p)  # of parameters that were made for another p
 

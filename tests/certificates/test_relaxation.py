@@ -12,8 +12,9 @@ from oracles import constraint_at, make_backend, max_in_cells, max_on_circle, od
 from scipy.optimize import minimize
 
 from cvxrelu.certificates.closed_form import closed_form_price, relaxed_bound
-from cvxrelu.certificates.relaxation import _Majorant, relaxed_lower_bound, relaxed_price
-from cvxrelu.certificates.relaxed_network import _Program, relaxed_network_dual
+from cvxrelu.certificates.coupling import Coupling
+from cvxrelu.certificates.relaxation import relaxed_lower_bound, relaxed_price
+from cvxrelu.certificates.relaxed_network import _Program, relaxed_network
 from cvxrelu.certificates.subdivision import subdivided_price
 from cvxrelu.numerics.rounding import gamma
 from cvxrelu.program.losses import Logistic, Squared
@@ -121,7 +122,7 @@ def semidefinite_price(X, p):
     U, u = cp.Variable((d, d), symmetric=True), cp.Variable((d, 1))
     moment, along = np.einsum("ni,nj->nij", X, X).reshape(n, -1) @ cp.vec(U, order="C"), (X @ u)[:, 0]
     up, down = np.flatnonzero(p > 0), np.flatnonzero(p < 0)
-    least = cp.maximum(cp.abs(along[down]), cp.multiply(1 / np.linalg.norm(X[down], axis=1), moment[down]))
+    least = cp.maximum(cp.abs(along[down]), cp.norm(U @ X[down].T, axis=0))
     value = p @ along + p[up] @ cp.sqrt(moment[up]) + p[down] @ least
     lifted = cp.bmat([[U, u], [u.T, np.ones((1, 1))]])
     program = cp.Problem(cp.Maximize(0.5 * value), [lifted >> 0, cp.trace(U) == 1])
@@ -167,15 +168,15 @@ def differences(f, z, step=1e-6):
 def test_gradients():
     rng = np.random.default_rng(3)
     X = rng.standard_normal((9, 3))
-    side = _Majorant(X, rng.standard_normal(9))
-    z = side.start() + 0.3 * rng.standard_normal(side.start().size)
-    gradient = side.smoothed(z, 0.05)[1]
-    np.testing.assert_allclose(gradient, differences(lambda z: side.smoothed(z, 0.05)[0], z), atol=1e-7)
+    side, p = Coupling(X, near=0), rng.standard_normal(9)
+    z = side.start(p) + 0.3 * rng.standard_normal(side.size)
+    gradient = side.smoothed(z, p, 0.05)[1]
     program = _Program(Squared(rng.standard_normal((9, 2)), rng.random((9, 1))), X, 2, 0.2)
-    z = rng.standard_normal((4, 2, 2, 3))
-    np.testing.assert_allclose(
-        program.evaluate(z)[1], differences(lambda z: program.evaluate(z)[0], z), rtol=1e-6, atol=1e-7
-    )
+    np.testing.assert_allclose(gradient, differences(lambda z: side.smoothed(z, p, 0.05)[0], z), atol=1e-7)
+    for program.large in (False, True):
+        z = rng.standard_normal((4, 2, 2, 3))
+        slopes = differences(lambda z: program.evaluate(z)[0], z)
+        np.testing.assert_allclose(program.evaluate(z)[1], slopes, rtol=1e-6, atol=1e-7)
 
 
 # -- lower bounds ------------------------------------------------------------------------------------------------------
@@ -228,11 +229,11 @@ def semidefinite_network(X, y, beta):
         moment, along = lift @ cp.vec(U, order="C"), (X @ u)[:, 0]
         size = 2 * z - along
         constraints += [cp.bmat([[U, u], [u.T, theta]]) >> 0, cp.trace(U) <= theta[0, 0], size >= cp.abs(along)]
-        constraints += [size >= cp.multiply(1 / np.linalg.norm(X, axis=1), moment)]
+        constraints += [size >= cp.norm(U @ X.T, axis=0)]
         constraints += [cp.SOC(moment + theta[0, 0], cp.vstack([2 * size, moment - theta[0, 0]]), axis=0)]
         prediction, penalty = prediction + sign * z, penalty + theta[0, 0]
     program = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y - prediction) + beta * penalty), constraints)
-    program.solve(solver=cp.CLARABEL)
+    program.solve(solver=cp.CLARABEL, tol_gap_abs=1e-7, tol_gap_rel=1e-7, tol_feas=1e-7)
     return unit**2 * float(program.value)
 
 
@@ -242,8 +243,20 @@ def test_improved_dual_reaches_the_relaxed_network(n, d, fraction):
     loss = Squared(p.y, p.weight)
     best = semidefinite_network(p.X, p.y[:, 0], p.beta)
     bound, _ = lower_bound(loss, p.X, p.y, p.beta, cones=0)
-    assert 0.97 * best <= bound <= best * (1 + 1e-6)
+    assert 0.97 * best <= bound <= best * (1 + 1e-5)
     assert bound > 1.05 * lower_bound(loss, p.X, p.y, p.beta, improve=False, cones=0)[0]
+
+
+@pytest.mark.parametrize("c", [1, 2])
+def test_moments_of_the_relaxed_network_are_where_its_price_is_nearly_found(c):
+    p = planted(80, 9, 20, 5, 0.03, c=c)
+    net = relaxed_network(Squared(p.y, p.weight), p.X, c, p.beta)
+    cold = relaxed_price(p.X, net.t, rounds=600)
+    assert net.factors.shape[:3] == (10, 2, c)
+    assert relaxed_price(p.X, net.t, factors=net.factors) < 1.005 * cold
+    first = relaxed_price(p.X, net.t, factors=net.factors, rounds=6)
+    assert first < 1.05 * cold < relaxed_price(p.X, net.t, factors=net.factors[:, ::-1], rounds=6)
+    assert first < 0.9 * relaxed_price(p.X, net.t, rounds=6)
 
 
 def test_bounds_of_trained_networks():
@@ -287,7 +300,7 @@ def test_nothing_to_bound():
     np.testing.assert_allclose(bound, 1.5, rtol=1e-12)  # the network is zero whatever its weights
     large, _ = lower_bound(loss, np.eye(3), np.ones((3, 1)), 1e6)
     np.testing.assert_allclose(large, 1.5, rtol=1e-12)
-    assert relaxed_network_dual(loss, np.eye(3), 1, 0.1).shape == (3, 1)
+    assert relaxed_network(loss, np.eye(3), 1, 0.1).t.shape == (3, 1)
 
 
 @pytest.mark.parametrize("unit", [2.0, 3.0, 10.0**3.2])
