@@ -255,5 +255,7 @@ def test_the_way_to_go_on_with_is_the_one_that_would_prove_most(monkeypatch):
     assert order(60.0) == ["close", "search", "boxes"]  # 0.2 / 5^2 and 0.1 / 4^0.58
     run.lines[0].best = run.lines[2].best = 0.9  # no longer far behind
     assert order(60.0) == ["close", "boxes", "search"]
+    run.lines[0].best, run.lines[0].slope, run.lines[1].best, run.lines[1].slope = 0.8, 0.0, 0.85, 0.0
+    assert order(60.0).index("close") < order(60.0).index("search")  # which a little more does not outweigh
     run.lines[2].rise = run.lines[2].rise[1:]  # nothing was known at half of its share
     assert run.slope(run.lines[2], 10.0) == 0.0
