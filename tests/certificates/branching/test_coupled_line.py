@@ -49,11 +49,11 @@ def test_what_it_proves_holds_and_is_more_than_the_relaxed_bound(loss, kind):
     problem = build_problem(X, y, beta=beta, loss=loss, sample_weight=weight, sampled=False)
     t = problem.loss.dual(sol.network.predict(X)[:, None])
     line = line_of(problem, t)
-    line.go(np.inf, PER_ROUND)
-    assert line.rounds == 1
+    line.go(np.inf, 2 * PER_ROUND)
+    assert line.rounds == 2
     proof = line.ledger.best
     assert proof.bound <= sol.objective
-    assert proof.bound > 1.05 * relaxed_lower_bound(problem, t)[0]
+    assert proof.bound > 1.4 * relaxed_lower_bound(problem, t)[0]
     u = rng.standard_normal((problem.X.shape[1], 4000))
     assert constraint_at(problem.X, proof.dual, u / np.linalg.norm(u, axis=0)).max() <= beta
     assert np.all(np.diff(line.ledger.history["lower_bound"]) >= 0)
