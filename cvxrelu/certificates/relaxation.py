@@ -79,8 +79,8 @@ def relaxed_price(
     Returns
     -------
     float, in the units of |X^T P|. On duals of trained networks it is the price up to 1e-6 at rank 2 to 4 (n = 300),
-    1.02 to 1.2 times the price at rank 5, 1.2 to 1.5 times at d = 6 to 50 for beta a tenth of its maximum and 2.7 for a
-    hundredth, where the closed form is 2.2 to 2.4 and 3.8 to 4.6 times the price.
+    1.003 and 1.08 times the price at rank 5, 1.1 to 1.3 times at d = 6 to 50 for beta a tenth of its maximum and 1.8 to
+    2.4 for a hundredth, where the closed form is 1.7 to 2.3 and 3.5 to 4.9 times the price.
 
     Examples
     --------
