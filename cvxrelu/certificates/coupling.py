@@ -43,10 +43,10 @@ from scipy.sparse import csr_array
 from cvxrelu.numerics.conjugate_gradients import conjugate_gradients
 from cvxrelu.numerics.rounding import EPS, gamma
 
-__all__ = ["NEAR", "Coupling"]
+__all__ = ["Coupling"]
 
 NEAR = 12  # pairs of a row with those of the least angle to it, or to its opposite
-TURNING = 1_000_000  # entries of X up to which every g is a parameter; beyond, it stays along its row
+TURNING = 1_000_000  # entries of X up to which every g is a parameter; beyond, they stay where they start
 BLOCK = 1000  # rows whose angles to all others are looked at together
 LOG_RANGE = 20.0  # d and w stay within e^20 of their start, alpha within e^2 of one
 LOG_RATIO = 2.0

@@ -46,7 +46,7 @@ LOW_RANK = 5  # up to which the t of the network is the one to close
 HIGH_RANK = 8  # from which cones stay too large
 MANY_ROWS = 10_000  # beyond which the angles between all of them are not looked at
 ENTRIES = 20_000_000  # of the products of coordinates of all rows, which boxes need
-FORM = 2  # of the states of lines; 1, without one, had no g
+FORM = 3  # of the states of lines; 1, without one, had no g, and 2 had them of every X
 FAR = 2.0  # times the least excess, beyond which a way is not the one to go on with, however it rises
 # What the excess of other ways counts beside that at the t of the network: this one falls to nothing in the end, and
 # faster than a power of time (yacht, beta a hundredth: .036 predicted, .015 proved).
