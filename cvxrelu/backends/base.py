@@ -77,6 +77,10 @@ class Backend:
         """Inverse of a symmetric positive definite matrix by its Cholesky factor; NaN where there is none."""
         raise NotImplementedError
 
+    def smallest(self, values: Any, count: int) -> Any:
+        """Indices of the `count` smallest entries of every row of `values` (m, n), in any order."""
+        return self.xp.argsort(values, axis=1)[:, :count]
+
     # -- surroundings -------------------------------------------------------------------------------------------
     def block(self, tree: Any) -> Any:
         """Wait until the arrays are computed, then return them: for timing."""

@@ -109,6 +109,7 @@ def _methods(backend: Backend, A: Any, B: Any, order: Any, steps: Any) -> tuple[
         A @ xp.linalg.solve(A, B),
         sums,
         sorted_B,
+        xp.sort(xp.take_along_axis(B, backend.smallest(B, 4), axis=1), axis=1),
         xp.concat([xp.cumulative_sum(B, axis=0, include_initial=True)[-1:, ...], xp.flip(B, axis=0)]),
         xp.log1p(xp.exp(-xp.abs(B))),
         xp.astype(xp.isfinite(backend.spd_inverse(-A)), A.dtype),
@@ -132,6 +133,7 @@ def _asked_of_methods(backend: Backend, dtype: Any) -> Answers:
         "solve": B,
         "reductions and take": np.stack([B.sum(axis=0), B.max(axis=0), B.min(axis=0), B[order[0]]]),
         "argsort": np.sort(B, axis=0),
+        "smallest": np.sort(B, axis=1)[:, :4],
         "running sums and flip": np.concatenate([B.sum(axis=0, keepdims=True), B[::-1]]),
         "exp and log1p": np.logaddexp(0.0, -np.abs(B)),
     }

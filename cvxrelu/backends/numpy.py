@@ -29,3 +29,6 @@ class NumpyBackend(Backend):
         inverse = upper + upper.T
         inverse[np.diag_indices_from(inverse)] *= 0.5
         return inverse
+
+    def smallest(self, values: Any, count: int) -> Any:
+        return np.argpartition(values, count - 1, axis=1)[:, :count]  # n steps a row, where sorting takes n log n

@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
 __all__ = [
-    "LARGEST", "Coordinates", "Ranked", "alike", "distinct", "features", "kinks", "merged", "right_singular_vectors",
-    "snapped",
+    "LARGEST", "Coordinates", "Ranked", "alike", "distinct", "features", "kinks", "merged", "new_maxima",
+    "right_singular_vectors", "snapped",
 ]  # fmt: skip
 
 Ranked = tuple[np.ndarray, np.ndarray]  # directions and their values in falling order
@@ -32,6 +32,7 @@ FEW, LIMIT_OF_FEW = 5, 5.0  # the same up to this rank, where ascents cost littl
 MILD = 100.0  # ratio up to which float32 will do: ascents find the same as in float64, sooner
 LARGEST = 1500  # columns up to which a basis is computed: d^3 beside n d for every ascent
 MOST_SNAPPED = 200  # rank up to which directions are moved onto kinks exactly
+TOP, SAME = 0.99, 0.99  # of the largest value, and the cosine: see `new_maxima`
 CORNERS = 12  # rank up to which starts are put on as many kinks as there are dimensions, less one
 
 
@@ -178,3 +179,13 @@ def merged(one: Ranked, other: Ranked) -> Ranked:
     values = np.concatenate([one[1], other[1]])
     order = np.argsort(-values, kind="stable")
     return np.concatenate([one[0], other[0]], axis=1)[:, order], values[order]
+
+
+def new_maxima(known: Ranked, found: Ranked, sizes: Float[np.ndarray, " r"] | None) -> int:
+    """How many distinct directions within a hundredth of the largest value were found and are like none known."""
+    level = TOP * max(found[1].max(initial=0.0), known[1].max(initial=0.0))
+    u = features(found[0][:, found[1] >= level], sizes)
+    old = features(known[0][:, known[1] >= level * TOP], sizes)
+    if u.shape[1] and old.shape[1]:
+        u = u[:, (old.T @ u).max(axis=0) < SAME]
+    return len(distinct(u, SAME, u.shape[1]))

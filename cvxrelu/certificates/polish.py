@@ -73,7 +73,7 @@ def _maximiser(backend: Backend, X: Array, lengths: Array, p: Array, u: Array, n
     w = (p @ (q / xp.where(size > 0, size, xp.ones_like(size))[None, :])).T
     z = z.T
     distance = xp.where(w < 0, xp.abs(z) / lengths[None, :], xp.full_like(z, xp.inf))
-    nearest = xp.argsort(distance, axis=1)[:, :near]
+    nearest = backend.smallest(distance, near)
     flat = xp.reshape(nearest, (-1,))
     of_rows = xp.take(lengths, flat)
     rows = xp.reshape(xp.take(X, flat, axis=0) / of_rows[:, None], (*nearest.shape, X.shape[1]))

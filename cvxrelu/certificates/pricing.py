@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.ascents import ascend, best_first, prices, roam, spectrum, start_ascent
-from cvxrelu.certificates.coordinates import Ranked, distinct, features, kinks, merged, snapped
+from cvxrelu.certificates.coordinates import Ranked, distinct, features, kinks, merged, new_maxima, snapped
 from cvxrelu.certificates.polish import polish
 from cvxrelu.certificates.search_space import LARGEST_SPECTRUM, Ground, White, dtype_name
 from cvxrelu.numerics.rounding import power_of_two
@@ -38,12 +38,12 @@ DEAR_FLOPS, EARLY, HALVED = 1e10, 3, 64
 LEAST_PART, MOST_FLOPS = 128, 1e11  # but so many ascents, up to more flops: products of few columns wait for memory
 HOPE, DEAR_WAVE = 10.0, 3e10  # times the rise of a wave: see `enough`; flops of one from which that counts
 QUIET = 3  # waves without a rise after which there are no more, unless more are asked for
+REPEATED = 2  # so many without a rise, which met the known maxima near the largest alone, saw all that ascents can see
 POLISHED = 32  # directions
 TOGETHER, IN_CACHE = 8, 2**17  # of them at a time on the host, or more while their Gram matrices have no more numbers
 ON_DEVICE = 128  # of them at a time elsewhere
 POLISHED_APART = 0.95  # their largest cosine
-POLISH_ROUNDS, POLISH_STEPS = 3, 100
-MOST_NEAR = 256  # rows whose kinks a direction is polished on
+POLISH_ROUNDS, POLISH_STEPS, MOST_NEAR = 3, 100, 256  # at most so many rows, on whose kinks a direction is polished
 BESIDE = -2.0, 0.0  # logarithms of the relative distances at which copies of directions are polished too
 SEEN = 0.99  # cosine above which a direction is not polished again
 
@@ -56,6 +56,7 @@ class Priced(NamedTuple):
     values: Float[np.ndarray, " k"]
     starts: int
     complete: bool = True  # false where the deadline left starts or waves out
+    exhausted: bool = False  # whether the last waves met the same maxima near the largest again, and no others
 
 
 class Pricing:
@@ -97,18 +98,19 @@ class Pricing:
         polished : of the first ascents and of every wave, how many of the best new directions are polished.
         copies : how many noisy copies of these are polished as well, in every wave; the neurons are in any case.
         enough : of the price so far, a true answer ends the waves; so do `most_quiet` in which it rose by less than the
-            fraction `rise`; where ascents are dear also those of which `HOPE` more would not change the answer.
+            fraction `rise`, or fewer that met no new maximum near the largest; where ascents are dear also those of
+            which `HOPE` more would not change the answer.
         deadline : of `time.perf_counter`; after it no ascents begin, but for a first part with starts of every kind.
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
         p = p / unit
         working_p = self.backend.put(p, dtype_name(self.X.dtype), rows=0)
         directions, values, seen = *self._rank(p, known), np.zeros((self.d, 0))
-        price, quiet, starts, late = 0.0, 0, 0, False
+        price, quiet, starts, late, new = 0.0, 0, 0, False, []
         dear = 16.0 * self.n * self.d * sum(steps) * count > DEAR_WAVE
         for wave in range(waves + 1):
             u = self._again(directions, count, wave, steps[0]) if wave else self._starts(p, known, count)
-            ends, late = [np.zeros((self.d, 0))], False
+            ends = [np.zeros((self.d, 0))]
             for part in self._parts(u, sum(steps)):
                 late = starts > 0 and time.perf_counter() > deadline
                 if late:
@@ -131,14 +133,17 @@ class Pricing:
                 fresh = np.concatenate([neurons, fresh, beside], axis=1)
             moved = self._polish(p, fresh)
             seen = np.concatenate([seen, fresh, moved[0]], axis=1)
-            directions, values = merged(merged((directions, values), moved), found)
+            found = merged(moved, found)
+            new.append(new_maxima((directions, values), found, self.sizes))
+            directions, values = merged((directions, values), found)
             before, price = price, float(values.max(initial=0.0))
             hopeless = dear and wave > 0 and enough is not None and not enough(unit * (price + HOPE * (price - before)))
             quiet = quiet + 1 if hopeless or price <= before * (1.0 + rise) else 0
-            if late or quiet == most_quiet or (enough is not None and enough(price * unit)):
+            exhausted = not late and quiet >= REPEATED and not any(new[-REPEATED:])
+            if late or exhausted or quiet == most_quiet or (enough is not None and enough(price * unit)):
                 break
         self.misses = directions[:, self.distinct(directions, SEEN, POLISHED)]
-        return Priced(price * unit, directions, values * unit, starts, not late)
+        return Priced(price * unit, directions, values * unit, starts, not late, exhausted)
 
     def _parts(self, u: np.ndarray, steps: int) -> list[np.ndarray]:
         """The columns of u in parts of some `PART_FLOPS`, or `LEAST_PART` columns; each with starts of every kind."""
@@ -183,8 +188,7 @@ class Pricing:
         white : coordinates to climb in where they are not the given ones.
         """
         backend, some_p = self.backend, p
-        all_X, scale = (self.X, None) if white is None else (white.X, white.device_scale)
-        X = all_X
+        X, scale = all_X, _ = (self.X, None) if white is None else (white.X, white.device_scale)
         size = backend.padded(u.shape[1])
         u = np.pad(u, ((0, 0), (0, size - u.shape[1])))
         rows = 1000 + 60 * self.d
@@ -211,8 +215,7 @@ class Pricing:
         lengths = np.linalg.norm(u, axis=0)
         u = u[:, lengths > 0] / lengths[lengths > 0]
         padded = np.pad(u, ((0, 0), (0, self.backend.padded(u.shape[1]) - u.shape[1])))
-        evaluate = self.backend.compile(_prices)
-        at = self.backend.put(padded, split=1)
+        at, evaluate = self.backend.put(padded, split=1), self.backend.compile(_prices)
         data = (self.backend, self.exact_X, self.backend.put(p, rows=0))
         values = self.backend.get(evaluate(*data, at))[: u.shape[1]]
         if self.even and self.sizes is not None:

@@ -158,7 +158,7 @@ class Refinement:
             sure, gap = self.arrangement is not None or self.rough, self._gap(self.lower_bound)
             dear = is_dear(NEAR, self.X.size, starts(self.neurons.width))
             if not sure and gap <= self.tol * (DEAR_SHARE if dear else 1.0):
-                priced, sure = self._price(SURE, deadline), True
+                priced, sure = self._confirm(priced, deadline, dear), True
             elif not sure and gap <= self.tol and known[0] < self.lower_bound:  # not believed, and not reported
                 self.lower_bound, self.proof = known
             before, gap = self.objective, self._gap(self.lower_bound)
@@ -212,6 +212,14 @@ class Refinement:
             setattr(self, name, state[name])
         self.neurons, self.pricing.misses = Neurons(*state["neurons"]), state["misses"]
         self.pricing.rng.bit_generator.state = state["random"]
+
+    def _confirm(self, priced: Priced, deadline: float, dear: bool) -> Priced:
+        """Price again, ever more thoroughly, until the gap is above tol or the ascents know all that there is."""
+        for effort in [SURE] if self.near or dear else [NEAR, SURE]:
+            if priced.exhausted or self._gap(self.lower_bound) > self.tol:
+                break
+            priced = self._price(effort, deadline)
+        return priced
 
     # -- the four steps -----------------------------------------------------------------------------------------
     def _price(self, effort: Effort, deadline: float) -> Priced:

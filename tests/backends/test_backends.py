@@ -247,6 +247,7 @@ xp = NumpyBackend.xp
         swapped("max", lambda a, axis=None: np.min(a, axis=axis) if axis == 0 else np.max(a), "reductions"),
         swapped("take", lambda a, rows, axis: np.take(a, rows[::-1], axis=axis), "reductions"),
         swapped("argsort", lambda a, axis: np.argsort(-a, axis=axis), "argsort"),
+        broken("smallest", smallest=lambda self, values, count: np.argsort(-values, axis=1)[:, :count]),
         swapped("cumulative_sum", lambda a, axis, include_initial: xp.cumulative_sum(a[:-1], axis=axis), "running"),
         swapped("log1p", lambda a: np.log(1.0 + a.astype(np.float32)).astype(a.dtype), "exp and log1p in float64"),
         broken("the last digit", put=lambda self, tree, *a, **_: PLAIN.put(

@@ -11,7 +11,7 @@ from oracles import constraint_at, make_backend, max_in_cells, max_on_circle
 import cvxrelu
 from cvxrelu.certificates import pricing
 from cvxrelu.certificates.ascents import ascend, best_first, prices, roam, spectrum, start_ascent
-from cvxrelu.certificates.coordinates import distinct
+from cvxrelu.certificates.coordinates import distinct, features, new_maxima
 from cvxrelu.certificates.pricing import Pricing
 from cvxrelu.certificates.search_space import ground_of
 
@@ -247,6 +247,43 @@ def test_waves_end_when_there_is_enough_or_nothing_new():
     assert price(X, p, waves=1).starts < price(X, p, waves=2).starts
 
 
+@pytest.mark.parametrize("sizes", [None, np.array([1.0, 30.0, 900.0])])
+def test_new_maxima_are_near_the_largest_and_unlike_all_known(sizes):
+    """Counted one by one; as functions of the rows two directions may be the same though as vectors they are not."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        known, found = (rng.standard_normal((3, 1)) + 0.2 * rng.standard_normal((3, 12)) for _ in range(2))
+        found[:, ::3] = known[:, ::3] + 0.01 * rng.standard_normal((3, 4))
+        known, found = (u / np.linalg.norm(u, axis=0) for u in (known, found))
+        of_known, of_found = (np.sort(1.0 - 0.02 * rng.random(12))[::-1] for _ in range(2))
+        largest = max(of_known[0], of_found[0])
+        here, there = features(known, sizes)[:, of_known >= 0.99 * 0.99 * largest], features(found, sizes)
+        expected = []
+        for u, value in zip(there.T, of_found, strict=True):
+            alike = [*here.T, *expected]
+            if value >= 0.99 * largest and all(u @ other < 0.99 for other in alike):
+                expected.append(u)
+        assert new_maxima((known, of_known), (found, of_found), sizes) == len(expected)
+    assert new_maxima((known[:, :0], of_known[:0]), (found[:, :1], of_found[:1]), sizes) == 1
+    assert new_maxima((known, of_known), (found[:, :0], of_found[:0]), sizes) == 0
+
+
+def test_waves_that_meet_the_same_maxima_again_are_the_last():
+    """In the plane all maxima are known after few ascents; where many are left, waves go on."""
+    X, p = draw(4, n=40, d=2)
+    few = price(X, p, waves=50, most_quiet=50)
+    assert few.exhausted and few.price == pytest.approx(max_on_circle(X, p), rel=1e-6)
+    assert few.starts < price(X, p, waves=50, most_quiet=10, rise=-1.0).starts
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((300, 10)), rng.standard_normal(300)
+    sol = cvxrelu.solve(X, y, beta=2.0, tol=0.02, seed=0, backend="numpy")
+    p = (y - sol.predict(X))[:, None]  # all neurons are maxima, and many others nearly
+    many = price(X, p, waves=6, most_quiet=5, count=16)
+    assert not many.exhausted
+    one = price(X, p, waves=0)
+    assert one.complete and not one.exhausted  # of a single wave nothing follows
+
+
 def test_on_every_backend(backend_name):
     """The starts are drawn on the host: the same for all."""
     X, p = draw(11, c=2)
@@ -303,6 +340,7 @@ def test_parts_are_all_of_it(monkeypatch):
 def test_waves_that_cannot_change_the_answer_end_where_they_are_dear(monkeypatch):
     X, p = draw(7, n=60, d=5)
     waves = []
+    monkeypatch.setattr(pricing, "REPEATED", 99)  # what ends them sooner is tested apart
     again = pricing.Pricing._again
     monkeypatch.setattr(pricing.Pricing, "_again", lambda self, *a: waves.append(1) or again(self, *a))
     out_of_reach = {"count": 40, "waves": 8, "rise": -1.0, "enough": lambda price: price > 1e6}

@@ -498,7 +498,7 @@ def test_a_pricing_that_finds_nothing_is_not_believed_at_once(monkeypatch):
         if rest["polished"] > NEAR.polished:
             return priced
         blinded.append(min(priced.price, options["beta"]) < priced.price)
-        return priced._replace(price=min(priced.price, options["beta"]))
+        return priced._replace(price=min(priced.price, options["beta"]), exhausted=False)
 
     monkeypatch.setattr(Pricing, "price", blind)
     sol = cvxrelu.solve(X, y, **options)
