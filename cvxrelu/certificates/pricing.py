@@ -43,7 +43,8 @@ POLISHED = 32  # directions
 TOGETHER, IN_CACHE = 8, 2**17  # of them at a time on the host, or more while their Gram matrices have no more numbers
 ON_DEVICE = 128  # of them at a time elsewhere
 POLISHED_APART = 0.95  # their largest cosine
-POLISH_ROUNDS, POLISH_STEPS, MOST_NEAR = 3, 100, 256  # at most so many rows, on whose kinks a direction is polished
+POLISH_ROUNDS, POLISH_STEPS = 3, 100
+MOST_NEAR, BEYOND = 256, 6  # rows on whose kinks a direction is polished; so many, or d / 4, more than lie on a maximum
 BESIDE = -2.0, 0.0  # logarithms of the relative distances at which copies of directions are polished too
 SEEN = 0.99  # cosine above which a direction is not polished again
 
@@ -148,21 +149,18 @@ class Pricing:
     def _parts(self, u: np.ndarray, steps: int) -> list[np.ndarray]:
         """The columns of u in parts of some `PART_FLOPS`, or `LEAST_PART` columns; each with starts of every kind."""
         flops, width = 4.0 * self.n * self.d * steps * u.shape[1], u.shape[1]
-        few = min(flops // PART_FLOPS, max(width // LEAST_PART, flops // MOST_FLOPS))
-        count = int(max(1, min(width, few)))
+        count = int(max(1, min(width, flops // PART_FLOPS, max(width // LEAST_PART, flops // MOST_FLOPS))))
         return [u[:, k::count] for k in range(count)]
 
     def _polish(self, p: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The columns of u moved onto the kinks of their maxima, in the working precision, and ranked.
-
-        On the host a few at a time, whose least-squares problems stay in the cache.
-        """
+        """The columns of u moved onto the kinks of their maxima, in the working precision, and ranked."""
         if u.shape[1] == 0:
             return u, np.zeros(0)
-        near, run = min(self.n, 2 * self.d, MOST_NEAR), self.backend.compile(polish, ("near",))
-        size = max(TOGETHER, IN_CACHE // near**2) if self.backend.name == "numpy" else ON_DEVICE
+        near = min(self.n, MOST_NEAR, self.d + min(self.d, max(BEYOND, self.d // 4)))
+        run = self.backend.compile(polish, ("near",))
+        size = max(TOGETHER, IN_CACHE // near**2) if self.backend.name == "numpy" else ON_DEVICE  # few: in the cache
         working, moved = dtype_name(self.X.dtype), []
-        data = (self.X, self.ground.lengths, self.backend.put(p, working, rows=0))
+        data = self.X, self.ground.lengths, self.backend.put(p, working, rows=0)
         for k in range(0, u.shape[1], size):
             part = u[:, k : k + size]
             padded = np.pad(part, ((0, 0), (0, self.backend.padded(part.shape[1]) - part.shape[1])))

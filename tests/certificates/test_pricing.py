@@ -275,10 +275,10 @@ def test_waves_that_meet_the_same_maxima_again_are_the_last():
     assert few.exhausted and few.price == pytest.approx(max_on_circle(X, p), rel=1e-6)
     assert few.starts < price(X, p, waves=50, most_quiet=10, rise=-1.0).starts
     rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((300, 10)), rng.standard_normal(300)
-    sol = cvxrelu.solve(X, y, beta=2.0, tol=0.02, seed=0, backend="numpy")
+    X, y = rng.standard_normal((300, 20)), rng.standard_normal(300)
+    sol = cvxrelu.solve(X, y, beta=1.0, tol=0.02, seed=0, backend="numpy")
     p = (y - sol.predict(X))[:, None]  # all neurons are maxima, and many others nearly
-    many = price(X, p, waves=6, most_quiet=5, count=16)
+    many = price(X, p, waves=3, rise=np.inf, count=16)
     assert not many.exhausted
     one = price(X, p, waves=0)
     assert one.complete and not one.exhausted  # of a single wave nothing follows

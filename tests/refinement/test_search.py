@@ -506,6 +506,32 @@ def test_a_pricing_that_finds_nothing_is_not_believed_at_once(monkeypatch):
     assert sol.objective == pytest.approx(right.objective, rel=2e-3)
 
 
+def test_a_gap_is_believed_once_ascents_meet_known_maxima_alone(monkeypatch):
+    """The quick pricing then ends the search; where it met new ones until its end, the thorough one is asked."""
+    X, y = planted(60, 3)
+    price, asked, options = search.Refinement._price, [], {"beta": fraction(X, y, 0.3), "seed": 0, "backend": "numpy"}
+
+    def noted(self, how, deadline, forget=False):
+        priced = price(self, how, deadline)
+        if forget and how is not SURE:
+            priced = priced._replace(exhausted=False)
+        asked.append((how, priced.exhausted, self._gap(self.lower_bound)))
+        return priced
+
+    monkeypatch.setattr(search.Refinement, "_price", noted)
+    sol = cvxrelu.solve(X, y, **options)
+    how, exhausted, gap = asked[-1]
+    assert sol.status is Status.OPTIMAL and how is NEAR and exhausted and gap <= 1e-3
+    assert not any(how is SURE for how, *_ in asked)
+    asked.clear()
+    monkeypatch.setattr(search.Refinement, "_price", lambda *given: noted(*given, forget=True))
+    thorough = cvxrelu.solve(X, y, **options)
+    assert [how for how, *_ in asked[-2:]] == [NEAR, SURE] and thorough.status is Status.OPTIMAL
+    assert thorough.objective == pytest.approx(sol.objective, rel=1e-3)
+    exact = cvxrelu.certify(sol.network, X, y, beta=options["beta"], kind="exact")
+    assert exact.gap == pytest.approx(sol.gap, abs=1e-6)  # the cells of the arrangement hold no more
+
+
 def test_where_ascents_are_dear_a_thorough_pricing_has_to_be_worth_it(monkeypatch):
     """One set of starts until the gap is far below tol, and no gap below tol is reported before it is confirmed."""
     X, y = planted(60, 5)
