@@ -29,6 +29,7 @@ from jaxtyping import Float
 
 from cvxrelu.backends.base import Backend
 from cvxrelu.certificates.cells import arrange
+from cvxrelu.certificates.coordinates import merged
 from cvxrelu.certificates.exact_pricing import price_on
 from cvxrelu.certificates.pricing import Priced, Pricing
 from cvxrelu.certificates.search_space import SearchSpace
@@ -56,7 +57,7 @@ STALLED = 4  # rounds without progress
 MOST_DESCENTS, CHEAP, LITTLE = 4, 0.25, 0.01  # of a round; share of a pricing; of tol, what a descent has to bring
 SLOW = 0.1  # of tol: see `rough`
 # by a checkpoint
-KEPT = ("z", "objective", "dual", "lower_bound", "proof", "searched", "rounds", "starts", "idle", "near")
+KEPT = ("z", "objective", "dual", "lower_bound", "proof", "searched", "rounds", "starts", "idle", "near", "refuted")
 
 
 class Refined(NamedTuple):
@@ -123,6 +124,7 @@ class Refinement:
         self.lower_bound, self.proof = 0.0, 0.0 * self.dual
         self.searched = self.lower_bound, self.proof  # the bound of the last pricing that no deadline cut short
         self.rounds = self.starts = self.idle = 0  # idle: rounds without progress
+        self.refuted = 0  # gaps below tol that a thorough pricing refuted
         self.blind = False  # whether rounding alone keeps the bound from the objective by more than tol
         self.near = False  # whether the next pricing is a thorough one
         self.reached = time.perf_counter()  # when the objective was last looked at for progress
@@ -207,46 +209,52 @@ class Refinement:
 
     def restore(self, state: State) -> None:
         """The inverse of `state`."""
-        state = {"searched": (state["lower_bound"], state["proof"]), **state}  # older checkpoints have none
+        state = {"searched": (state["lower_bound"], state["proof"]), "refuted": 0, **state}  # older ones lack these
         for name in KEPT:
             setattr(self, name, state[name])
         self.neurons, self.pricing.misses = Neurons(*state["neurons"]), state["misses"]
         self.pricing.rng.bit_generator.state = state["random"]
 
     def _confirm(self, priced: Priced, deadline: float, dear: bool) -> Priced:
-        """Price again, ever more thoroughly, until the gap is above tol or the ascents know all that there is."""
-        for effort in [SURE] if self.near or dear else [NEAR, SURE]:
+        """Price again, ever more thoroughly, until the gap is above tol or the ascents know all that there is.
+
+        Where that refuted a gap before, it takes two: of many such trials one finds too little by chance.
+        """
+        for effort in [NEAR][: not (self.near or dear)] + [SURE] * (2 if self.refuted else 1):
             if priced.exhausted or self._gap(self.lower_bound) > self.tol:
                 break
-            priced = self._price(effort, deadline)
+            priced = self._price(effort, deadline, priced)
+            self.refuted += effort is SURE and self._gap(self.lower_bound) > self.tol
         return priced
 
     # -- the four steps -----------------------------------------------------------------------------------------
-    def _price(self, effort: Effort, deadline: float) -> Priced:
-        """Directions, and the lower bound D(kappa t) their largest value allows. Replaces the bound there was."""
+    def _price(self, effort: Effort, deadline: float, other: Priced | None = None) -> Priced:
+        """Directions, and the lower bound D(kappa t) their largest value allows. Replaces the bound there was.
+
+        other : of the same dual variable. Ascents then start without its near misses, and see what it did not.
+        """
         known = self.neurons.u
         p = adjoint(self.problem.readout, self.dual)
         if self.arrangement is not None:
             found = price_on(self.arrangement, p[:, 0], above=0.5 * self.beta, deadline=deadline)
             priced = Priced(found.value, found.directions, found.values, 0)
         else:
-            count = starts(known.shape[1])
+            count, misses = starts(known.shape[1]), self.pricing.misses
             if effort is not FAR:
                 effort = affordable(effort, self.X.size, count)
+            if other is not None:
+                self.pricing.misses = misses[:, :0]
             priced = self.pricing.price(
-                p,
-                known,
-                count,
-                coarse=effort is FAR,
-                waves=effort.waves,
-                steps=effort.steps,
-                polished=effort.polished,
-                copies=effort.copies,
-                most_quiet=effort.quiet,
-                enough=lambda price: self._gap(self._bound(price)[0]) > self.tol,
-                rise=RISE * self.tol,
+                p, known, count, coarse=effort is FAR, waves=effort.waves, steps=effort.steps,
+                polished=effort.polished, copies=effort.copies, most_quiet=effort.quiet,
+                enough=lambda price: self._gap(self._bound(price)[0]) > self.tol, rise=RISE * self.tol,
                 deadline=deadline,
-            )
+            )  # fmt: skip
+            if other is not None:
+                self.pricing.misses = np.concatenate([misses, self.pricing.misses], axis=1)
+                directions, values = merged((priced.directions, priced.values), (other.directions, other.values))
+                price, count = max(priced.price, other.price), priced.starts + other.starts
+                priced = Priced(price, directions, values, count, priced.complete, priced.exhausted)
         self.starts = priced.starts
         price = priced.price
         if self.arrangement is None:
