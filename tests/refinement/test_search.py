@@ -511,8 +511,8 @@ def test_a_gap_is_believed_once_ascents_meet_known_maxima_alone(monkeypatch):
     X, y = planted(60, 3)
     price, asked, options = search.Refinement._price, [], {"beta": fraction(X, y, 0.3), "seed": 0, "backend": "numpy"}
 
-    def noted(self, how, deadline, forget=False):
-        priced = price(self, how, deadline)
+    def noted(self, how, deadline, other=None, *, forget=False):
+        priced = price(self, how, deadline, other)
         if forget and how is not SURE:
             priced = priced._replace(exhausted=False)
         asked.append((how, priced.exhausted, self._gap(self.lower_bound)))
@@ -532,6 +532,36 @@ def test_a_gap_is_believed_once_ascents_meet_known_maxima_alone(monkeypatch):
     assert exact.gap == pytest.approx(sol.gap, abs=1e-6)  # the cells of the arrangement hold no more
 
 
+def test_a_gap_is_confirmed_apart_and_twice_where_one_was_refuted(monkeypatch):
+    """What confirms starts without near misses; the larger price counts; a refutation asks for two from then on."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 4))
+    y = np.maximum(X @ rng.standard_normal((4, 3)), 0.0) @ [1.0, -1.0, 1.0]
+    price, asked, refuse = Pricing.price, [], 1
+
+    def noted(self, p, known, count, **rest):
+        nonlocal refuse
+        thorough = rest["polished"] > NEAR.polished
+        misses = self.misses.shape[1]
+        priced = price(self, p, known, count, **rest)._replace(exhausted=False)
+        if thorough:  # the first confirmation finds more than there is, the others nothing
+            priced = priced._replace(price=1.5 * priced.price if refuse else 0.0)
+            refuse = 0
+        asked.append((thorough, misses, priced))
+        return priced
+
+    monkeypatch.setattr(Pricing, "price", noted)
+    sol = cvxrelu.solve(X, y, beta=0.05, tol=1e-3, seed=0, backend="numpy")
+    thorough = [how for how, *_ in asked]
+    assert sol.status is Status.OPTIMAL and thorough.count(True) == 3 and thorough[-3:] == [False, True, True]
+    assert all(misses == 0 for how, misses, _ in asked if how) and any(misses for how, misses, _ in asked if not how)
+    last = [priced for *_, priced in asked[-4:]]  # of one dual variable, the first on few steps
+    assert sol.certificate.starts == sum(priced.starts for priced in last)
+    t = y - sol.predict(X)
+    kappa = min(0.05 / max(priced.price for priced in last), t @ y / (t @ t))
+    assert sol.lower_bound == pytest.approx(kappa * (t @ y) - 0.5 * kappa**2 * (t @ t), rel=1e-5)
+
+
 def test_where_ascents_are_dear_a_thorough_pricing_has_to_be_worth_it(monkeypatch):
     """One set of starts until the gap is far below tol, and no gap below tol is reported before it is confirmed."""
     X, y = planted(60, 5)
@@ -540,8 +570,8 @@ def test_where_ascents_are_dear_a_thorough_pricing_has_to_be_worth_it(monkeypatc
     monkeypatch.setattr(search, "DEAR_SHARE", share)
     price = search.Refinement._price
 
-    def noted(self, thorough, deadline):
-        priced = price(self, thorough, deadline)
+    def noted(self, thorough, deadline, other=None):
+        priced = price(self, thorough, deadline, other)
         pricings.append((thorough, self._gap(self.lower_bound), self.rounds))
         return priced
 
