@@ -88,6 +88,7 @@ class Pricing:
         most_quiet: int = QUIET,
         enough: Callable[[float], bool] | None = None,
         rise: float = 0.0,
+        least: float = 0.0,
         deadline: float = np.inf,
     ) -> Priced:
         """Ascend from `count` starts of every kind, all for `steps[0]` steps, and the best for `steps[1]` more.
@@ -101,6 +102,7 @@ class Pricing:
         enough : of the price so far, a true answer ends the waves; so do `most_quiet` in which it rose by less than the
             fraction `rise`, or fewer that met no new maximum near the largest; where ascents are dear also those of
             which `HOPE` more would not change the answer.
+        least : a value known from elsewhere, below which no rise counts.
         deadline : of `time.perf_counter`; after it no ascents begin, but for a first part with starts of every kind.
         """
         unit = power_of_two(p)  # so that no p overflows the working precision
@@ -139,7 +141,7 @@ class Pricing:
             directions, values = merged((directions, values), found)
             before, price = price, float(values.max(initial=0.0))
             hopeless = dear and wave > 0 and enough is not None and not enough(unit * (price + HOPE * (price - before)))
-            quiet = quiet + 1 if hopeless or price <= before * (1.0 + rise) else 0
+            quiet = quiet + 1 if hopeless or price <= max(before, least / unit) * (1.0 + rise) else 0
             exhausted = not late and quiet >= REPEATED and not any(new[-REPEATED:])
             if late or exhausted or quiet == most_quiet or (enough is not None and enough(price * unit)):
                 break

@@ -124,7 +124,7 @@ class Refinement:
         self.lower_bound, self.proof = 0.0, 0.0 * self.dual
         self.searched = self.lower_bound, self.proof  # the bound of the last pricing that no deadline cut short
         self.rounds = self.starts = self.idle = 0  # idle: rounds without progress
-        self.refuted = 0  # gaps below tol that a thorough pricing refuted
+        self.refuted = 0  # gaps below tol that a thorough pricing refuted by far
         self.blind = False  # whether rounding alone keeps the bound from the objective by more than tol
         self.near = False  # whether the next pricing is a thorough one
         self.reached = time.perf_counter()  # when the objective was last looked at for progress
@@ -218,13 +218,13 @@ class Refinement:
     def _confirm(self, priced: Priced, deadline: float, dear: bool) -> Priced:
         """Price again, ever more thoroughly, until the gap is above tol or the ascents know all that there is.
 
-        Where that refuted a gap before, it takes two: of many such trials one finds too little by chance.
+        Where that refuted a gap by far before, it takes two: of many such trials one finds too little by chance.
         """
         for effort in [NEAR][: not (self.near or dear)] + [SURE] * (2 if self.refuted else 1):
             if priced.exhausted or self._gap(self.lower_bound) > self.tol:
                 break
             priced = self._price(effort, deadline, priced)
-            self.refuted += effort is SURE and self._gap(self.lower_bound) > self.tol
+            self.refuted += effort is SURE and self._gap(self.lower_bound) > 2.0 * self.tol
         return priced
 
     # -- the four steps -----------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ class Refinement:
                 p, known, count, coarse=effort is FAR, waves=effort.waves, steps=effort.steps,
                 polished=effort.polished, copies=effort.copies, most_quiet=effort.quiet,
                 enough=lambda price: self._gap(self._bound(price)[0]) > self.tol, rise=RISE * self.tol,
-                deadline=deadline,
+                least=0.0 if other is None else other.price, deadline=deadline,
             )  # fmt: skip
             if other is not None:
                 self.pricing.misses = np.concatenate([misses, self.pricing.misses], axis=1)
