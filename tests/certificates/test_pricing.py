@@ -244,10 +244,9 @@ def test_waves_end_when_there_is_enough_or_nothing_new():
     assert seen == [refuted.price] and refuted.starts == none.starts
     quiet = price(X, p, waves=50, rise=np.inf)
     assert none.starts < quiet.starts < price(X, p, waves=50, rise=-1.0).starts
-    below = price(
-        X, p, waves=50, least=2.0 * quiet.price
-    )  # no wave reaches what is known: the first counts as quiet too
-    assert none.starts < below.starts < quiet.starts
+    few = {"waves": 50, "most_quiet": 1}
+    # No wave reaches what is known already, so that the first is quiet too.
+    assert price(X, p, **few, least=2.0 * quiet.price).starts == none.starts < price(X, p, **few).starts
     assert price(X, p, waves=1).starts < price(X, p, waves=2).starts
 
 
