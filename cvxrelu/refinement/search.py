@@ -224,7 +224,7 @@ class Refinement:
             if priced.exhausted or self._gap(self.lower_bound) > self.tol:
                 break
             priced = self._price(effort, deadline, priced)
-            self.refuted += effort is SURE and self._gap(self.lower_bound) > 2.0 * self.tol
+            self.refuted += int(effort is SURE and self._gap(self.lower_bound) > 2.0 * self.tol)
         return priced
 
     # -- the four steps -----------------------------------------------------------------------------------------
