@@ -63,7 +63,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompt", choices=("auto", *PROMPTS), default=None,
                         help="what of the prompt enters: read before the answer; ignore it (encoders); product of its "
-                        "state with the answer's (default: auto where layer or pooling is, else read)")  # fmt: skip
+                        "state with the answer's; both, read and product (encoders) (default: auto where layer or "
+                        "pooling is, else read)")  # fmt: skip
     add_text_options(parser)
     parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=False,
                         help="also log-probabilities of both answers, for `fit --reference`")  # fmt: skip

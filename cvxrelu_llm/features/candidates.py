@@ -52,6 +52,8 @@ def candidates(
             # An encoder's answer apart is a text, and the mean over it what such models are trained for. Of causal
             # models the mean holds the prompt's states already.
             tried = [p for p in pooled if p != ("mean",)] if model.causal else [("mean",)]
+            if prompt == "both" and "response_mean" in poolings:  # that of the pass which reads the prompt
+                tried = [("response_mean",)]
         found += [FeatureMap(some, chosen, prompt) for chosen in tried for some in [*one, *together]]
     return sorted(dict.fromkeys(found), key=lambda m: (m.n_features(1), PROMPTS.index(m.prompt), m.layers,
                                                        [POOLINGS.index(p) for p in m.poolings]))  # fmt: skip

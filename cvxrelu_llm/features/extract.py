@@ -62,8 +62,8 @@ def extract(
         pooling and the prompt with it, by `sweep` on a subset of these triples. Pass training triples only then, and
         give the choice (in `settings`) for all others.
     pooling : "last", "mean", "response_mean", a list of such, which are joined, or "auto".
-    prompt : what of the prompt enters: "read", "ignore" (encoders) or "product", see `models.feature_map`; "auto"
-        chooses. None is "auto" beside another "auto", else "read".
+    prompt : what of the prompt enters: "read", "ignore" (encoders), "product" or "both" (encoders), see
+        `models.feature_map`; "auto" chooses. None is "auto" beside another "auto", else "read".
     template : "chat", the model's chat template; "plain"; "auto" is chat where the model has one.
     max_length : tokens per text, prompt and response; None is the model's limit, at most 1024. Prompts lose their
         oldest tokens.

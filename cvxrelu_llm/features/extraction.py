@@ -21,7 +21,7 @@ from cvxrelu_llm.models.protocol import FeatureModel
 from cvxrelu_llm.models.templates import Text, as_template
 from cvxrelu_llm.preferences.messages import Message
 
-__all__ = ["Extraction"]
+__all__ = ["Extraction", "added"]
 
 DEFAULT_LENGTH = 1024
 
@@ -101,15 +101,22 @@ class Extraction:
         X = np.empty((len(texts), chosen.n_features(self.model.hidden_size)), dtype=np.float32)
         if known:
             X[[i for i, text in enumerate(texts) if text in known]] = [known[t] for t in texts if t in known]
-        if chosen.prompt == "read" or self.model.causal:
-            prompt = [PROMPT_LAST] * (chosen.prompt == "product")
-            H, stats = self.states(todo, chosen.layers, [*chosen.poolings, *prompt])
-            rows = joined(H[:, :, : len(chosen.poolings)], H[:, :, -1] if prompt else None)
-        else:
-            H, G, stats = self.states_apart(todo, chosen.layers, chosen.poolings, chosen.prompt == "product")
-            rows = joined(H, None if G is None else G[:, :, 0])
-        X[[i for i, text in enumerate(texts) if text not in known]] = rows
-        return X, {**stats, "texts": len(texts)}
+        at, column, costs = [i for i, text in enumerate(texts) if text not in known], 0, []
+        for part in chosen.parts:
+            rows, cost = self._features(todo, part)
+            X[at, column : column + rows.shape[1]] = rows
+            column += rows.shape[1]
+            costs.append(cost)
+        return X, {**added(*costs), "texts": len(texts)}
+
+    def _features(self, texts: Sequence[Text], part: FeatureMap) -> tuple[Float[np.ndarray, "n F"], dict[str, float]]:
+        """Those of one part of a map."""
+        if part.prompt == "read" or self.model.causal:
+            prompt = [PROMPT_LAST] * (part.prompt == "product")
+            H, stats = self.states(texts, part.layers, [*part.poolings, *prompt])
+            return joined(H[:, :, : len(part.poolings)], H[:, :, -1] if prompt else None), stats
+        H, G, stats = self.states_apart(texts, part.layers, part.poolings, part.prompt == "product")
+        return joined(H, None if G is None else G[:, :, 0]), stats
 
     def states_apart(
         self, texts: Sequence[Text], layers: Sequence[int], poolings: Sequence[str], prompts: bool
@@ -125,9 +132,7 @@ class Extraction:
             return H, None, stats
         alone = [Text(head, text.prompt[len(head) :], text.tail) for text in texts]
         G, more = self._unique_states(alone, layers, ["mean"])
-        total = {name: stats[name] + more[name] for name in stats}
-        total["tokens_per_second"] = total["tokens"] / max(total["seconds"], 1e-9) if total["tokens"] else 0.0
-        return H, G, total
+        return H, G, added(stats, more)
 
     def _unique_states(
         self, texts: Sequence[Text], layers: Sequence[int], poolings: Sequence[str]
@@ -177,6 +182,13 @@ class Extraction:
             "tokens_per_second": n_tokens / seconds if n_tokens else 0.0,
             "damaged_cache_files": cache.n_damaged if cache is not None else 0,
         }
+
+
+def added(*costs: dict[str, float]) -> dict[str, float]:
+    """What several passes took together, each as `Extraction.states` counts it."""
+    total = {name: sum(cost[name] for cost in costs) for name in costs[0]}
+    total["tokens_per_second"] = total["tokens"] / max(total["seconds"], 1e-9) if total["tokens"] else 0.0
+    return total
 
 
 def _key(text: Text) -> bytes:

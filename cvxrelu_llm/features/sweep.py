@@ -21,10 +21,10 @@ from jaxtyping import Float, Int
 
 from cvxrelu.support.checks import as_bool, as_whole
 from cvxrelu_llm.features.candidates import candidates
-from cvxrelu_llm.features.extraction import Extraction
+from cvxrelu_llm.features.extraction import Extraction, added
 from cvxrelu_llm.features.held_out import L2, HeldOut, first_of_best, held_out, nested
 from cvxrelu_llm.features.pair_features import center_and_scale
-from cvxrelu_llm.models.feature_map import PROMPTS, FeatureMap, as_prompt, joined
+from cvxrelu_llm.models.feature_map import ENCODERS, PROMPTS, FeatureMap, as_prompt, joined
 from cvxrelu_llm.models.pooling import POOLINGS, PROMPT_LAST, as_pooling
 from cvxrelu_llm.models.protocol import FeatureModel, as_layer
 from cvxrelu_llm.models.templates import Text
@@ -121,7 +121,8 @@ def sweep(
     model, triples : see `features.extract`, also for the arguments not named here. Training triples only.
     layers : numbers to choose from, negative from the end; None is all of them.
     poolings : names to try, one by one and joined; None is all.
-    prompts : what of the prompt may enter, some of "read", "ignore" (encoders) and "product"; None is all.
+    prompts : what of the prompt may enter, some of "read", "ignore" (encoders), "product" and "both" (encoders); None
+        is all.
     singles : whether every layer is tried by itself too, and not joined layers only.
     max_pairs : size of the subset, drawn by whole groups.
     folds : of the cross-validation, at least 3: nested ones leave out two.
@@ -143,7 +144,7 @@ def sweep(
 
 def prompts_of(model: FeatureModel) -> list[str]:
     """What of the prompt may enter, with this model."""
-    return [prompt for prompt in PROMPTS if prompt != "ignore" or not model.causal]
+    return [prompt for prompt in PROMPTS if prompt not in ENCODERS or not model.causal]
 
 
 def sweep_with(
@@ -198,9 +199,10 @@ class SweepStates:
     def __init__(self, run: Extraction, texts: Sequence[Text], tried: Sequence[FeatureMap]) -> None:
         self.layers = sorted({layer for candidate in tried for layer in candidate.layers})
         self.causal, self.width = run.model.causal, run.model.hidden_size
-        read = [c for c in tried if c.prompt == "read" or self.causal]
-        apart = [c for c in tried if c.prompt != "read" and not self.causal]
-        products = any(c.prompt == "product" for c in tried)
+        parts = [part for candidate in tried for part in candidate.parts]
+        read = [part for part in parts if not self._goes_apart(part)]
+        apart = [part for part in parts if self._goes_apart(part)]
+        products = any(part.prompt == "product" for part in parts)
         self.poolings = [p for p in POOLINGS if any(p in c.poolings for c in read)]
         self.apart_poolings = [p for p in POOLINGS if any(p in c.poolings for c in apart)]
         self.stats: dict[str, float] = {}
@@ -212,15 +214,20 @@ class SweepStates:
         if apart:
             self.apart, G, stats = run.states_apart(texts, self.layers, self.apart_poolings, products)
             self.prompt = None if G is None else G[:, :, 0]
-            self.stats = {name: self.stats.get(name, 0.0) + value for name, value in stats.items()}
+            self.stats = added(self.stats, stats) if self.stats else stats
+
+    def _goes_apart(self, part: FeatureMap) -> bool:
+        return part.prompt != "read" and not self.causal
 
     def features(self, candidate: FeatureMap) -> Float[np.ndarray, "n F"]:
         """Of all texts."""
-        apart = candidate.prompt != "read" and not self.causal
-        H, names = (self.apart, self.apart_poolings) if apart else (self.read, self.poolings)
-        at = [self.layers.index(layer) for layer in candidate.layers]
-        states = H[:, at][:, :, [names.index(pooling) for pooling in candidate.poolings]]
-        return joined(states, self.prompt[:, at] if candidate.prompt == "product" else None)
+        return np.concatenate([self._features(part) for part in candidate.parts], axis=1)
+
+    def _features(self, part: FeatureMap) -> Float[np.ndarray, "n F"]:
+        H, names = (self.apart, self.apart_poolings) if self._goes_apart(part) else (self.read, self.poolings)
+        at = [self.layers.index(layer) for layer in part.layers]
+        states = H[:, at][:, :, [names.index(pooling) for pooling in part.poolings]]
+        return joined(states, self.prompt[:, at] if part.prompt == "product" else None)
 
     def gram(
         self, candidate: FeatureMap, pairs: Int[np.ndarray, "m 2"], known: dict[Any, np.ndarray]
@@ -231,16 +238,15 @@ class SweepStates:
         """
         total = np.zeros((len(pairs), len(pairs)))
         used = np.unique(pairs)
-        for layer in candidate.layers:
-            for pooling in candidate.poolings:
-                part = FeatureMap((layer,), (pooling,), candidate.prompt)
-                if part not in known:
-                    Z = self.features(part)
-                    center, scale = center_and_scale(Z[used])
-                    Z = (Z - center) / scale
-                    A = Z[pairs[:, 0]] - Z[pairs[:, 1]]
-                    known[part] = (A @ A.T).astype(np.float32)
-                total += known[part]
+        for part, layer, pooling in ((p, k, name) for p in candidate.parts for k in p.layers for name in p.poolings):
+            single = FeatureMap((layer,), (pooling,), part.prompt)
+            if single not in known:
+                Z = self._features(single)
+                center, scale = center_and_scale(Z[used])
+                Z = (Z - center) / scale
+                A = Z[pairs[:, 0]] - Z[pairs[:, 1]]
+                known[single] = (A @ A.T).astype(np.float32)
+            total += known[single]
         return total / candidate.n_features(self.width)
 
 

@@ -29,6 +29,7 @@ from cvxrelu_llm.heads.calibration import Calibration
 from cvxrelu_llm.heads.rule import Point
 from cvxrelu_llm.heads.selection import Choice
 from cvxrelu_llm.heads.standardise import Standard
+from cvxrelu_llm.models.feature_map import ENCODERS
 
 __all__ = ["model_card", "read_head", "write_head"]
 
@@ -227,7 +228,7 @@ def _usage(features: Mapping[str, Any]) -> list[str]:
         'answers = ["Air scatters blue light.", "No."]',
         'head.score_texts(model, [("Why is the sky blue?", answer) for answer in answers])',
     ]  # fmt: skip
-    if features.get("prompt", "read") != "ignore" and features.get("template") == "chat":
+    if features.get("prompt", "read") not in ENCODERS and features.get("template") == "chat":
         code += [
             "", "# texts that it guides", "from cvxrelu_llm.models.causal import load_lm", "",
             f"lm, tokenizer = load_lm({model})",

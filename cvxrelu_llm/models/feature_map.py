@@ -5,6 +5,7 @@
     product   (h, g * h), by entries: g is a vector of the prompt, so that what is good can depend on what was asked.
               Causal models: h as in "read", g the state of the prompt's last token at the same layer. Encoders: prompt
               and answer go through the model apart, and are pooled alike.
+    both      (h(prompt, answer), h(answer), g * h(answer)): "read", and behind it the "product" of means (encoders)
 
 Several layers and poolings are joined: all poolings of the first layer, then of the second, and so on, then the
 products in the same order. A linear function of h(prompt, answer) with states that have not seen the prompt, as those
@@ -25,9 +26,10 @@ from cvxrelu.support.errors import InputError
 from cvxrelu_llm.models.pooling import as_pooling
 from cvxrelu_llm.models.protocol import FeatureModel, as_layer
 
-__all__ = ["PROMPTS", "FeatureMap", "as_feature_map", "as_prompt", "joined"]
+__all__ = ["ENCODERS", "PROMPTS", "FeatureMap", "as_feature_map", "as_prompt", "joined"]
 
-PROMPTS = ("read", "ignore", "product")
+PROMPTS = ("read", "ignore", "product", "both")
+ENCODERS = ("ignore", "both")  # in which an answer goes through the model without its prompt
 Array = Any
 
 
@@ -58,8 +60,17 @@ class FeatureMap(NamedTuple):
             settings.get("prompt", "read"),
         )
 
+    @property
+    def parts(self) -> tuple[FeatureMap, ...]:
+        """The maps whose features stand side by side in this one; itself, where they are not of two passes."""
+        if self.prompt != "both":
+            return (self,)
+        return self._replace(prompt="read"), self._replace(poolings=("mean",), prompt="product")
+
     def n_features(self, hidden_size: int) -> int:
         """How many columns it has."""
+        if self.prompt == "both":
+            return sum(part.n_features(hidden_size) for part in self.parts)
         return len(self.layers) * len(self.poolings) * hidden_size * (2 if self.prompt == "product" else 1)
 
     def __str__(self) -> str:
@@ -87,8 +98,8 @@ def as_prompt(model: FeatureModel, prompt: Any) -> str:
     """One of `PROMPTS`, and one that this model has."""
     if prompt not in PROMPTS:
         raise ValueError(f"prompt must be 'auto', {', '.join(map(repr, PROMPTS))}, got {prompt!r}")
-    if prompt == "ignore" and model.causal:
-        raise InputError(f"prompt='ignore' is for encoders: {model.name} writes an answer after its prompt")
+    if prompt in ENCODERS and model.causal:
+        raise InputError(f"prompt={prompt!r} is for encoders: {model.name} writes an answer after its prompt")
     return str(prompt)
 
 

@@ -15,12 +15,13 @@ from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features import held_out as module
 from cvxrelu_llm.features.candidates import candidates, spread
 from cvxrelu_llm.features.extract import PairFeatures, embed, extract
+from cvxrelu_llm.features.extraction import Extraction
 from cvxrelu_llm.features.held_out import L2, HeldOut, held_out, kernel_logistic, nested
 from cvxrelu_llm.features.pair_features import center_and_scale
-from cvxrelu_llm.features.sweep import sweep
+from cvxrelu_llm.features.sweep import SweepStates, sweep
 from cvxrelu_llm.heads.data import data_hash
 from cvxrelu_llm.heads.head import ConvexRewardHead
-from cvxrelu_llm.models.feature_map import FeatureMap, as_feature_map
+from cvxrelu_llm.models.feature_map import PROMPTS, FeatureMap, as_feature_map
 from cvxrelu_llm.models.load import load_model
 from cvxrelu_llm.preferences.triples import Triples, load_triples
 
@@ -140,8 +141,14 @@ def test_encoders_see_prompt_and_answer_apart(encoder: Any, triples: Triples) ->
     np.testing.assert_allclose(
         embed(encoder, texts, **given, prompt="product"), product.X[product.pairs[:, 0]], atol=1e-5
     )
+    joint = given | {"pooling": ["last", "response_mean"]}  # of the pass that reads the prompt
+    read, both = (extract(encoder, triples, **joint, prompt=way) for way in ("read", "both"))
+    assert both.X.shape[1] == FeatureMap((2, 3), ("last", "response_mean"), "both").n_features(16) == 128
+    right = np.concatenate([read.X[read.pairs], product.X[product.pairs]], axis=2)
+    np.testing.assert_allclose(both.X[both.pairs], right, atol=1e-5)
+    assert both.stats["tokens"] == read.stats["tokens"] + product.stats["tokens"]
     swept = sweep(encoder, many(), template="plain", folds=3)
-    assert {row.prompt for row in swept.table} == {"read", "ignore", "product"}
+    assert {row.prompt for row in swept.table} == {"read", "ignore", "product", "both"}
     chosen = extract(encoder, many(), template="plain")
     assert chosen.stats["tokens_run"] == 0  # the sweep has run all of them
 
@@ -159,6 +166,7 @@ def test_what_cannot_be_is_named(model: Any, encoder: Any, triples: Triples, tmp
         ({"layer": 1, "pooling": ["last", "best"]}, "pooling must be"),
         ({"layer": 1, "pooling": "last", "prompt": "skip"}, "prompt must be"),
         ({"layer": 1, "pooling": "last", "prompt": "ignore"}, "prompt='ignore' is for encoders"),
+        ({"layer": 1, "pooling": "last", "prompt": "both"}, "prompt='both' is for encoders"),
     ):
         with pytest.raises(ValueError, match=words):
             extract(model, triples, **settings)
@@ -208,12 +216,31 @@ def test_candidates(model: Any, encoder: Any) -> None:
     layers, poolings = [1, 2, 3], ["last", "mean", "response_mean"]
     causal = candidates(model, layers, poolings, ["read", "product"])
     assert len(causal) == len(set(causal)) == 4 + 3 and all(c.layers == (1, 2, 3) for c in causal)
-    apart = candidates(encoder, layers, poolings, ["read", "ignore", "product"])
-    assert [c.poolings for c in apart if c.prompt != "read"] == [("mean",), ("mean",)]
+    apart = candidates(encoder, layers, poolings, ["read", "ignore", "product", "both"])
+    assert [c.poolings for c in apart if c.prompt != "read"] == [("mean",), ("mean",), ("response_mean",)]
+    assert apart[-1].prompt == "both" and apart[-1].parts == (
+        FeatureMap((1, 2, 3), ("response_mean",), "read"), FeatureMap((1, 2, 3), ("mean",), "product")
+    )  # fmt: skip
     fixed = candidates(model, [2], ["last", "mean"], ["product"], join_layers=False, join_poolings=False)
     assert fixed == [FeatureMap((2,), ("last", "mean"), "product")]
     deep = candidates(model, list(range(1, 31)), ["mean"], ["read"], singles=True)
     assert len(deep) == 30 + 2 and as_feature_map(model, 2, "last").n_features(16) == 16
+
+
+def test_inner_products_are_those_of_the_features(encoder: Any) -> None:
+    run = Extraction(encoder, "plain")
+    texts = run.tokenise([(t.prompt, r) for t in many() for r in (t.chosen, t.rejected)])
+    unique = list(dict.fromkeys(texts))
+    pairs = np.array([unique.index(text) for text in texts]).reshape(-1, 2)
+    tried = candidates(encoder, [1, 2, 3], ["last", "mean", "response_mean"], PROMPTS)
+    states, known = SweepStates(run, unique, tried), dict[Any, np.ndarray]()
+    for one in tried:
+        Z = run.features(unique, one)[0].astype(np.float64)
+        np.testing.assert_allclose(states.features(one), Z, atol=1e-6)
+        A = (Z - Z[np.unique(pairs)].mean(0)) / Z[np.unique(pairs)].std(0)
+        D = A[pairs[:, 0]] - A[pairs[:, 1]]
+        np.testing.assert_allclose(states.gram(one, pairs, known), D @ D.T / D.shape[1], rtol=1e-3, atol=1e-3)
+    assert len(known) == 3 * (3 + 2)  # each layer's three poolings, the answer's mean alone, and its product
 
 
 @pytest.mark.parametrize("seed", range(4))
