@@ -144,11 +144,15 @@ class RecordReader:
         rated = []
         for answer, number in zip(answers, numbers, strict=True):
             if is_missing(number) or is_missing(answer):
-                continue  # not rated
+                self.refused.append(Refused("unrated", f"{self.names['completions']!r} holds one without a rating"))
+                continue
             value = self._number(record, {name: number}, name, 0.0)
             text = self._cut(record, prompt, self._turns(record, answer, "completions"), "completions")[1]
             rated.append(Triple(prompt, text, text, **{**extra, "rating": sign * value}))
-        return by_rating(rated)
+        if not (pairs := by_rating(rated)):
+            reason = "tied" if len(rated) > 1 else "unpaired"
+            raise Refused(reason, f"{self.names['completions']!r} holds no two of different ratings")
+        return pairs
 
     def _group(self, record: Record, value: Any) -> str:
         """A name out of a text or a number; a whole float, as pandas makes of integers, is the integer.

@@ -32,7 +32,8 @@ class Triples(Sequence[Triple]):
 
     counts : "read" records, "kept" triples; dropped: "equal" (chosen is rejected), "empty" (a response or prompt
         without text), "diverging" (more than one message differs), "unpaired" (completions without a counterpart),
-        "tied" (two equal ratings), "misrated" (the rejected answer has the higher one);
+        "tied" (equal ratings), "misrated" (the rejected answer has the higher one), "unrated" (of several answers, one
+        without a rating);
         kept, but worth knowing: "duplicate" (the same triple again), "contradictory" (the same pair both ways round).
     """
 
@@ -161,7 +162,7 @@ def load_triples(
         raise InputError(f"{_name(source)}: no record has the field {absent[0]!r} that columns name")
     paired, unpaired = reader.pair_up()
     if unpaired and strict:
-        raise InputError(f"{unpaired[0]}: its prompt has no completion of the other label")
+        raise InputError(f"{unpaired[0]}: its prompt has no completion of the other label, or of another score")
     refused["unpaired"] += len(unpaired)
     refused.update(refusal.reason for refusal in reader.refused)
     triples = [*found, *paired]

@@ -142,7 +142,15 @@ def test_ratings_as_margins() -> None:
 
 def test_a_tie_says_nothing() -> None:
     found = load_triples([HELP3, {**HELP3, "overall_preference": 0, "context": [Q]}])
-    assert len(found) == 1
+    assert len(found) == 1 and found.counts["tied"] == 1
+    equal = {**ULTRA, "instruction": "Else?", "completions": ULTRA["completions"][1:3]}
+    alone = {**ULTRA, "instruction": "What?", "completions": ULTRA["completions"][:1]}
+    counts = load_triples([ULTRA, equal, alone]).counts
+    assert [counts[name] for name in ("read", "kept", "tied", "unpaired", "unrated")] == [3, 2, 1, 1, 1]
+    with pytest.raises(InputError, match="record 1: 'completions' holds no two of different ratings"):
+        load_triples([{**ULTRA, "completions": ULTRA["completions"][:2]}, equal], strict=True)
+    with pytest.raises(InputError, match="record 0: 'completions' holds one without a rating"):
+        load_triples([ULTRA], strict=True)
     same = [{**row, "helpfulness": 2, "prompt": "Else?"} for row in HELP]
     assert load_triples([*HELP, *same]).counts["unpaired"] == 3
 
