@@ -61,6 +61,9 @@ class HeadComparison:
         lines = [head, f"log-loss        {self.log_loss}", f"accuracy        {self.accuracy}"]
         return "\n".join(lines + [f"log-loss, {name:14} {found}" for name, found in self.subsets.items()])
 
+    def __str__(self) -> str:
+        return self.summary()
+
 
 def compare_heads(
     first: Any, second: Any, features: PairFeatures, second_features: PairFeatures | None = None, *,

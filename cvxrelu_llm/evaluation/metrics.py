@@ -70,6 +70,9 @@ class Evaluation:
         lines += [f"{name:27} {metric}" for name, metric in self.metrics.items()]
         return "\n".join(lines + [f"accuracy, {name:17} {metric}" for name, metric in self.subsets.items()])
 
+    def __str__(self) -> str:
+        return self.summary()
+
 
 def length_differences(triples: Sequence[Triple]) -> Float[np.ndarray, " m"]:
     """Characters of the chosen answers minus those of the rejected ones."""

@@ -34,7 +34,7 @@ def test_without_groups_it_is_the_paired_t_test() -> None:
     interval = right.confidence_interval(0.95)
     np.testing.assert_allclose([found.log_loss.low, found.log_loss.high], interval)
     wins = 0.5 * (np.sign(a) - np.sign(b))
-    assert found.accuracy.value == pytest.approx(wins.mean()) and "p " in found.summary()
+    assert found.accuracy.value == pytest.approx(wins.mean()) and "p " in found.summary() == str(found)
     turned = compare_heads(b, a, features_of(m))
     assert turned.log_loss.value == pytest.approx(-found.log_loss.value) and turned.log_loss.p == pytest.approx(
         found.log_loss.p

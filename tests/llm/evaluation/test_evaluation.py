@@ -135,7 +135,7 @@ def test_subsets() -> None:
     found = evaluate_margins([1, 1, -1, -1, -1, 1], np.arange(6), subset=names, n_boot=50)
     values = {name: metric.value for name, metric in found.subsets.items()}
     assert values == {"chat": 1.0, "code": 0.25, "mean of subsets": 0.625}
-    assert found.values()["accuracy/code"] == 0.25 and "accuracy, code" in found.summary()
+    assert found.values()["accuracy/code"] == 0.25 and "accuracy, code" in found.summary() == str(found)
 
 
 def test_abstention_keeps_the_sure() -> None:
