@@ -45,7 +45,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
                         help="neurons where they beat the linear model significantly, or at all")  # fmt: skip
     parser.add_argument("--folds", type=count, default=3, metavar="K", help="of the cross-validation (%(default)s)")
     parser.add_argument("--components", type=_components, default="auto", metavar="R",
-                        help="directions that neurons see; all: every feature; auto: 64 of more than 512")  # fmt: skip
+                        help="directions that neurons see; all: every feature; auto: 64 of more than 128")  # fmt: skip
     parser.add_argument("--intercept", action=argparse.BooleanOptionalAction, default=True, help="biases of neurons")
     parser.add_argument("--gamma", type=float, default=0.0, help="margin added to that of every pair (%(default)s)")
     parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=False,

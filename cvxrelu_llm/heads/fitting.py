@@ -40,8 +40,8 @@ from cvxrelu_llm.heads.standardise import Standard, standardise
 __all__ = ["HeadFitting"]
 
 
-WIDE, DIRECTIONS = 512, 64  # with components="auto": more features than the first, and neurons see the second
-SELECTION = 3  # of how the ridge is chosen and the path walked: a fit that another one began is not gone on with
+WIDE, DIRECTIONS = 128, 64  # with components="auto": more features than the first, and neurons see the second
+SELECTION = 4  # of how the ridge is chosen and the path walked: a fit that another one began is not gone on with
 
 
 class HeadFitting:
@@ -103,7 +103,8 @@ class HeadFitting:
         """How many directions the program sees; None for all features.
 
         What "auto" reduces are only neurons that the linear model of all features stands beside: nothing is lost that
-        it has, and the path through thousands of columns would take fifty times its time.
+        it has, a path through thousands of columns would take fifty times its time, and one through 384 took ten to
+        thirty times as long as through 64 directions, for a larger held-out loss.
         """
         o = self.options
         if o["components"] != "auto":

@@ -56,7 +56,7 @@ class ConvexRewardHead(HeadFitting, WithLanguageModel):
     components : directions of the standardised features to fit on; None for all features. With beta="auto" and skip
         the first is that of the linear model of all features, which thus stays the beginning of the path; the others,
         and all of them elsewhere, are principal components. "auto" is 64 with beta="auto" and skip where there are
-        more than 512, else all.
+        more than 128, else all.
     intercept : whether neurons have biases, penalised with their weights. Pairwise and two_phase.
     gamma : a margin added to that of every pair.
     scale, l2, patterns, refine : two_phase; factor of the score inside the logistic loss, ridge of the last layer

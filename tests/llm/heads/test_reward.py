@@ -22,6 +22,7 @@ from scipy.optimize import minimize
 import cvxrelu
 from cvxrelu.support.errors import InputError
 from cvxrelu_llm.features.pair_features import PairFeatures
+from cvxrelu_llm.heads import fitting
 from cvxrelu_llm.heads import selection as head_selection
 from cvxrelu_llm.heads.calibration import brier, calibrate, expected_calibration_error, log_losses
 from cvxrelu_llm.heads.data import data_hash
@@ -80,6 +81,18 @@ def test_components_leave_the_linear_candidate_whole() -> None:
     whole = ConvexRewardHead(beta=np.inf, folds=2).fit(features)
     assert head.choice.beta is None and head.standard.basis is None
     np.testing.assert_allclose(head.score(features.X), whole.score(features.X), atol=1e-8)
+
+
+def test_wide_features_are_reduced_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, options = preferences(), {**FAST, "select": "lowest"}
+    monkeypatch.setattr(fitting, "WIDE", 4)
+    monkeypatch.setattr(fitting, "DIRECTIONS", 4)
+    reduced, given, whole = (ConvexRewardHead(**options, components=c).fit(features) for c in ("auto", 4, None))
+    assert reduced.n_neurons > 0 and reduced.standard.basis.shape == (5, 4)
+    np.testing.assert_array_equal(reduced.score(features.X), given.score(features.X))
+    assert whole.standard.basis is None
+    monkeypatch.setattr(fitting, "WIDE", 5)
+    assert ConvexRewardHead(**options).fit(features).standard.basis is None
 
 
 def test_components_contain_the_linear_model() -> None:
