@@ -8,7 +8,7 @@ import json
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.command_line.command import Command, count
-from cvxrelu_llm.command_line.common import refuse_existing
+from cvxrelu_llm.command_line.common import features_file, refuse_existing
 from cvxrelu_llm.features.pair_features import PairFeatures
 
 __all__ = ["command"]
@@ -16,7 +16,9 @@ __all__ = ["command"]
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", nargs="?", metavar="HEAD", help="folder of `cvxrelu-llm fit`")
-    parser.add_argument("--features", metavar="FILE", help="the features that the head was fitted on")
+    parser.add_argument(
+        "--features", metavar="FILE", help="the features that the head was fitted on, or the folder of extract"
+    )
     parser.add_argument("--limit", type=count, default=20, metavar="N", help="pairs to list (%(default)s)")
     parser.add_argument("--out", metavar="FILE", help="a file of JSON lines for the list")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that --out names")
@@ -26,7 +28,9 @@ def _run(options: argparse.Namespace) -> int:
     from cvxrelu_llm.heads.head import ConvexRewardHead
 
     refuse_existing("--out", options.out, options.overwrite)
-    head = ConvexRewardHead.load(options.head).attach(PairFeatures.load(options.features))
+    head = ConvexRewardHead.load(options.head).attach(
+        PairFeatures.load(features_file(options.features, "train.safetensors"))
+    )
     if head.data is None:
         raise InputError(f"{options.head}: no pairs")
     found = head.audit(options.limit)

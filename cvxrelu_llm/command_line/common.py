@@ -110,6 +110,12 @@ def refuse_existing(option: str, path: str | os.PathLike[str] | None, overwrite:
         raise InputError(f"{option} {os.fspath(path)}: the file exists; choose another, or pass --overwrite")
 
 
+def features_file(path: str, name: str) -> str:
+    """The file of features that `path` means: itself, or the one of this name in a folder of `cvxrelu-llm extract`."""
+    inside = os.path.join(path, name)
+    return inside if os.path.isfile(inside) else path
+
+
 def counted(counts: Mapping[str, int]) -> str:
     """Counts in one line, zeros left out."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value)

@@ -15,7 +15,7 @@ from cvxrelu.support.files import atomic_write, new_files
 from cvxrelu.support.stored import read_json
 from cvxrelu.support.values import is_missing, plain
 from cvxrelu_llm.command_line.command import Command, count, input_errors, whole
-from cvxrelu_llm.command_line.common import add_reading_options, read_triples, refuse_existing
+from cvxrelu_llm.command_line.common import add_reading_options, features_file, read_triples, refuse_existing
 from cvxrelu_llm.features.pair_features import PairFeatures
 from cvxrelu_llm.features.sweep import LayerScore, Sweep, Worth
 from cvxrelu_llm.heads.data import IDENTITY
@@ -26,7 +26,7 @@ __all__ = ["command"]
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", nargs="?", metavar="HEAD", help="folder of `cvxrelu-llm fit`")
-    parser.add_argument("--features", metavar="FILE", help="test.safetensors of `cvxrelu-llm extract`")
+    parser.add_argument("--features", metavar="FILE", help="test.safetensors of `cvxrelu-llm extract`, or its folder")
     parser.add_argument("--data", metavar="FILE", help="the triples these features are of, for control of length")
     add_reading_options(parser)
     parser.add_argument("--subset", metavar="FIELD", help="field of the records in --data: accuracy for each value")
@@ -47,7 +47,8 @@ def _run(options: argparse.Namespace) -> int:
 
     for name in ("out", "report"):
         refuse_existing(f"--{name}", getattr(options, name), options.overwrite)
-    head, features = ConvexRewardHead.load(options.head), PairFeatures.load(options.features)
+    file = features_file(options.features, "test.safetensors")
+    head, features = ConvexRewardHead.load(options.head), PairFeatures.load(file)
     lengths, subset, question = None, None, None
     if options.subset and not options.data:
         raise InputError("--subset needs --data, the file that has the field")
@@ -87,7 +88,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.report:
             from cvxrelu_llm.evaluation.page import write_report
 
-            title, swept = f"Reward head {options.head}", _sweep(Path(options.features), features.settings)
+            title, swept = f"Reward head {options.head}", _sweep(Path(file), features.settings)
             with new_files(options.report, overwrite=options.overwrite) as (page,):
                 write_report(page, head, found, title=title, sweep=swept)
         if options.log_to:

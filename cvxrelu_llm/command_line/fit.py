@@ -10,6 +10,7 @@ import numpy as np
 from cvxrelu.support.errors import InputError
 from cvxrelu.support.status_line import status_line
 from cvxrelu_llm.command_line.command import Command, count, whole
+from cvxrelu_llm.command_line.common import features_file
 from cvxrelu_llm.features.pair_features import PairFeatures
 
 __all__ = ["command"]
@@ -31,7 +32,9 @@ def _components(text: str) -> int | str | None:
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("features", nargs="?", metavar="FEATURES", help="train.safetensors of `cvxrelu-llm extract`")
+    parser.add_argument(
+        "features", nargs="?", metavar="FEATURES", help="train.safetensors of `cvxrelu-llm extract`, or its folder"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="a new folder for the head and its model card")
     parser.add_argument("--mode", choices=("pairwise", "two_phase"), default="pairwise",
                         help="one convex program, or the recipe of CVX-DPO and COALA (%(default)s)")  # fmt: skip
@@ -59,7 +62,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path-tol", type=float, default=1e-2, help="relative gap along the path (%(default)s)")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="for each solve (none)")
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of folds and starts (%(default)s)")
-    parser.add_argument("--test", metavar="FILE", help="held-out features: their metrics go into the model card")
+    parser.add_argument(
+        "--test", metavar="FILE", help="held-out features, or the folder that has them: metrics for the model card"
+    )
     parser.add_argument("--work", metavar="FOLDER", help="keep networks of path or phase I; a killed fit goes on")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
@@ -75,10 +80,13 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError(f"--{name.replace('_', '-')} has no effect with {typed}")
     if os.path.lexists(options.out):
         raise InputError(f"--out {options.out}: exists already; choose the name of a new folder")
-    features = PairFeatures.load(options.features)
-    test = None if options.test is None else PairFeatures.load(options.test)
+    file = features_file(options.features, "train.safetensors")
+    features = PairFeatures.load(file)
+    test = None
+    if options.test is not None:
+        test = PairFeatures.load(features_file(options.test, "test.safetensors"))
     if options.reference and features.reference is None:
-        raise InputError(f"--reference: {options.features} holds no log-probabilities; run extract with --reference")
+        raise InputError(f"--reference: {file} holds no log-probabilities; run extract with --reference")
     names = ("mode", "skip", "skip_l2", "beta", "betas", "select", "folds", "components", "intercept", "gamma",
              "scale", "l2", "patterns", "refine", "tol", "path_tol", "time_limit", "seed")  # fmt: skip
     try:
@@ -92,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
     found = None if test is None else evaluate(head, test, seed=options.seed)
     head.save(options.out, metrics=None if found is None else found.values())
     if not options.quiet:
-        print(f"{options.features}: {head.n_pairs} pairs in {head.n_groups} groups, {features.X.shape[1]} features")
+        print(f"{file}: {head.n_pairs} pairs in {head.n_groups} groups, {features.X.shape[1]} features")
         print(head.summary())
         if found is not None:
             print(found.summary())

@@ -77,6 +77,19 @@ def test_fit_puts_held_out_metrics_on_the_card(folder: Path) -> None:
     assert f"| log_loss | {expected['log_loss']:.4f} |" in (folder / "carded" / "README.md").read_text()
 
 
+def test_the_folder_of_an_extraction_stands_for_its_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    linear = ("--beta", "linear", "--skip-l2", 1.0)
+    assert run("fit", folder, "--test", folder, *linear, "--out", folder / "of-folder") == 0
+    assert f"{folder / 'train.safetensors'}: 60 pairs" in capsys.readouterr().out
+    head = ConvexRewardHead.load(folder / "of-folder")
+    assert head.metrics == pytest.approx(evaluate(head, preferences(m=30, seed=1)).values())
+    assert run("eval", folder / "of-folder", "--features", folder) == 0
+    assert "30 pairs in 15 groups" in capsys.readouterr().out
+    assert run("audit", folder / "of-folder", "--features", folder) == 0
+    assert run("fit", folder / "head", *linear, "--out", folder / "none") == 2
+    assert f"{folder / 'head'}: not a file of pair features" in capsys.readouterr().err
+
+
 def test_eval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ("eval", folder / "head", "--features", folder / "test.safetensors", "--n-boot", 50)
     data = ("--data", folder / "test.jsonl", "--subset", "field")
