@@ -1,7 +1,8 @@
 """A folder of feature rows that survives being killed, and notices damage.
 
-Rows are kept by key, a hash of a text's tokens; one subfolder holds those of one model, revision, layer, pooling and
-template (a hash of all these is its name, settings.json inside says what they are). Every batch becomes one safetensors
+Rows are kept by key, a hash of a text's tokens; one subfolder holds those of one model, layer, pooling and template (a
+hash of all these is its name, settings.json inside says what they are). The model is known by its fingerprint: the same
+weights in another folder, or under their name on the hub, find the rows there are. Every batch becomes one safetensors
 file, written to a temporary name and then renamed, whose name is the SHA-256 of its content: a file that was cut off or
 altered no longer fits its name, and is dropped.
 """
@@ -27,13 +28,14 @@ from cvxrelu.support.files import atomic_write
 __all__ = ["FeatureCache"]
 
 HOUR = 3600.0
+NAMES = ("model", "revision")  # settings that say where the weights were found, and not what they are
 
 
 class FeatureCache:
     """Rows of `width` float32 numbers by key.
 
     folder : made if need be; several settings, and several processes, may share it.
-    settings : what the rows depend on beside the key.
+    settings : what the rows depend on beside the key, and `NAMES`, which settings.json shows and nothing depends on.
 
     n_damaged : files that did not fit their name, and are gone. What is no regular file is left alone.
 
@@ -44,7 +46,8 @@ class FeatureCache:
 
     def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, Any], width: int) -> None:
         text = json.dumps(dict(settings), sort_keys=True, indent=1)
-        self.folder = Path(folder) / hashlib.sha256(f"{text}\n{width}".encode()).hexdigest()[:24]
+        known = json.dumps({name: value for name, value in settings.items() if name not in NAMES}, sort_keys=True)
+        self.folder = Path(folder) / hashlib.sha256(f"{known}\n{width}".encode()).hexdigest()[:24]
         if os.path.lexists(folder) and not Path(folder).is_dir():
             raise InputError(f"{folder}: expected a folder to keep features in, and it is none")
         try:

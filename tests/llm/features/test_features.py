@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,16 @@ def test_cache_gives_the_same_answer_without_running(model: Any, triples: Triple
     assert (second.stats["cached"], second.stats["tokens_run"]) == (7, 0)
     for change in ({"layer": 1}, {"pooling": "last"}, {"template": "plain"}, {"max_length": 20}):
         assert extract(model, triples, **(settings | change)).stats["cached"] == 0, change
+
+
+def test_the_same_weights_elsewhere_use_the_cache(
+    model: FeatureModel, model_folder: Path, triples: Triples, tmp_path: Path
+) -> None:
+    moved = load_model(shutil.copytree(model_folder, tmp_path / "moved"), dtype="float32", device="cpu")
+    first = extract(model, triples, layer=1, pooling="last", cache=tmp_path / "cache")
+    again = extract(moved, triples, layer=1, pooling="last", cache=tmp_path / "cache")
+    assert moved.name != model.name and again.stats["cached"] == 7
+    np.testing.assert_array_equal(first.X, again.X)
 
 
 def test_another_model_does_not_use_the_cache(model: FeatureModel, triples: Triples, tmp_path: Path) -> None:
