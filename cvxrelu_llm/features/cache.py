@@ -48,6 +48,7 @@ class FeatureCache:
         text = json.dumps(dict(settings), sort_keys=True, indent=1)
         known = json.dumps({name: value for name, value in settings.items() if name not in NAMES}, sort_keys=True)
         self.folder = Path(folder) / hashlib.sha256(f"{known}\n{width}".encode()).hexdigest()[:24]
+        before = Path(folder) / hashlib.sha256(f"{text}\n{width}".encode()).hexdigest()[:24]  # its former name
         if os.path.lexists(folder) and not Path(folder).is_dir():
             raise InputError(f"{folder}: expected a folder to keep features in, and it is none")
         try:
@@ -58,7 +59,7 @@ class FeatureCache:
         if not os.path.lexists(self.folder / "settings.json"):
             atomic_write(self.folder / "settings.json", text.encode())
         self._rows: dict[bytes, np.ndarray] = {}
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in sorted(path for place in (before, self.folder) for path in place.glob("*.safetensors")):
             self._read(path)
         for path in self.folder.glob(".*.tmp"):  # of processes killed while writing; younger ones may be at work
             if path.is_file() and time.time() - path.lstat().st_mtime > HOUR:
