@@ -103,8 +103,8 @@ class HeadFitting:
         """How many directions the program sees; None for all features.
 
         What "auto" reduces are only neurons that the linear model of all features stands beside: nothing is lost that
-        it has, a path through thousands of columns would take fifty times its time, and one through 384 took ten to
-        thirty times as long as through 64 directions, for a larger held-out loss.
+        it has, a path through thousands of columns would take fifty times its time, and one through 384 that takes
+        neurons took some thirty times as long as through 64 directions, for a held-out loss within 0.002 nats.
         """
         o = self.options
         if o["components"] != "auto":

@@ -29,7 +29,7 @@ from cvxrelu_llm.models.protocol import FeatureModel, as_layer
 __all__ = ["ENCODERS", "PROMPTS", "FeatureMap", "as_feature_map", "as_prompt", "joined"]
 
 PROMPTS = ("read", "ignore", "product", "both")
-ENCODERS = ("ignore", "both")  # in which an answer goes through the model without its prompt
+ENCODERS = ("ignore", "both")  # of encoders alone: causal models write an answer after its prompt
 Array = Any
 
 
