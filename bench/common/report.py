@@ -29,6 +29,9 @@ PACKAGES = (
     "clarabel",
     "scikit-learn",
     "pandas",
+    "torch",
+    "transformers",
+    "trl",
 )
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.common.report import environment
 from bench.comparison.tasks import CACHE, PAIRS, kept, model_folder, short_name, task_of
 
 __all__ = ["CURVE", "NOISE", "PAIRS", "Cell"]
@@ -34,12 +35,14 @@ class Cell:
         return CACHE / "comparison" / "cells" / f"{where}.json"
 
     def run(self) -> dict[str, Any]:
-        """In this process; `file` keeps it."""
+        """In this process; `file` keeps it, with machine, versions and date."""
         from bench.comparison.measure import head_cell, sensitivity_cell, trained_cell
 
         task, folder = task_of(self.task, self.pairs), model_folder(self.model)
         make = {"heads": head_cell, "sensitivity": sensitivity_cell}.get(self.method, trained_cell)
-        return kept(self.file, lambda: make(self.method, folder, task, self.seed, self.noise))
+        return kept(
+            self.file, lambda: {"environment": environment(), **make(self.method, folder, task, self.seed, self.noise)}
+        )
 
     def run_apart(self) -> None:
         """In a process of its own, whose peak memory is that of the cell."""

@@ -20,6 +20,7 @@ Rows = list[dict[str, Any]]
 
 def write_page() -> None:
     results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("comparison-*.json"))]
+    put_between_markers(PAGE, "setup", "\n".join(setup(result) for result in results))
     put_between_markers(PAGE, "behind", behind(results))
     put_between_markers(PAGE, "preference", "\n\n".join(preference(result) for result in results))
     put_between_markers(PAGE, "generation", "\n\n".join(generation(r) for r in results if r["generation"]))
@@ -47,6 +48,23 @@ def share(cost: dict[str, Any], of: dict[str, Any] | None, what: str) -> str:
 def about(row: dict[str, Any]) -> str:
     names = {"learning_rate": "rate", "num_train_epochs": "epochs", "neurons": "neurons", "width": "width"}
     return ", ".join(f"{names[k]} {v:g}" for k, v in row["about"].items() if k in names)
+
+
+def setup(result: dict[str, Any]) -> str:
+    """Where, when and with what the cells were measured; cells of another day or machine by name."""
+    groups: dict[str, list[str]] = {}
+    for cell, where in result["cells"].items():
+        versions = ", ".join(
+            f"{package} {where['versions'].get(package, '?')}" for package in ("trl", "transformers", "torch")
+        )
+        place = f"{where['processor']}, {where['date']}, Python {where['python']}, {versions}"
+        groups.setdefault(place, []).append(cell)
+    most, *others = sorted(groups, key=lambda place: -len(groups[place]))
+    arithmetic = sorted({row["cost"]["arithmetic"] for row in result["rows"] if "arithmetic" in row["cost"]})
+    trained = f"; trained in {' and '.join(arithmetic)}" if arithmetic else ""
+    lines = [f"- {result['task']}: {len(groups[most])} measurements, {most}{trained}."]
+    lines += [f"- {result['task']}, {', '.join(groups[place])}: {place}." for place in others]
+    return "\n".join(lines)
 
 
 def preference(result: dict[str, Any]) -> str:

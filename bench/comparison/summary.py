@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.common.report import save_json
+from bench.comparison.archive import Archive
 from bench.comparison.cells import CURVE, NOISE, Cell
 from bench.comparison.tasks import WRITTEN, model_folder, task_of
 from bench.comparison.trained import ABLATION, METHODS
@@ -17,11 +17,6 @@ from cvxrelu_llm.evaluation.metrics import evaluate_margins
 from cvxrelu_llm.heads.calibration import calibrate, log_losses
 
 __all__ = ["summarise", "survey"]
-
-
-def load(cell: Cell) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = json.loads(cell.file.read_text()) if cell.file.exists() else None
-    return found
 
 
 def preference(margins: Any, lengths: np.ndarray, ours: Any = None) -> dict[str, Any]:
@@ -60,12 +55,12 @@ def calibrated(margins: np.ndarray) -> np.ndarray:
 
 
 def summarise(model: str, name: str, pairs: int, seed: int) -> None:
-    """`bench/results/comparison-NAME.json`; what has not been run is named in "missing"."""
-    task = task_of(name, pairs)
+    """`bench/results/comparison-NAME.json` and its archive; what has not been run is named in "missing"."""
+    task, archive = task_of(name, pairs), Archive(name)
     lengths = np.array([len(t.chosen) - len(t.rejected) for t in task.held_out], dtype=float)
 
     def record(method: str, pairs: int = pairs, noise: float = 0.0) -> dict[str, Any] | None:
-        return load(Cell(model, name, pairs, method, seed=seed, noise=noise))
+        return archive.record(Cell(model, name, pairs, method, seed=seed, noise=noise))
 
     heads = record("heads")
     if heads is None:
@@ -89,13 +84,15 @@ def summarise(model: str, name: str, pairs: int, seed: int) -> None:
                      **preference(found["margins"], lengths, ours)})  # fmt: skip
         if found["texts"]:
             texts[method] = found["texts"]
-    save_json(f"comparison-{name}", {
+    result = {
         "task": name, "model": Path(model_folder(model)).name, "pairs": len(task.train), "held out": len(task.held_out),
         "prompts": len(task.prompts), "tokens": WRITTEN, "rows": rows, "missing": absent,
         "cost of guidance": heads.get("cost of guidance"), "generation": generation(task, texts),
         "by pairs": curve(record, [*CURVE, pairs], lengths), "by noise": noisy(record, lengths),
         "ablation": ablation(record, lengths), "sensitivity": (record("sensitivity") or {"rows": []})["rows"],
-    })  # fmt: skip
+    }  # fmt: skip
+    save_json(f"comparison-{name}", result | {"cells": archive.met})
+    archive.save()
 
 
 def generation(task: Any, texts: dict[str, Any]) -> dict[str, Any]:
@@ -153,12 +150,12 @@ def survey(page: Path, model: str, name: str, pairs: int, seed: int) -> None:
     """A blind page of the base model, guided, best of 5 and DPO; its key beside it."""
     from cvxrelu_llm.survey.page import build_survey
 
-    task = task_of(name, pairs)
-    heads = load(Cell(model, name, pairs, "heads", seed=seed))
+    task, archive = task_of(name, pairs), Archive(name)
+    heads = archive.record(Cell(model, name, pairs, "heads", seed=seed))
     if heads is None or not heads["texts"]:
         raise SystemExit(f"{name}: no texts yet")
     shown = {way: heads["texts"][way] for way in ("base model", "guided, scale 4", "best of 5")}
-    if (dpo := load(Cell(model, name, pairs, "DPO, rate 3e-5", seed=seed))) is not None:
+    if (dpo := archive.record(Cell(model, name, pairs, "DPO, rate 3e-5", seed=seed))) is not None:
         shown["DPO"] = dpo["texts"]
     items = [{"prompt": prompt, "answers": {way: some[i]["text"] for way, some in shown.items()}}
              for i, prompt in enumerate(task.prompts)]  # fmt: skip

@@ -106,6 +106,7 @@ def train(name: str, folder: str, triples: Triples, seed: int, noise: float) -> 
         if lora:
             trained = trained.merge_and_unload()
     log = [{k: float(v) for k, v in row.items() if is_number(v)} for row in trainer.state.log_history]
+    cost["arithmetic"] = "bfloat16" if config.bf16 else "float32"
     cost["tokens"] = int(max((row.get("num_tokens", 0) for row in log), default=0)) or None
     return Trained(name, trained.eval().requires_grad_(False).float(), tokenizer, cost, log)
 

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from bench.comparison.tasks import WRITTEN, Comparison
-from cvxrelu_llm.generation.decoding import Generation, best_of_n, guide, sample
+from cvxrelu_llm.generation.decoding import Generation, best_of_n, guide_batch
 from cvxrelu_llm.generation.scorers import as_tokens
 
 __all__ = ["SCALES", "guided_ways", "judged", "written_by"]
 
 SCALES, BEST_OF, CANDIDATES = (1.0, 2.0, 4.0, 8.0), (2, 5, 20), 10
 SAMPLING = {"temperature": 1.0, "max_new_tokens": WRITTEN}
-Write = Callable[[Any, int], Generation]
+Write = Callable[[list[Any], int], list[Generation]]  # prompts, and the seed of the first
+BATCH = 8  # prompts answered side by side
 
 
 def guided_ways(lm: Any, tokenizer: Any, scorer: Any, template: str) -> dict[str, Write]:
@@ -25,13 +26,15 @@ def guided_ways(lm: Any, tokenizer: Any, scorer: Any, template: str) -> dict[str
 
     def guided(scale: float) -> Write:
         more = {"scale": scale, "normalise": False, "n_candidates": CANDIDATES}
-        return lambda prompt, seed: guide(lm, tokenizer, prompt, scorer, seed=seed, **common, **more)
+        return lambda prompts, seed: guide_batch(lm, tokenizer, prompts, scorer, seed=seed, **common, **more)
 
     def best(n: int) -> Write:
-        return lambda prompt, seed: best_of_n(lm, tokenizer, prompt, scorer, n=n, seed=seed, **common)
+        return lambda prompts, seed: [
+            best_of_n(lm, tokenizer, prompt, scorer, n=n, seed=seed + i, **common) for i, prompt in enumerate(prompts)
+        ]
 
     return {
-        "base model": lambda prompt, seed: sample(lm, tokenizer, prompt, scorer, seed=seed, **common)[0],
+        "base model": guided(0.0),
         **{f"guided, scale {scale:g}": guided(scale) for scale in SCALES},
         **{f"best of {n}": best(n) for n in BEST_OF},
     }
@@ -40,12 +43,12 @@ def guided_ways(lm: Any, tokenizer: Any, scorer: Any, template: str) -> dict[str
 def written_by(task: Comparison, write: Write, progress: str = "") -> list[dict[str, Any]]:
     """A text per prompt; `nats` is the divergence of guided texts from the base model's, exact along the text."""
     texts = []
-    for seed, prompt in enumerate(task.prompts):
-        found = write(prompt, seed)
-        nats = found.kl.tilting + found.kl.candidates
-        texts.append({"text": found.text, "tokens": list(found.tokens), "nats": nats, "read": found.tokens_read})
-        if progress and (seed + 1) % 25 == 0:
-            print(f"{progress}: {seed + 1} of {len(task.prompts)} texts", flush=True)
+    for start in range(0, len(task.prompts), BATCH):
+        for found in write(task.prompts[start : start + BATCH], start):
+            nats = found.kl.tilting + found.kl.candidates
+            texts.append({"text": found.text, "tokens": list(found.tokens), "nats": nats, "read": found.tokens_read})
+        if progress:
+            print(f"{progress}: {len(texts)} of {len(task.prompts)} texts", flush=True)
     return texts
 
 
@@ -58,7 +61,8 @@ def policy_texts(task: Comparison, trained: Any, base: tuple[Any, Any]) -> list[
     """
     import torch
 
-    texts = written_by(task, lambda p, seed: sample(trained.model, trained.tokenizer, p, seed=seed, **SAMPLING)[0])
+    plain: dict[str, Any] = SAMPLING | {"scale": 0.0}
+    texts = written_by(task, lambda p, seed: guide_batch(trained.model, trained.tokenizer, p, None, seed=seed, **plain))
     for prompt, text in zip(task.prompts, texts, strict=True):
         start = as_tokens(trained.tokenizer, prompt, "auto").to(trained.model.device)
         ids = torch.cat([start, torch.tensor(text["tokens"], device=start.device)])[None, :-1]

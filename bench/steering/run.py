@@ -1,6 +1,6 @@
 """Does guidance steer text? A judge that never saw the head says so, at what divergence and at how many tokens.
 
-    python -m bench.steering                      both tasks, SmolLM2-135M; an hour or two on one core
+    python -m bench.steering                      both tasks, SmolLM2-135M; an hour on one core
     python -m bench.steering --task sentiment --prompts 20
     python -m bench.steering --write-docs         table and figure of docs/generation.md
 
@@ -34,7 +34,7 @@ from bench.alignment.run import CACHE, DATA, package_file
 from bench.common.report import FIGURES, RESULTS, markdown_table, put_between_markers, save_json
 from cvxrelu.support.files import atomic_write
 from cvxrelu_llm.features.extract import embed, extract
-from cvxrelu_llm.generation.decoding import Generation, best_of_n, guide, sample
+from cvxrelu_llm.generation.decoding import Generation, best_of_n, guide_batch
 from cvxrelu_llm.heads.head import ConvexRewardHead
 from cvxrelu_llm.models.causal import load_lm
 from cvxrelu_llm.models.feature_map import FeatureMap
@@ -47,6 +47,7 @@ PARTS = ("the acting", "the plot", "the ending", "the script", "the music", "the
 KINDS = ("a comedy", "a thriller", "a drama", "a horror film", "a documentary", "a love story", "a western", "a sequel",
          "a war film", "an animated film")  # fmt: skip
 PAIRS, WRITTEN, CANDIDATES = 250, 24, 10  # pairs of the head, new tokens of a text, tokens scored at a step
+BATCH = 8  # prompts answered side by side
 TEMPERATURES = (0.1, 0.4, 0.7)  # beside 1
 ASK = "Write a sentence of a film review."
 
@@ -65,11 +66,11 @@ class Task(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How texts are written; `nats_bound` of best-of-n."""
+    """How texts are written: a list of prompts, each with a seed of its own from the one given; `nats_bound` of n."""
 
     name: str
     temperature: float
-    write: Callable[..., Generation]
+    write: Callable[[list[Any], int], list[Generation]]
     nats_bound: float | None = None
 
 
@@ -138,26 +139,26 @@ def judge_of(task: Task) -> tuple[Callable[[Sequence[str]], np.ndarray], float]:
 def ways(lm: Any, tokenizer: Any, scorer: Any, template: str, quick: bool) -> list[Way]:
     """Plain, best-of-n, guided by rewards as they are, and guided as in CVX-DPO."""
 
-    def guided(temperature: float, **options: Any) -> Callable[..., Generation]:
+    def guided(temperature: float, **options: Any) -> Callable[[list[Any], int], list[Generation]]:
         common = {"max_new_tokens": WRITTEN, "template": template, "temperature": temperature}
-        return lambda prompt, seed: guide(lm, tokenizer, prompt, scorer, seed=seed, **common, **options)
+        return lambda prompts, seed: guide_batch(lm, tokenizer, prompts, scorer, seed=seed, **common, **options)
 
-    def plain(temperature: float, n: int = 1) -> Callable[..., Generation]:
-        common = {"max_new_tokens": WRITTEN, "template": template, "temperature": temperature}
-        if n > 1:
-            return lambda prompt, seed: best_of_n(lm, tokenizer, prompt, scorer, n=n, seed=seed, **common)
-        return lambda prompt, seed: sample(lm, tokenizer, prompt, scorer, seed=seed, **common)[0]
+    def best(n: int) -> Callable[[list[Any], int], list[Generation]]:
+        common = {"max_new_tokens": WRITTEN, "template": template, "temperature": 1.0, "n": n}
+        return lambda prompts, seed: [
+            best_of_n(lm, tokenizer, prompt, scorer, seed=seed + i, **common) for i, prompt in enumerate(prompts)
+        ]
 
-    found = [Way("plain", 1.0, plain(1.0))]
+    found = [Way("plain", 1.0, guided(1.0, scale=0.0))]
     for n in (5,) if quick else (5, 20):
-        found.append(Way(f"best of {n}", 1.0, plain(1.0, n), math.log(n) - (n - 1) / n))
+        found.append(Way(f"best of {n}", 1.0, best(n), math.log(n) - (n - 1) / n))
     rewards = {"normalise": False, "n_candidates": CANDIDATES}
     for scale in (1.0, 4.0) if quick else (1.0, 2.0, 4.0, 8.0):
         found.append(Way(f"guided, rewards times {scale:g}", 1.0, guided(1.0, scale=scale, **rewards)))
     for scale in () if quick else (2.0,):
         found.append(Way(f"guided, scores in [0, 1] times {scale:g}", 1.0, guided(1.0, scale=scale)))
     for temperature in () if quick else TEMPERATURES:
-        found.append(Way("plain", temperature, plain(temperature)))
+        found.append(Way("plain", temperature, guided(temperature, scale=0.0)))
         found.append(Way("guided, rewards times 4", temperature, guided(temperature, scale=4.0, **rewards)))
     return found
 
@@ -196,10 +197,9 @@ def written(way: Way, task: Task, said: list[float], where: str) -> list[dict[st
     file = CACHE / "steering" / f"{where}-{hashlib.sha256(words.encode()).hexdigest()[:16]}.json"
     texts: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     file.parent.mkdir(parents=True, exist_ok=True)
-    for i in range(len(texts), len(task.prompts)):
-        texts.append(way.write(task.prompts[i], i).record())
-        if len(texts) % 10 == 0 or len(texts) == len(task.prompts):
-            atomic_write(file, json.dumps(texts))
+    for i in range(len(texts), len(task.prompts), BATCH):
+        texts += [text.record() for text in way.write(task.prompts[i : i + BATCH], i)]
+        atomic_write(file, json.dumps(texts))
     return texts
 
 

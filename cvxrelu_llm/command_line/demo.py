@@ -145,11 +145,11 @@ def _guided(
     for scale in (0.0, *(SCALES if options.scale is None else [options.scale])):
         way = f"guided, rewards times {scale:g}" if scale else "plain"
         good, nats = [], []
-        for i, prompt in enumerate(prompts):
-            text = head.guide(
-                lm, tokenizer, prompt, scale=scale, normalise=False, n_candidates=10, temperature=0.7,
-                max_new_tokens=options.max_new_tokens, seed=options.seed + i,
-            )  # fmt: skip
+        texts = head.guide_batch(
+            lm, tokenizer, prompts, scale=scale, normalise=False, n_candidates=10, temperature=0.7,
+            max_new_tokens=options.max_new_tokens, seed=options.seed,
+        )  # fmt: skip
+        for i, text in enumerate(texts):
             shown = whole_sentences(text.text)
             samples[i][way] = f"{shown}\n[reward {text.score:.2f}]"
             nats.append(text.kl.tilting + text.kl.candidates)

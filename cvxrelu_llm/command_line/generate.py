@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cvxrelu import ReLUNetwork
+from cvxrelu.support.checks import as_whole
 from cvxrelu.support.files import atomic_write
 from cvxrelu.support.time_left import time_left
 from cvxrelu_llm.command_line.command import Command, input_errors
@@ -22,7 +23,7 @@ GUIDANCE = ("scale", "n_candidates", "every", "kl_budget", "schedule", "normalis
 UNUSED = {
     "guided": ("n", "temperatures"),
     "plain": (*GUIDANCE, "n", "temperatures"),
-    "best-of-n": (*GUIDANCE, "argmax", "temperatures"),
+    "best-of-n": (*GUIDANCE, "argmax", "temperatures", "batch_size"),
     "compare": ("n", "name", "temperature"),
 }
 
@@ -34,7 +35,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> int:
     from cvxrelu_llm.generation.comparison import compare
-    from cvxrelu_llm.generation.decoding import best_of_n, guide, sample
+    from cvxrelu_llm.generation.decoding import best_of_n, guide_batch
 
     refuse_existing("--out", options.out, options.overwrite)
     for name in UNUSED[options.method]:
@@ -60,8 +61,9 @@ def _generate(options: argparse.Namespace) -> int:
         sampling |= {"do_sample": not options.argmax}
         sampling.pop("temperature")
         rows = compare(
-            lm, tokenizer, prompts, scorer, temperatures=options.temperatures, seed=options.seed, **sampling, **guidance
-        )
+            lm, tokenizer, prompts, scorer, temperatures=options.temperatures, seed=options.seed,
+            batch_size=options.batch_size, **sampling, **guidance,
+        )  # fmt: skip
         atomic_write(options.out, "".join(json.dumps(row.record()) + "\n" for row in rows), overwrite=options.overwrite)
         for row in rows if not options.quiet else ():
             print(
@@ -70,24 +72,27 @@ def _generate(options: argparse.Namespace) -> int:
                 f"length {row.guided_length:.3g} and {row.plain_length:.3g}; KL {_nats(row.guided_kl)}"
             )
         return 0
-    lines, started = [], time.monotonic()
-    for i, prompt in enumerate(prompts):
-        seed = options.seed + i
-        if options.method == "guided":
+    lines: list[str] = []
+    started, size = time.monotonic(), as_whole("--batch-size", options.batch_size)
+    for start in range(0, len(prompts), 1 if options.method == "best-of-n" else size):
+        seed = options.seed + start
+        if options.method == "best-of-n":
             assert scorer is not None
-            text = guide(lm, tokenizer, prompt, scorer, seed=seed, do_sample=not options.argmax, **sampling, **guidance)
-        elif options.method == "best-of-n":
-            assert scorer is not None
-            text = best_of_n(lm, tokenizer, prompt, scorer, n=options.n, seed=seed, **sampling)
+            texts = [best_of_n(lm, tokenizer, prompts[start], scorer, n=options.n, seed=seed, **sampling)]
         else:
-            text = sample(lm, tokenizer, prompt, scorer, seed=seed, do_sample=not options.argmax, **sampling)[0]
-        lines.append(json.dumps({"prompt": prompt, "model": options.name, **text.record()}, ensure_ascii=False) + "\n")
-        if not options.quiet:
-            score = "" if text.score is None else f"score {text.score:.4g}, "
-            left = time_left(i + 1, len(prompts), time.monotonic() - started)
-            print(
-                f"[{i + 1}/{len(prompts)}] {score}{len(text.tokens)} tokens, KL {_nats(text.kl)}{left}", file=sys.stderr
-            )
+            how = guidance if options.method == "guided" else {"scale": 0.0}
+            texts = guide_batch(
+                lm, tokenizer, prompts[start : start + size], scorer, batch_size=size, seed=seed,
+                do_sample=not options.argmax, **sampling, **how,
+            )  # fmt: skip
+        for prompt, text in zip(prompts[start:], texts, strict=False):
+            record = {"prompt": prompt, "model": options.name, **text.record()}
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+            if not options.quiet:
+                score = "" if text.score is None else f"score {text.score:.4g}, "
+                left = time_left(len(lines), len(prompts), time.monotonic() - started)
+                said = f"{score}{len(text.tokens)} tokens, KL {_nats(text.kl)}{left}"
+                print(f"[{len(lines)}/{len(prompts)}] {said}", file=sys.stderr)
     atomic_write(options.out, "".join(lines), overwrite=options.overwrite)
     return 0
 
@@ -144,6 +149,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kl-budget", type=float, metavar="NATS", help="what tilting may cost per text")
     parser.add_argument("--schedule", choices=("bound", "exact"), default="bound", help="how the budget is spent")
     parser.add_argument("--argmax", action="store_true", help="take the most probable token; no bound then")
+    parser.add_argument("--batch-size", type=int, default=8,
+                        help="prompts answered side by side, guided or plainly (8)")  # fmt: skip
     parser.add_argument("--n", type=int, default=5, help="texts to choose from with --method best-of-n (5)")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.7, 1.0], metavar="T",
                         help="of --method compare, in place of --temperature")  # fmt: skip

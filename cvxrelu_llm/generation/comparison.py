@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cvxrelu.support.checks import as_positive, as_seed
-from cvxrelu_llm.generation.decoding import Generation, guide, sample
+from cvxrelu_llm.generation.decoding import Generation, guide_batch, sample
 from cvxrelu_llm.generation.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.generation.scorers import Scorer
 
@@ -76,7 +76,7 @@ def compare(
     seed: int = 0,
     **options: Any,
 ) -> list[Comparison]:
-    """One row per temperature. `options` are those of `guide`; its sampling options go to plain sampling too.
+    """One row per temperature. `options` are those of `guide_batch`; its sampling options go to plain sampling too.
 
     Every prompt has a seed of its own, the same at all temperatures. Scores are the scorer's: they say whether guidance
     raises what it is guided by, not whether people prefer the result. For that there is the survey.
@@ -92,8 +92,8 @@ def compare(
     for temperature in temperatures:
         settings = {**options, "temperature": temperature}
         pairs = []
-        for i, prompt in enumerate(prompts):
-            guided = guide(lm, tokenizer, prompt, scorer, seed=seed + i, **settings)
+        texts = guide_batch(lm, tokenizer, prompts, scorer, seed=seed, **settings)
+        for i, (prompt, guided) in enumerate(zip(prompts, texts, strict=True)):
             plain = {name: value for name, value in settings.items() if name in SAMPLING}
             pairs.append((guided, matched(lm, tokenizer, prompt, scorer, guided.tokens_read, seed + i, plain)))
         rows.append(_row(float(temperature), pairs))

@@ -3,8 +3,9 @@
 An answer has at least one token: what ends a text is never drawn first.
 
 `guide` writes token by token (`guidance`), reading the candidates with the cache of the text so far: a guided step is
-one forward pass of as many tokens as there are candidates, and the chosen one needs no pass of its own. `sample` draws
-n texts side by side, `best_of_n` keeps the one with the highest score.
+one forward pass of as many tokens as there are candidates, and the chosen one needs no pass of its own. `guide_batch`
+does so for several prompts side by side. `sample` draws n texts of one prompt side by side, `best_of_n` keeps the one
+with the highest score.
 
 Sources: ARGS (Khanov, Burapacheep & Li, ICLR 2024), for decoding with a reward added to the logits of few candidates;
 CVX-DPO and COALA (Feng & Pilanci), for its use with a convex head.
@@ -14,17 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from cvxrelu.support.checks import as_seed, as_whole
 from cvxrelu_llm.generation.guidance import Guidance, GuidedText, Sampling, without
 from cvxrelu_llm.generation.kl import KLCost, best_of_n_bound
 from cvxrelu_llm.generation.scorers import Scorer, as_tokens, checked
-from cvxrelu_llm.generation.states import Tensor, Usage, prefill, torch
+from cvxrelu_llm.generation.side_by_side import SideBySide
+from cvxrelu_llm.generation.states import LMState, Tensor, Usage, prefill, torch
 from cvxrelu_llm.models.templates import turn_end
 
-__all__ = ["Generation", "best_of_n", "end_tokens", "guide", "sample"]
+__all__ = ["Generation", "best_of_n", "end_tokens", "guide", "guide_batch", "sample"]
 
 
 @dataclass(frozen=True)
@@ -97,22 +99,80 @@ def guide(
     ------
     ValueError, TypeError : an argument is out of range, or the scorer returns something other than k finite numbers.
     """
-    sampling = Sampling(do_sample, temperature, top_k, top_p)
-    guidance = Guidance(scale, n_candidates, every, kl_budget, schedule, normalise)
-    length = as_whole("max_new_tokens", max_new_tokens)
-    generator = _generator(lm, seed)
-    ids = as_tokens(tokenizer, prompt, template).to(lm.device)
-    ends = end_tokens(lm, tokenizer)
+    (text,) = guide_batch(
+        lm, tokenizer, [prompt], scorer, seed=seed, template=template, max_new_tokens=max_new_tokens,
+        scale=scale, n_candidates=n_candidates, every=every, kl_budget=kl_budget, schedule=schedule,
+        normalise=normalise, do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p,
+    )  # fmt: skip
+    return text
 
-    state = prefill(lm, ids[None], layer=getattr(scorer, "layer", -1))
-    text = GuidedText(state, scorer, sampling, guidance, length, ends=ends)
-    tokens: list[int] = []
-    while len(tokens) < length and not (tokens and tokens[-1] in ends):
-        law = text.propose(text.state.logits[0])
-        tokens.append(int(draw(law[None], sampling.do_sample, generator)[0]))
-        text.advance(tokens[-1])
-    score = float(checked(scorer.score_tokens(text.state.tokens, text.state), 1)[0])
-    return _generation(tokenizer, tokens, ends, score, text.cost(), text.state.usage)
+
+def guide_batch(
+    lm: Any,
+    tokenizer: Any,
+    prompts: Sequence[Any],
+    scorer: Scorer | None,
+    *,
+    batch_size: int = 8,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    template: str = "auto",
+    **options: Any,
+) -> list[Generation]:
+    """What `guide` writes for each prompt, `batch_size` of them side by side, which is about twice as fast on a CPU.
+
+    The text of `prompts[i]` is the one that `guide` writes with `seed + i`, unless a draw stands on the edge of
+    rounding. Models whose cache cannot be padded (see `side_by_side`) write one text after another.
+
+    Parameters
+    ----------
+    scorer : None with `scale=0`: texts of the model itself, without a score.
+    batch_size : prompts at a time; the caches of as many texts times `n_candidates` must fit into memory.
+    options : the others of `guide`.
+    """
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise ValueError(f"prompts must be a list of prompts, got {prompts!r}; one prompt goes to guide")
+    sampling = Sampling(**{f.name: options.pop(f.name) for f in fields(Sampling) if f.name in options})
+    guidance = Guidance(**{f.name: options.pop(f.name) for f in fields(Guidance) if f.name in options})
+    if options:
+        raise TypeError(f"guide has no option {next(iter(options))!r}")
+    if scorer is None and guidance.scale > 0:
+        raise ValueError("scorer must be given where scale is above 0, got None")
+    batch_size, length = as_whole("batch_size", batch_size), as_whole("max_new_tokens", max_new_tokens)
+    generators = [_generator(lm, as_seed(seed) + i) for i in range(len(prompts))]
+    read = [as_tokens(tokenizer, prompt, template).to(lm.device) for prompt in prompts]
+    ends, found = end_tokens(lm, tokenizer), []
+    for start in range(0, len(prompts), batch_size):
+        part = slice(start, start + batch_size)
+        states = [prefill(lm, ids[None], layer=getattr(scorer, "layer", -1)) for ids in read[part]]
+        texts = [GuidedText(state, scorer, sampling, guidance, length, ends=ends) for state in states]
+        for text, tokens in zip(texts, _write(texts, generators[part], length), strict=True):
+            score = None if scorer is None else float(checked(scorer.score_tokens(text.state.tokens, text.state), 1)[0])
+            found.append(_generation(tokenizer, tokens, ends, score, text.cost(), text.state.usage))
+    return found
+
+
+def _write(texts: Sequence[GuidedText], generators: Sequence[Any], length: int) -> list[list[int]]:
+    """The tokens of all texts, each to its end or to `length`; they are guided at the same steps."""
+    reader, going = SideBySide([text.state for text in texts]), list(range(len(texts)))
+    tokens: list[list[int]] = [[] for _ in texts]
+    while going and len(tokens[going[0]]) < length:
+        asked = [texts[i].ask(texts[i].state.logits[0]) for i in going]
+        branches: Sequence[LMState | None] = [None] * len(going)
+        candidates = [ids for ids in asked if ids is not None]
+        if candidates:
+            branches = reader.read([texts[i].state for i in going], candidates)
+        for i, branch in zip(going, branches, strict=True):
+            law = texts[i].answer(branch)
+            tokens[i].append(int(draw(law[None], texts[i].sampling.do_sample, generators[i])[0]))
+        before, going = going, [i for i in going if tokens[i][-1] not in texts[i].ends]
+        states: dict[int, LMState] = {}
+        if going and not candidates:
+            drawn = [torch.tensor(tokens[i][-1:], device=texts[i].state.tokens.device) for i in going]
+            states = dict(zip(going, reader.read([texts[i].state for i in going], drawn), strict=True))
+        for i in before:
+            texts[i].advance(tokens[i][-1], states.get(i))
+    return tokens
 
 
 def sample(

@@ -12,7 +12,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cvxrelu.support.checks import as_bool, as_fraction, as_positive, as_whole
 from cvxrelu_llm.generation import kl
@@ -102,9 +102,10 @@ class Guidance:
 
 
 class GuidedText:
-    """A text being written: `propose` gives the law of the next token, `advance` appends the token drawn from it.
+    """A text being written: `ask`, `answer` give the law of the next token, `advance` appends the token drawn from it.
 
     state : the model's after the prompt, one row; later after all but a token that ends the text.
+    scorer : None where nothing is guided.
     max_new_tokens : length to divide the budget over.
     ends : tokens that end a text; none is drawn first.
     """
@@ -112,7 +113,7 @@ class GuidedText:
     def __init__(
         self,
         state: LMState,
-        scorer: Scorer,
+        scorer: Scorer | None,
         sampling: Sampling,
         guidance: Guidance,
         max_new_tokens: int,
@@ -129,7 +130,12 @@ class GuidedText:
         self._branch: tuple[list[int], LMState] | None = None
 
     def propose(self, logits: Float[Tensor, "V"]) -> Float[Tensor, "V"]:
-        """Logits of the next token's law, -inf where it cannot be; the candidates are read by the model on the way.
+        """`answer` to `ask`, whose candidates are read by the model on the way."""
+        ids = self.ask(logits)
+        return self.answer(None if ids is None else self.state.extend(ids[:, None]))
+
+    def ask(self, logits: Float[Tensor, "V"]) -> Int[Tensor, "k"] | None:
+        """The candidates, which `answer` wants read; None at a step without guidance.
 
         logits : those of the model for this step, unless something else has changed them already.
         """
@@ -137,41 +143,52 @@ class GuidedText:
         self.truncation += self.sampling.kept(logits, warped)
         guided = self.guidance.scale > 0 and self._step % self.guidance.every == 0
         self._step += 1
-        self._untilted, law = self._guide(warped) if guided else (warped, warped)
-        return law
-
-    def _guide(self, warped: Float[Tensor, "V"]) -> tuple[Float[Tensor, "V"], Float[Tensor, "V"]]:
-        """Logits over the candidates, before and after tilting."""
+        self._untilted = warped
+        if not guided:
+            return None
         finite = int((~torch.isinf(warped)).sum())
         values, ids = warped.topk(min(self.guidance.n_candidates or finite, finite))
-        branch, before = self.state.extend(ids[:, None]), self.state
+        self.candidates += max(float(warped.logsumexp(-1) - values.logsumexp(-1)), 0.0)
+        self._untilted = torch.full_like(warped, -torch.inf)
+        self._untilted[ids] = values
+        return ids
+
+    def answer(self, branch: LMState | None) -> Float[Tensor, "V"]:
+        """Logits of the next token's law, -inf where it cannot be.
+
+        branch : the state of all candidates, each after the text so far; None at a step without guidance.
+        """
+        if branch is None or self.scorer is None:
+            return self._untilted
+        ids = branch.tokens[:, -1]
         self._branch = (ids.tolist(), branch)
         scores = checked(self.scorer.score_tokens(branch.tokens, branch), len(ids))
         ending = [i for i, token in enumerate(ids.tolist()) if token in self.ends]
         if ending:
-            scores[ending] = checked(self.scorer.score_tokens(before.tokens, before), 1)[0]
+            scores[ending] = checked(self.scorer.score_tokens(self.state.tokens, self.state), 1)[0]
         if self.guidance.normalise:
             scores = kl.min_max(scores)
-        p = values.cpu().double().softmax(dim=-1).numpy()  # not every device has float64
-        self.candidates += max(float(warped.logsumexp(-1) - values.logsumexp(-1)), 0.0)
+        p = self._untilted[ids].cpu().double().softmax(dim=-1).numpy()  # not every device has float64
         scale = self.budget.next_scale(p, scores)
         if self.sampling.do_sample:
             self.tilting += kl.divergence(kl.tilt(p, scores, scale), p)
-        untilted = torch.full_like(warped, -torch.inf)
-        untilted[ids] = values
-        law = untilted.clone()
-        law[ids] += torch.as_tensor(scale * scores, dtype=warped.dtype, device=warped.device)
-        return untilted, law
+        law = self._untilted.clone()
+        law[ids] += torch.as_tensor(scale * scores, dtype=law.dtype, device=law.device)
+        return law
 
-    def advance(self, token: int) -> None:
-        """Append a token of the law proposed last."""
+    def advance(self, token: int, read: LMState | None = None) -> None:
+        """Append a token of the law answered last.
+
+        read : the state after it, where there was no guidance; None leaves it to the model.
+        """
         if not self.sampling.do_sample:  # a point mass costs the surprise of its token
             before = self._untilted
             self.tilting += max(float(before.logsumexp(-1) - before[token]), 0.0)
         if token in self.ends:
             self._branch = None
         elif self._branch is None:
-            self.state = self.state.extend(torch.full((1, 1), token, device=self.state.tokens.device))
+            tokens = torch.full((1, 1), token, device=self.state.tokens.device)
+            self.state = self.state.extend(tokens) if read is None else read
         else:
             (ids, branch), self._branch = self._branch, None
             self.state = branch.select([ids.index(token)])

@@ -32,7 +32,7 @@ from cvxrelu_llm.models.kv_cache import cache_keyword, cache_of
 from cvxrelu_llm.models.pooling import POOLINGS
 from cvxrelu_llm.models.torch_models import evaluating
 
-__all__ = ["POOLINGS", "LMState", "Usage", "as_layers", "prefill", "prefix_features"]
+__all__ = ["POOLINGS", "LMState", "Usage", "as_layers", "forward", "prefill", "prefix_features"]
 
 Tensor = torch.Tensor
 
@@ -109,15 +109,23 @@ class LMState:
         repeats = tokens.shape[0] // self.tokens.shape[0]
         if repeats > 1:
             cache.batch_repeat_interleave(repeats)
+        out, hidden = forward(self.lm, tokens, self.layers, self.usage, cache=cache)
+        return self.grown(cache_of(out), tokens, out.logits[:, -1].float(), hidden)
+
+    def grown(
+        self, cache: Any, tokens: Int[Tensor, "rows m"], logits: Float[Tensor, "rows V"],
+        hidden: Float[Tensor, "rows m L D"],
+    ) -> LMState:  # fmt: skip
+        """The state after `tokens`, of whose pass these are the results; each row here is the start of as many."""
+        repeats = tokens.shape[0] // self.tokens.shape[0]
         before = (self.tokens, self.total, self.response_total, self.prompt_last)
         spread = [part.repeat_interleave(repeats, dim=0) for part in before]
-        out, hidden = _forward(self.lm, tokens, self.layers, self.usage, cache)
         added = hidden.sum(dim=1)
         return replace(
             self,
-            cache=cache_of(out),
+            cache=cache,
             tokens=torch.cat([spread[0], tokens], dim=1),
-            logits=out.logits[:, -1].float(),
+            logits=logits,
             last=hidden[:, -1],
             total=spread[1] + added,
             response_total=spread[2] + added,
@@ -141,7 +149,7 @@ def prefill(
     """Read k texts of equal length in one pass. prompt_length : None when all of it is prompt. layer : or several."""
     n = tokens.shape[1]
     usage, layers = Usage(), as_layers(layer)
-    out, hidden = _forward(lm, tokens, layers, usage)
+    out, hidden = forward(lm, tokens, layers, usage)
     length = n if prompt_length is None else prompt_length
     return LMState(
         lm=lm,
@@ -193,7 +201,7 @@ def prefix_features(
         raise ValueError(
             f"lengths must lie between prompt_length + 1 = {prompt_length + 1} and {tokens.shape[0]}, got {wanted}"
         )
-    hidden = _forward(lm, tokens[None], (layer,), Usage())[1][0, :, 0]
+    hidden = forward(lm, tokens[None], (layer,), Usage())[1][0, :, 0]
     ends = torch.as_tensor(wanted - 1, device=hidden.device)
     if pooling == "last":
         return hidden[ends].cpu().numpy()
@@ -203,14 +211,16 @@ def prefix_features(
 
 
 @torch.inference_mode()
-def _forward(
-    lm: Any, tokens: Tensor, layers: Sequence[int], usage: Usage, cache: Any = None
+def forward(
+    lm: Any, tokens: Tensor, layers: Sequence[int], usage: Usage, *, cache: Any = None, **options: Any
 ) -> tuple[Any, Float[Tensor, "k m L D"]]:
-    """One pass: what the model returns, and the hidden states of the layers in float32."""
-    keywords = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(lm.forward).parameters else {}
-    keywords |= {name: cache for name in [cache_keyword(lm)] if name is not None}
+    """One pass: what the model returns, and the hidden states of the layers in float32. options : of the model."""
+    if "logits_to_keep" in inspect.signature(lm.forward).parameters:
+        options["logits_to_keep"] = 1
+    if (name := cache_keyword(lm)) is not None:
+        options[name] = cache
     with evaluating(lm):
-        out = lm(tokens, use_cache=True, output_hidden_states=True, return_dict=True, **keywords)
+        out = lm(tokens, use_cache=True, output_hidden_states=True, return_dict=True, **options)
     usage.forward_passes += 1
     usage.tokens += tokens.numel()
     return out, torch.stack([out.hidden_states[layer].float() for layer in layers], dim=2)

@@ -72,7 +72,11 @@ class WithLanguageModel:
 
     def guide(self, lm: Any, tokenizer: Any, prompt: Any, **options: Any) -> Any:
         """`decoding.guide` with this head, and with the template that its features were made with."""
-        from cvxrelu_llm.generation.decoding import guide
+        return self.guide_batch(lm, tokenizer, [prompt], **options)[0]
+
+    def guide_batch(self, lm: Any, tokenizer: Any, prompts: Sequence[Any], **options: Any) -> list[Any]:
+        """`decoding.guide_batch`, likewise: a text for each prompt, several side by side."""
+        from cvxrelu_llm.generation.decoding import guide_batch
 
         options = {"template": self.feature_settings["template"], **options}
-        return guide(lm, tokenizer, prompt, self.scorer(lm, tokenizer), **options)
+        return guide_batch(lm, tokenizer, prompts, self.scorer(lm, tokenizer), **options)

@@ -17,7 +17,7 @@ import torch
 from tiny_models import write_model
 
 from bench.common.report import RESULTS
-from bench.comparison import cells, heads, measure, page, paper, run, sensitivity, summary, tasks, trained
+from bench.comparison import archive, cells, heads, measure, page, paper, run, sensitivity, summary, tasks, trained
 from bench.comparison.cost import Cost, measured, multiplication_rate
 from cvxrelu_llm.heads.data import as_pair_features
 
@@ -38,6 +38,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Cells and results go there."""
     for module in (tasks, cells, measure):
         monkeypatch.setattr(module, "CACHE", tmp_path)
+    monkeypatch.setattr(archive, "RESULTS", tmp_path)
     monkeypatch.setattr(
         summary, "save_json", lambda name, found: (tmp_path / f"{name}.json").write_text(json.dumps(found))
     )
@@ -155,8 +156,44 @@ def test_heads_from_cell_to_page(folder: str, workplace: Path, monkeypatch: pyte
     result = json.loads((workplace / "comparison-tiny.json").read_text())
     assert set(result["missing"]) == set(trained.METHODS)
     assert "| ours |" in page.preference(result) and "| guided, scale 8 |" in page.generation(result)
+    assert "- tiny: 1 measurements, " in page.setup(result) and torch.__version__ in page.setup(result)
+    cell.file.unlink()  # the archive has it, to six digits
+    summary.summarise(folder, "tiny", 8, 0)
+    again = json.loads((workplace / "comparison-tiny.json").read_text())
+    assert list(again["cells"]) == [cell.file.stem]
+    ways, before = again["generation"]["rows"], result["generation"]["rows"]
+    assert [row["good"] for row in ways] == [row["good"] for row in before]
+    assert again["rows"][0]["log_loss"]["value"] == pytest.approx(result["rows"][0]["log_loss"]["value"], rel=1e-4)
     summary.survey(workplace / "blind.html", folder, "tiny", 8, 0)
     assert (workplace / "blind.key.json").exists()
+
+
+def test_cells_of_the_cache_come_before_those_of_the_archive(workplace: Path) -> None:
+    cell, where = cells.Cell("some/model", "tiny", 8, "DPO"), {"date": "2026-01-01"}
+    cell.file.parent.mkdir(parents=True)
+    for value in (1 / 3, 2.0):
+        cell.file.write_text(json.dumps({"environment": where, "margins": [value, 10 * value], "texts": []}))
+        kept = archive.Archive("tiny")
+        assert kept.record(cells.Cell("some/model", "tiny", 8, "SFT")) is None
+        kept.record(cell)
+        kept.save()
+        assert kept.met == {cell.file.stem: where}
+    cell.file.unlink()
+    found = archive.Archive("tiny").record(cell)
+    assert found is not None and found["margins"] == [2.0, 20.0]
+    assert archive.rounded({"a": [1 / 3, "b", 7, None]}) == {"a": [0.333333, "b", 7, None]}
+
+
+def test_measurements_of_another_day_are_named() -> None:
+    where = {"date": "2026-01-02", "processor": "P", "python": "3.11.1", "versions": {"trl": "1.2", "torch": "2.1"}}
+    rows = [{"cost": {"arithmetic": "float32"}}, {"cost": {}}]
+    known = {"heads": where, "DPO": where, "SFT": where | {"date": "2026-01-01"}}
+    lines = page.setup({"task": "t", "rows": rows, "cells": known}).splitlines()
+    of = "Python 3.11.1, trl 1.2, transformers ?, torch 2.1"
+    assert lines == [
+        f"- t: 2 measurements, P, 2026-01-02, {of}; trained in float32.",
+        f"- t, SFT: P, 2026-01-01, {of}.",
+    ]
 
 
 def fraction(value: float, low: float, high: float) -> dict[str, float]:

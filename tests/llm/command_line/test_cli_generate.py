@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="needs transformers: pip install 'cvx
 
 from cvxrelu.network.relu_network import ReLUNetwork
 from cvxrelu_llm.command_line.main import command_of, parse
-from cvxrelu_llm.generation.decoding import best_of_n, guide, sample
+from cvxrelu_llm.generation.decoding import best_of_n, guide, guide_batch, sample
 from cvxrelu_llm.generation.scorers import HiddenStateScorer
 from cvxrelu_llm.models.causal import load_lm
 
@@ -55,10 +55,14 @@ def test_generate_writes_what_the_functions_return(folder: Path, tmp_path: Path)
 
     words = ("--scale", "3", "--every", "2", "--kl-budget", "0.4", "--schedule", "exact", "--seed", "7", "--name", "g")
     rows = generate(folder, tmp_path / "guided.jsonl", *heads, *words)
-    for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        settings = {"scale": 3.0, "every": 2, "kl_budget": 0.4, "schedule": "exact", "seed": 7 + i}
-        expected = guide(lm, tokenizer, prompt, scorer, **options, **settings)
-        assert row == {"prompt": prompt, "model": "g", **json.loads(json.dumps(expected.record()))}
+    settings: dict[str, Any] = {"scale": 3.0, "every": 2, "kl_budget": 0.4, "schedule": "exact"}
+    texts = guide_batch(lm, tokenizer, prompts, scorer, seed=7, **options, **settings)
+    for i, (row, prompt, text) in enumerate(zip(rows, prompts, texts, strict=True)):
+        assert row == {"prompt": prompt, "model": "g", **json.loads(json.dumps(text.record()))}
+        alone = guide(lm, tokenizer, prompt, scorer, seed=7 + i, **options, **settings)
+        assert row["tokens"] == list(alone.tokens)
+    again = generate(folder, tmp_path / "alone.jsonl", *heads, *words, "--batch-size", "1")
+    assert [row["tokens"] for row in again] == [row["tokens"] for row in rows]
     rows = generate(folder, tmp_path / "best.jsonl", *heads, "--method", "best-of-n", "--n", "3")
     assert rows[0]["score"] == best_of_n(lm, tokenizer, prompts[0], scorer, n=3, **options).score
     rows = generate(folder, tmp_path / "plain.jsonl", "--method", "plain", "--argmax", "--name", "p")
