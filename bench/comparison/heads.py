@@ -68,5 +68,6 @@ def margins_of_heads(train: PairFeatures, test: PairFeatures) -> dict[str, Any]:
         cost: Cost = {}
         with measured(cost):
             margins, about = fits[name](train, test, {}, None, options)
-        found[name] = {"margins": np.asarray(margins).tolist(), "seconds": cost["seconds"], "about": about}
+        found[name] = {"margins": np.asarray(margins).tolist(), "seconds": cost["seconds"],
+                       "cpu_seconds": cost["cpu_seconds"], "about": about}  # fmt: skip
     return found

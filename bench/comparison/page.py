@@ -45,6 +45,13 @@ def share(cost: dict[str, Any], of: dict[str, Any] | None, what: str) -> str:
     return f"{100 * cost[what] / of['cost'][what]:.1f} %"
 
 
+def seconds(cost: dict[str, Any]) -> float:
+    """Of the processor, for which other work on the machine counts little; of the clock where a GPU computed."""
+    key = "cpu_seconds" if cost.get("device", "cpu") == "cpu" else "seconds"
+    found: float = cost.get(key, cost["seconds"])
+    return found
+
+
 def about(row: dict[str, Any]) -> str:
     names = {"learning_rate": "rate", "num_train_epochs": "epochs", "neurons": "neurons", "width": "width"}
     return ", ".join(f"{names[k]} {v:g}" for k, v in row["about"].items() if k in names)
@@ -79,7 +86,7 @@ def preference(result: dict[str, Any]) -> str:
             f"{row['log_loss']['value']:.3f}", f"{row['calibrated']['value']:.3f}",
             value(row["calibrated minus ours"], sign="+") if "calibrated minus ours" in row else "",
             f"{cost['flop'] / 1e12:.1f}" if "flop" in cost else "", share(cost, whole, "flop"), peak,
-            f"{cost['seconds']:.0f}",
+            f"{seconds(cost):.0f}",
         ])  # fmt: skip
     head = [
         "trained",
@@ -111,7 +118,7 @@ def preference(result: dict[str, Any]) -> str:
             part = share(guidance, whole, "flop")  # empty where the default run of DPO is missing
             said += (
                 f" The head that guides, fitted to beginnings of answers too: {guidance['flop'] / 1e12:.2f} TFLOP, "
-                f"{f'{part} of DPO, ' if part else ''}{guidance['seconds']:.0f} s."
+                f"{f'{part} of DPO, ' if part else ''}{seconds(guidance):.0f} s."
             )
         lines.append(said)
     return "\n\n".join(lines)

@@ -21,6 +21,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -55,6 +57,12 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     return list(dict.fromkeys(found))
 
 
+def unpack(model: str) -> None:
+    """Makes the model's folder, in a process that ends: memory that this takes is not of the first cells."""
+    code = f"from bench.comparison.tasks import model_folder; model_folder({model!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2", help="smollm2, a folder, or the name of a model on the hub")
@@ -85,6 +93,7 @@ def main() -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         if options.jobs > 1:
             os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        unpack(options.model)
         with ThreadPoolExecutor(max(1, options.jobs)) as pool:
             list(pool.map(Cell.run_apart, cells_of(options)))
     from bench.comparison.summary import summarise, survey

@@ -115,6 +115,7 @@ def test_policies_write_at_no_divergence_where_nothing_was_learned(
 def test_which_cells_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[cells.Cell] = []
     monkeypatch.setattr(run, "missing", lambda: [])
+    monkeypatch.setattr(run, "unpack", lambda model: None)
     monkeypatch.setattr(cells.Cell, "run_apart", lambda cell: made.append(cell))  # list.append does not bind
     monkeypatch.setattr(summary, "summarise", lambda *where: None)
     monkeypatch.setattr("sys.argv", ["bench.comparison"])
