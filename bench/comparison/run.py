@@ -2,6 +2,7 @@
 
     python -m bench.comparison --jobs 2                 some two hours on two cores; TRL is needed, see below
     python -m bench.comparison --jobs 2 --full          three: also ablation, more rates of DPO, the papers' options
+    python -m bench.comparison --jobs 2 --missing       only what was never measured, on whatever machine
     python -m bench.comparison --task sentiment --methods DPO --pairs 50
     python -m bench.comparison --summarise              bench/results/comparison-TASK.json out of the cells there are
     python -m bench.comparison --write-docs             docs/comparison.md and its figure out of these
@@ -27,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from bench.comparison.archive import Archive
 from bench.comparison.cells import CURVE, NOISE, PAIRS, Cell
 from bench.comparison.tasks import missing
 
@@ -63,6 +65,20 @@ def unpack(model: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def run(asked: list[Cell], options: argparse.Namespace) -> None:
+    """Measures the cells, and puts them into the archive at the end, however it comes."""
+    archives = {task: Archive(task) for task in options.task}
+    left = [cell for cell in asked if not options.missing or archives[cell.task].record(cell) is None]
+    try:
+        with ThreadPoolExecutor(max(1, options.jobs)) as pool:
+            list(pool.map(Cell.run_apart, left))
+    finally:
+        for cell in asked:
+            archives[cell.task].record(cell)
+        for archive in archives.values():
+            archive.save()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2", help="smollm2, a folder, or the name of a model on the hub")
@@ -72,6 +88,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on one thread where several are")
     parser.add_argument("--full", action="store_true", help="ablation, sensitivity, and more rates of DPO")
+    parser.add_argument("--missing", action="store_true", help="only what bench/results does not hold already")
     parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--summarise", action="store_true", help="run nothing; results out of the cells there are")
     parser.add_argument("--write-docs", action="store_true", help="run nothing; page and figure out of the results")
@@ -94,8 +111,7 @@ def main() -> None:
         if options.jobs > 1:
             os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         unpack(options.model)
-        with ThreadPoolExecutor(max(1, options.jobs)) as pool:
-            list(pool.map(Cell.run_apart, cells_of(options)))
+        run(cells_of(options), options)
     from bench.comparison.summary import summarise, survey
 
     for task in options.task:

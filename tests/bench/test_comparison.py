@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from pathlib import Path
@@ -116,6 +117,7 @@ def test_which_cells_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[cells.Cell] = []
     monkeypatch.setattr(run, "missing", lambda: [])
     monkeypatch.setattr(run, "unpack", lambda model: None)
+    monkeypatch.setattr(archive.Archive, "save", lambda kept: None)
     monkeypatch.setattr(cells.Cell, "run_apart", lambda cell: made.append(cell))  # list.append does not bind
     monkeypatch.setattr(summary, "summarise", lambda *where: None)
     monkeypatch.setattr("sys.argv", ["bench.comparison"])
@@ -131,6 +133,12 @@ def test_which_cells_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {cell.noise for cell in made if cell.method == "heads"} == {0.0, *cells.NOISE}
     assert {cell.pairs for cell in made} == {*cells.CURVE, cells.PAIRS}
     assert len({cell.file for cell in made}) == len(made)
+    made.clear()
+    known = min(short, key=str)
+    monkeypatch.setattr(archive.Archive, "record", lambda kept, cell: {} if cell == known else None)
+    monkeypatch.setattr("sys.argv", ["bench.comparison", "--missing"])
+    run.main()
+    assert {*made} == short - {known}
     made.clear()
     monkeypatch.setattr(
         "sys.argv", ["bench.comparison", "--methods", "SFT", "--pairs", "7", "--seed", "2", "--jobs", "2"]
@@ -183,6 +191,22 @@ def test_cells_of_the_cache_come_before_those_of_the_archive(workplace: Path) ->
     found = archive.Archive("tiny").record(cell)
     assert found is not None and found["margins"] == [2.0, 20.0]
     assert archive.rounded({"a": [1 / 3, "b", 7, None]}) == {"a": [0.333333, "b", 7, None]}
+
+
+def test_what_was_measured_is_archived_when_a_run_breaks_off(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [cells.Cell("some/model", "tiny", 8, method) for method in ("SFT", "DPO")]
+
+    def measure_one(cell: cells.Cell) -> None:
+        if cell.method == "DPO":
+            raise SystemExit("killed")
+        cell.file.parent.mkdir(parents=True, exist_ok=True)
+        cell.file.write_text(json.dumps({"environment": {}, "margins": [1.0]}))
+
+    monkeypatch.setattr(cells.Cell, "run_apart", measure_one)
+    with pytest.raises(SystemExit, match="killed"):
+        run.run(asked, argparse.Namespace(task=["tiny"], missing=True, jobs=1))
+    asked[0].file.unlink()
+    assert [archive.Archive("tiny").record(cell) is None for cell in asked] == [False, True]
 
 
 def test_measurements_of_another_day_are_named() -> None:
