@@ -60,16 +60,15 @@ def about(row: dict[str, Any]) -> str:
 def setup(result: dict[str, Any]) -> str:
     """Where, when and with what the cells were measured; cells of another day or machine by name."""
     groups: dict[str, list[str]] = {}
-    for cell, where in result["cells"].items():
-        versions = ", ".join(
-            f"{package} {where['versions'].get(package, '?')}" for package in ("trl", "transformers", "torch")
-        )
-        place = f"{where['processor']}, {where['date']}, Python {where['python']}, {versions}"
+    for cell, where in result.get("cells", {"all": result.get("environment")}).items():  # none before 30 November 2026
+        known = [name for name in ("trl", "transformers", "torch") if name in where["versions"]]
+        versions = "".join(f", {name} {where['versions'][name]}" for name in known)
+        place = f"{where['processor']}, {where['date']}, Python {where['python']}{versions}"
         groups.setdefault(place, []).append(cell)
     most, *others = sorted(groups, key=lambda place: -len(groups[place]))
     arithmetic = sorted({row["cost"]["arithmetic"] for row in result["rows"] if "arithmetic" in row["cost"]})
     trained = f"; trained in {' and '.join(arithmetic)}" if arithmetic else ""
-    lines = [f"- {result['task']}: {len(groups[most])} measurements, {most}{trained}."]
+    lines = [f"- {result['task']}: {most}{trained}."]
     lines += [f"- {result['task']}, {', '.join(groups[place])}: {place}." for place in others]
     return "\n".join(lines)
 

@@ -165,7 +165,7 @@ def test_heads_from_cell_to_page(folder: str, workplace: Path, monkeypatch: pyte
     result = json.loads((workplace / "comparison-tiny.json").read_text())
     assert set(result["missing"]) == set(trained.METHODS)
     assert "| ours |" in page.preference(result) and "| guided, scale 8 |" in page.generation(result)
-    assert "- tiny: 1 measurements, " in page.setup(result) and torch.__version__ in page.setup(result)
+    assert "- tiny: " in page.setup(result) and torch.__version__ in page.setup(result)
     cell.file.unlink()  # the archive has it, to six digits
     summary.summarise(folder, "tiny", 8, 0)
     again = json.loads((workplace / "comparison-tiny.json").read_text())
@@ -214,11 +214,8 @@ def test_measurements_of_another_day_are_named() -> None:
     rows = [{"cost": {"arithmetic": "float32"}}, {"cost": {}}]
     known = {"heads": where, "DPO": where, "SFT": where | {"date": "2026-01-01"}}
     lines = page.setup({"task": "t", "rows": rows, "cells": known}).splitlines()
-    of = "Python 3.11.1, trl 1.2, transformers ?, torch 2.1"
-    assert lines == [
-        f"- t: 2 measurements, P, 2026-01-02, {of}; trained in float32.",
-        f"- t, SFT: P, 2026-01-01, {of}.",
-    ]
+    of = "Python 3.11.1, trl 1.2, torch 2.1"
+    assert lines == [f"- t: P, 2026-01-02, {of}; trained in float32.", f"- t, SFT: P, 2026-01-01, {of}."]
 
 
 def fraction(value: float, low: float, high: float) -> dict[str, float]:
