@@ -38,7 +38,7 @@ class Archive:
         if cell.file.exists():
             self.cells[name] = rounded(json.loads(cell.file.read_text()))
         found = self.cells.get(name)
-        if found is not None:
+        if found is not None and "environment" in found:  # not in cells of before 30 November 2026
             self.met[name] = found["environment"]
         return found
 

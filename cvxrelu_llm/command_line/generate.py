@@ -46,6 +46,7 @@ def _generate(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name} has no effect without --head")
     if options.method != "plain" and options.head is None:
         raise ValueError(f"--method {options.method} needs --head")
+    size = as_whole("--batch-size", options.batch_size)
     prompts = []
     for place, record in read_lines(options.prompts):
         if "prompt" not in record:
@@ -73,7 +74,7 @@ def _generate(options: argparse.Namespace) -> int:
             )
         return 0
     lines: list[str] = []
-    started, size = time.monotonic(), as_whole("--batch-size", options.batch_size)
+    started = time.monotonic()
     for start in range(0, len(prompts), 1 if options.method == "best-of-n" else size):
         seed = options.seed + start
         if options.method == "best-of-n":
