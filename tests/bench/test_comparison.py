@@ -190,6 +190,9 @@ def test_cells_of_the_cache_come_before_those_of_the_archive(workplace: Path) ->
     cell.file.unlink()
     found = archive.Archive("tiny").record(cell)
     assert found is not None and found["margins"] == [2.0, 20.0]
+    cell.file.write_text(json.dumps({"margins": [3.0]}))  # of a cache of before
+    before = archive.Archive("tiny")
+    assert before.record(cell) == {"margins": [3.0]} and not before.met
     assert archive.rounded({"a": [1 / 3, "b", 7, None]}) == {"a": [0.333333, "b", 7, None]}
 
 

@@ -186,3 +186,9 @@ def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.gguf: no such file"):
         load_lm(str(tmp_path / "none.gguf"))
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_wrong_batch_size_is_refused_before_the_model_is_loaded(folder: Path, tmp_path: Path) -> None:
+    words = ("--model", tmp_path / "nowhere", "--prompts", folder / "prompts.jsonl", "--out", tmp_path / "out.jsonl")
+    with pytest.raises(ValueError, match="--batch-size must be"):
+        run("generate", *words, "--method", "plain", "--batch-size", 0)
