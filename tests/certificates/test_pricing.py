@@ -111,20 +111,24 @@ def test_roaming_ends_no_lower_than_it_began(seed, c, d, dtype):
 
 
 def test_roaming_passes_ridges():
-    """On the residual of a network, from the same starts, the best maximum found exceeds beta by half more."""
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((300, 10)) * np.linspace(0.3, 1.5, 10)
-    y = np.sin(2 * X[:, 0]) + np.abs(X[:, 1] * X[:, 2]) + 0.5 * rng.standard_normal(300)
-    beta = 0.01 * cvxrelu.beta_max(X, y)
-    p = (y - cvxrelu.solve(X, y, beta=beta, refine="rough", tol=1e-2).network.predict(X))[:, None]
+    """On residuals of networks, from the same starts, the maxima found exceed beta by a quarter more, on average.
+
+    Of single networks, whose last digits differ by machine, it is 1.2 to 2.8 times as much: hence several.
+    """
     excess = {"ascents": [], "roaming first": []}
-    for seed in range(10):
-        u = np.random.default_rng(seed).standard_normal((10, 200))
-        ascents = ascend(NUMPY, X, p, start_ascent(NUMPY, X, p, u), 48)
-        both = ascend(NUMPY, X, p, start_ascent(NUMPY, X, p, roam(NUMPY, X, p, u, 40)), 8)
-        excess["ascents"].append(ascents.value.max() / beta - 1)
-        excess["roaming first"].append(both.value.max() / beta - 1)
-    assert np.median(excess["roaming first"]) > 1.5 * np.median(excess["ascents"]) > 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((300, 10)) * np.linspace(0.3, 1.5, 10)
+        y = np.sin(2 * X[:, 0]) + np.abs(X[:, 1] * X[:, 2]) + 0.5 * rng.standard_normal(300)
+        beta = 0.01 * cvxrelu.beta_max(X, y)
+        p = (y - cvxrelu.solve(X, y, beta=beta, refine="rough", tol=1e-2).network.predict(X))[:, None]
+        for start in range(8):
+            u = np.random.default_rng(start).standard_normal((10, 200))
+            ascents = ascend(NUMPY, X, p, start_ascent(NUMPY, X, p, u), 48)
+            both = ascend(NUMPY, X, p, start_ascent(NUMPY, X, p, roam(NUMPY, X, p, u, 40)), 8)
+            excess["ascents"].append(ascents.value.max() / beta - 1)
+            excess["roaming first"].append(both.value.max() / beta - 1)
+    assert np.mean(excess["roaming first"]) > 1.25 * np.mean(excess["ascents"]) > 0
 
 
 @pytest.mark.parametrize("c", [1, 2])

@@ -71,12 +71,16 @@ def test_its_dual_variable_is_feasible(loss, kind):
 
 @pytest.mark.usefixtures("boxes_alone")
 def test_more_boxes_prove_more():
+    """Thirty times the boxes leave two thirds of the gap at most (.44 to .51 of it on three such problems).
+
+    Between budgets that are nearer to each other it may go the other way: each closes at another dual variable.
+    """
     X, y, beta = planted()
     sol = cvxrelu.solve(X, y, beta=beta, backend="numpy")
     problem, t = build_problem(X, y, beta=beta, sampled=False), (y - sol.network.predict(X))[:, None]
-    found = [branch_lower_bound(problem, t, Branching(cones=k), deadline=np.inf)[0].bound for k in (400, 6000, 15_000)]
-    assert found[0] < found[1] < found[2] <= sol.objective
-    assert found[2] >= 0.95 * sol.objective
+    few, many = (branch_lower_bound(problem, t, Branching(cones=k), deadline=np.inf)[0].bound for k in (400, 15_000))
+    assert 0 <= sol.objective - many <= 2 / 3 * (sol.objective - few)
+    assert many >= 0.97 * sol.objective
 
 
 @pytest.mark.usefixtures("boxes_alone")
