@@ -37,7 +37,7 @@ __all__ = ["main"]
 TASKS = ("sentiment", "tutoring")
 MAIN = ("heads", "DPO, rate 3e-5", "reward model", "DPO")  # of the second task
 LONG = ("DPO, rate 1e-5", "DPO, rate 9e-5")  # with `--full` alone, and TRL's default of DPO on the second task
-CURVED = ("DPO, rate 3e-5", "DPO-Convex")  # trained on fewer pairs too
+CURVED = ("DPO, rate 3e-5", "DPO-Convex")  # trained on fewer pairs too, the second with `--full` or by name
 
 
 def cells_of(options: argparse.Namespace) -> list[Cell]:
@@ -53,7 +53,8 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     if "heads" in asked:
         found += [of(task, pairs, "heads") for pairs in CURVE]
         found += [of(task, options.pairs, "heads", noise=noise) for noise in NOISE]
-    found += [of(task, pairs, m) for pairs in CURVE for m in CURVED if m in asked]
+    curved = CURVED if options.full or options.methods else CURVED[:1]
+    found += [of(task, pairs, m) for pairs in CURVE for m in curved if m in asked]
     if "sensitivity" in asked and not options.methods:
         found += [of(task, options.pairs, "sensitivity"), *(of(task, CURVE[-1], m) for m in ABLATION)]
     return list(dict.fromkeys(found))
