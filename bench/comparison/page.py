@@ -60,7 +60,7 @@ def about(row: dict[str, Any]) -> str:
 def setup(result: dict[str, Any]) -> str:
     """Where, when and with what the cells were measured; cells of another day or machine by name."""
     groups: dict[str, list[str]] = {}
-    for cell, where in result.get("cells", {"all": result.get("environment")}).items():  # none before 30 November 2026
+    for cell, where in result["cells"].items():
         known = [name for name in ("trl", "transformers", "torch") if name in where["versions"]]
         versions = "".join(f", {name} {where['versions'][name]}" for name in known)
         place = f"{where['processor']}, {where['date']}, Python {where['python']}{versions}"
