@@ -44,7 +44,7 @@ class Archive:
 
     def save(self) -> None:
         """With the cells of the cache that `record` has found."""
-        words = json.dumps(self.cells, sort_keys=True).encode()
+        words = json.dumps(dict(sorted(self.cells.items()))).encode()  # rows of tables come in the order of the cell
         atomic_write(self.file, gzip.compress(words, mtime=0))  # the same cells, the same bytes
 
 

@@ -182,7 +182,7 @@ def test_cells_of_the_cache_come_before_those_of_the_archive(workplace: Path) ->
     cell, where = cells.Cell("some/model", "tiny", 8, "DPO"), {"date": "2026-01-01"}
     cell.file.parent.mkdir(parents=True)
     for value in (1 / 3, 2.0):
-        cell.file.write_text(json.dumps({"environment": where, "margins": [value, 10 * value], "texts": []}))
+        cell.file.write_text(json.dumps({"texts": [], "margins": [value, 10 * value], "environment": where}))
         kept = archive.Archive("tiny")
         assert kept.record(cells.Cell("some/model", "tiny", 8, "SFT")) is None
         kept.record(cell)
@@ -191,6 +191,7 @@ def test_cells_of_the_cache_come_before_those_of_the_archive(workplace: Path) ->
     cell.file.unlink()
     found = archive.Archive("tiny").record(cell)
     assert found is not None and found["margins"] == [2.0, 20.0]
+    assert [*found] == ["texts", "margins", "environment"]
     cell.file.write_text(json.dumps({"margins": [3.0]}))  # of a cache of before
     before = archive.Archive("tiny")
     assert before.record(cell) == {"margins": [3.0]} and not before.met
